@@ -1,0 +1,140 @@
+"""Coefficients: one number for a whole model, or numbers per layer group and tensor filter.
+
+A coefficient is a ``float``, or ``Grouped`` rules such as "attention tensors take 0.2 in the lower
+half of the layers and 0.9 in the upper half, all other tensors take 0.5". Both can be added and
+multiplied, so a weighted sum of weighted sums stays one weighted sum.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """``values[g]`` for layer group ``g``, for tensors whose name has every one of ``filters`` in it.
+
+    With G values and L layers, layer l belongs to group ``l * G // L``. Tensors outside the layers
+    (embeddings, final norm, head) take the first value, as mergekit does.
+    """
+
+    filters: tuple[str, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values or not all(math.isfinite(v) for v in self.values):
+            raise ValueError(f"a coefficient needs one or more finite values, got {self.values}")
+
+    def matches(self, tensor: str) -> bool:
+        return all(f in tensor for f in self.filters)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """Rules in order; the first that matches a tensor's name decides. The last matches every name.
+
+    Raises:
+        ValueError: the last rule has a filter, so some tensor could have no value.
+    """
+
+    rules: tuple[Rule, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rules or self.rules[-1].filters:
+            raise ValueError(
+                "the last rule of a coefficient must have no filter (it is the default)"
+            )
+
+
+Coefficient: TypeAlias = float | Grouped
+
+
+def layer_index(tensor: str) -> int | None:
+    """The layer a tensor belongs to, or None outside the layers: ``model.layers.3.mlp...`` is 3."""
+    found = _LAYER.search(tensor)
+    return int(found.group(1)) if found else None
+
+
+def layer_count(tensors: Iterable[str]) -> int:
+    """One more than the highest layer index among the tensor names; 0 without layers."""
+    return max((i + 1 for t in tensors if (i := layer_index(t)) is not None), default=0)
+
+
+def value_at(coefficient: Coefficient, tensor: str, layers: int) -> float:
+    """The number that holds for ``tensor`` in a model of ``layers`` layers."""
+    if not isinstance(coefficient, Grouped):
+        return coefficient
+    rule = next(r for r in coefficient.rules if r.matches(tensor))
+    layer = layer_index(tensor)
+    if layer is None:
+        return rule.values[0]
+    return rule.values[layer * len(rule.values) // layers]
+
+
+def simplify(coefficient: Coefficient) -> Coefficient:
+    """Equal meaning, one form: constant values become one value, one unfiltered value a float."""
+    if not isinstance(coefficient, Grouped):
+        return float(coefficient) + 0.0  # -0.0 and 0.0 are one coefficient
+    rules: list[Rule] = []
+    for rule in coefficient.rules:
+        if any(set(earlier.filters) <= set(rule.filters) for earlier in rules):
+            continue  # never reached: an earlier rule takes every tensor that this one matches
+        values = tuple(v + 0.0 for v in rule.values)
+        rules.append(
+            Rule(tuple(sorted(set(rule.filters))), values[:1] if len(set(values)) == 1 else values)
+        )
+    while len(rules) > 1 and len(rules[-1].values) == 1 and rules[-2].values == rules[-1].values:
+        del rules[-2]  # the default says the same
+    if len(rules) == 1 and len(rules[0].values) == 1:
+        return rules[0].values[0]
+    return Grouped(tuple(rules))
+
+
+def _as_rules(coefficient: Coefficient) -> tuple[Rule, ...]:
+    if isinstance(coefficient, Grouped):
+        return coefficient.rules
+    return (Rule((), (float(coefficient),)),)
+
+
+def multiply(a: Coefficient, b: Coefficient) -> Coefficient:
+    """The product, tensor by tensor. Group counts are refined to their least common multiple."""
+    if not isinstance(a, Grouped) and not isinstance(b, Grouped):
+        return a * b
+    return _combine([a, b], math.prod)
+
+
+def add(coefficients: Iterable[Coefficient]) -> Coefficient:
+    """The sum, tensor by tensor; exactly rounded, so that the order of terms does not matter."""
+    terms = list(coefficients)
+    plain = [t for t in terms if not isinstance(t, Grouped)]
+    if len(plain) == len(terms):
+        return math.fsum(plain)
+    return _combine(terms, math.fsum)
+
+
+def _combine(terms: list[Coefficient], operation: Callable[[list[float]], float]) -> Coefficient:
+    # Rules are refined pairwise to (all filters of both): the first match in the product order is
+    # the pair of first matches. Values stay lists until the end, so that sums round once.
+    rules: list[tuple[tuple[str, ...], list[tuple[float, ...]]]] = [((), [])]
+    for term in terms:
+        refined: list[tuple[tuple[str, ...], list[tuple[float, ...]]]] = []
+        for filters, values in rules:
+            for rule in _as_rules(term):
+                merged = tuple(sorted({*filters, *rule.filters}))
+                if not any(set(f) <= set(merged) for f, _ in refined):
+                    refined.append((merged, [*values, rule.values]))
+        rules = refined
+    combined = []
+    for filters, values in rules:
+        groups = math.lcm(*(len(v) for v in values))
+        combined.append(
+            Rule(
+                filters,
+                tuple(operation([v[g * len(v) // groups] for v in values]) for g in range(groups)),
+            )
+        )
+    return simplify(Grouped(tuple(combined)))

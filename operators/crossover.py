@@ -1,0 +1,83 @@
+"""GENOME's crossover: fit parents, merged in proportion to their fitness.
+
+Source: arXiv 2503.01155, section 3.2.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.merge import merge
+from operators.recipe import Recipe, linear
+
+AVERAGE = "average"
+
+
+def proportions(fitness: Sequence[float]) -> NDArray[np.float64]:
+    """p_i = f_i / Σf, for every fitness that a task can give; shape (individuals,), sums to 1.
+
+    Failed individuals (NaN or infinite fitness) get 0. Where some fitness is negative, all are
+    measured from the least. Where all are 0 (or equal after that), the finite ones share equally.
+
+    Raises:
+        ValueError: no fitness is finite.
+    """
+    scores = np.asarray(fitness, dtype=np.float64)
+    alive = np.isfinite(scores)
+    if not alive.any():
+        raise ValueError("no individual has a finite fitness: every evaluation failed")
+    low = min(0.0, float(scores[alive].min()))
+    shares: NDArray[np.float64] = np.where(alive, scores - low, 0.0)
+    # Dividing by the greatest first keeps sums of huge fitness finite.
+    greatest = float(shares.max())
+    if greatest <= 0.0:
+        shares, greatest = alive.astype(np.float64), 1.0
+    shares = shares / greatest
+    total: float = shares.sum()
+    return shares / total
+
+
+def choose_parents(
+    fitness: Sequence[float], rng: np.random.Generator, *, count: int = 2
+) -> tuple[int, ...]:
+    """Indices of ``count`` distinct individuals, drawn in proportion to fitness.
+
+    Where fewer than ``count`` have a positive share, the rest are drawn evenly from the other living
+    ones. Fewer than ``count`` living individuals: all of them.
+    """
+    return draw_without_replacement(proportions(fitness), np.isfinite(fitness), count, rng)
+
+
+def draw_without_replacement(
+    shares: NDArray[np.float64], alive: NDArray[np.bool_], count: int, rng: np.random.Generator
+) -> tuple[int, ...]:
+    """Up to ``count`` distinct indices drawn by ``shares``, then evenly among ``alive`` ones left."""
+    chosen = list(
+        rng.choice(len(shares), size=min(count, int((shares > 0).sum())), replace=False, p=shares)
+    )
+    rest = [i for i in np.flatnonzero(alive) if i not in chosen]
+    missing = min(count - len(chosen), len(rest))
+    if missing > 0:
+        chosen += list(rng.choice(rest, size=missing, replace=False))
+    return tuple(int(i) for i in chosen)
+
+
+def crossover(
+    parents: Sequence[Recipe],
+    fitness: Sequence[float],
+    *,
+    method: str = AVERAGE,
+    base: Recipe | None = None,
+    seed: int = 0,
+) -> Recipe:
+    """The child (Σ f_i·θ_i) / Σf, or a merge of MERGES by name with weights f_i / Σf.
+
+    SLERP goes the second parent's share of the way. Methods that need a base take ``base``.
+    """
+    shares = [float(s) for s in proportions(fitness)]
+    if method == AVERAGE:
+        return linear(zip(parents, shares, strict=True))
+    if method == "slerp":
+        return merge(method, parents, params={"t": shares[1]})
+    return merge(method, parents, base=base, params={"weight": tuple(shares)}, seed=seed)
