@@ -29,11 +29,10 @@ def proportions(fitness: Sequence[float]) -> NDArray[np.float64]:
         raise ValueError("no individual has a finite fitness: every evaluation failed")
     low = min(0.0, float(scores[alive].min()))
     shares: NDArray[np.float64] = np.where(alive, scores - low, 0.0)
-    # Dividing by the greatest first keeps sums of huge fitness finite.
-    greatest = float(shares.max())
-    if greatest <= 0.0:
-        shares, greatest = alive.astype(np.float64), 1.0
-    shares = shares / greatest
+    if shares.max() <= 0.0:
+        shares = alive.astype(np.float64)
+    if shares.max() > 1e300:  # the sum would overflow
+        shares = shares / shares.max()
     total: float = shares.sum()
     return shares / total
 

@@ -1,0 +1,44 @@
+# `make` lists what one can do. Needs only Python 3.11+ and make; everything lives in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check format bench clean
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## create .venv and install the project with pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "evo-models needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup ## train the demo zoo, evolve it on a local Ray, print the table (demo/)
+	$(BIN)/evo demo --dir demo
+
+test: setup ## run all tests
+	$(BIN)/python -m pytest
+
+test-fast: setup ## run the tests that take less than ten seconds each
+	$(BIN)/python -m pytest -m 'not slow'
+
+check: setup ## formatting, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## run the benchmarks; results land in benchmarks/results
+	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/overhead.py
+
+clean: ## remove .venv, caches and the demo's folder
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

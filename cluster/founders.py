@@ -1,0 +1,152 @@
+"""Checkpoints as founders: memory-mapped tensors, content digests, and errors that name the file."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from operators.recipe import Founder
+from operators.weights import Layout, Weights, check_fit, weights_of
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder can't be used; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class FounderFiles:
+    """Where one founder's tensors are, and the digest of what was in them when the run began."""
+
+    founder: Founder
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FounderSet:
+    """The founders of a run and their base. ``base`` is not in the population unless listed too."""
+
+    base: FounderFiles
+    founders: tuple[FounderFiles, ...]
+
+    def all_files(self) -> tuple[FounderFiles, ...]:
+        return (self.base, *(f for f in self.founders if f.founder != self.base.founder))
+
+
+def open_checkpoint(path: Path) -> Weights:
+    """The floating-point tensors of a checkpoint folder, or of one ``.safetensors`` file.
+
+    Tensors are private views of memory-mapped files: nothing is read before it is used, processes
+    on one machine share the pages, and writing to a tensor never reaches the file.
+
+    Raises:
+        CheckpointError: no such folder, no safetensors in it, pickled weights only, a damaged file.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in tensor_files(path):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
+    if not any(t.is_floating_point() for t in tensors.values()):
+        raise CheckpointError(f"{path}: holds no floating-point tensors")
+    return weights_of(tensors)
+
+
+def tensor_files(path: Path) -> tuple[Path, ...]:
+    """The safetensors files of a checkpoint, in a fixed order.
+
+    Raises:
+        CheckpointError: there are none, or the index names one that is missing.
+    """
+    if path.is_file() and path.suffix == ".safetensors":
+        return (path,)
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such checkpoint folder")
+    index = path / INDEX_FILE
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise CheckpointError(f"{index}: not a safetensors index ({error!r})") from error
+        files = tuple(path / Path(name).name for name in names)
+        for file in files:
+            if not file.is_file():
+                raise CheckpointError(f"{file}: missing, though {INDEX_FILE} lists it")
+        return files
+    if (path / SINGLE_FILE).is_file():
+        return (path / SINGLE_FILE,)
+    if (path / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{path}: is a PEFT adapter; merge it into its base first (peft's merge_and_unload)"
+        )
+    pickled = next((name for name in _PICKLED if (path / name).exists()), None)
+    if pickled:
+        raise CheckpointError(
+            f"{path / pickled}: pickled weights can run code when loaded and are refused. Convert "
+            "them: load the model with transformers and save_pretrained(..., safe_serialization=True)"
+        )
+    raise CheckpointError(f"{path}: has neither {SINGLE_FILE} nor {INDEX_FILE}")
+
+
+def digest_of(weights: Weights) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of all tensors, in order of name."""
+    digest = hashlib.sha256()
+    for spec in weights.layout:
+        digest.update(f"{spec.name}|{spec.dtype}|{spec.shape}|".encode())
+        flat = weights[spec.name].contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def load_founders(base: Path, founders: Mapping[str, Path]) -> FounderSet:
+    """Open, check and digest a run's checkpoints.
+
+    Raises:
+        CheckpointError: a checkpoint can't be read.
+        WeightsMismatchError: a founder's tensors don't fit the base's: says which and where.
+    """
+    ancestor = open_checkpoint(base)
+    name = next((n for n, p in founders.items() if p.resolve() == base.resolve()), "base")
+    base_files = FounderFiles(Founder(name, digest_of(ancestor)), base)
+    loaded = []
+    for founder_name, path in founders.items():
+        weights = ancestor if founder_name == name else open_checkpoint(path)
+        check_fit(ancestor.layout, weights.layout, expected_from=str(base), other_from=str(path))
+        loaded.append(FounderFiles(Founder(founder_name, digest_of(weights)), path))
+    return FounderSet(base_files, tuple(loaded))
+
+
+def map_founders(files: Sequence[FounderFiles]) -> dict[Founder, Weights]:
+    """Memory-map the checkpoints, and check that they hold what they held when the run began.
+
+    Raises:
+        CheckpointError: a file has changed since, or can't be read.
+    """
+    mapped = {}
+    for entry in files:
+        weights = open_checkpoint(entry.path)
+        if digest_of(weights) != entry.founder.digest:
+            raise CheckpointError(
+                f"{entry.path}: its tensors are not those that founder {entry.founder.name!r} had "
+                "when the run began (digests differ). Restore the files, or start a new run"
+            )
+        mapped[entry.founder] = weights
+    return mapped
+
+
+def layout_for(ancestor: Weights, dtype: torch.dtype | None) -> Layout:
+    """The layout of children: the base's names and shapes, in ``dtype`` or the base's own dtypes."""
+    if dtype is None:
+        return ancestor.layout
+    cast = {name: t.to(device="meta", dtype=dtype) for name, t in ancestor.tensors.items()}
+    return weights_of(cast).layout

@@ -1,0 +1,103 @@
+"""ModelHost: founders + materialize + engine. Knows nothing of Ray, tasks or algorithms."""
+
+import resource
+import sys
+from time import perf_counter
+
+import torch
+
+from cluster.founders import CheckpointError, layout_for, map_founders
+from cluster.jobs import Ask, EngineSpec, HostAnswer, HostSpec, HostStats, Job, Timing
+from fitness.engine import Engine, NonFiniteOutputError, Prepared
+from operators.materialize import Materializer
+from operators.weights import Weights, allocate
+
+
+class ModelHost:
+    """Holds founders and one model's worth of weights; builds individuals and runs them.
+
+    Requests are tokenised once for each (task, split, kind), when they are first asked for.
+
+    Raises (on construction):
+        CheckpointError: founders that can't be read, or changed since the run began.
+        ValueError: the engine can't be made from its spec.
+    """
+
+    def __init__(self, spec: HostSpec, name: str = "local") -> None:
+        self.name = name
+        torch.set_num_threads(spec.engine.threads)
+        founders = map_founders((spec.base, *spec.founders))
+        ancestor = founders[spec.base.founder]
+        dtype = _dtype(spec.engine.dtype)
+        layout = layout_for(ancestor, dtype)
+        self._materializer = Materializer(layout, founders)
+        self._buffer = allocate(layout, spec.engine.device)
+        self._engine = _make_engine(spec)
+        self._spec = spec
+        self._prepared: dict[Ask, Prepared] = {}
+        self._jobs = 0
+
+    def run(self, job: Job) -> HostAnswer:
+        """Build the job's individual and answer its asks. A candidate's failure is an answer too."""
+        started = perf_counter()
+        built = started
+        try:
+            for ask in job.asks:
+                if ask not in self._prepared:
+                    self._prepared[ask] = self._engine.prepare(self._spec.requests[ask])
+            started = perf_counter()
+            weights = self._materializer.build(job.recipe, self._buffer)
+            self._engine.install(weights)
+            built = perf_counter()
+            outputs = tuple(tuple(self._engine.answer(self._prepared[a])) for a in job.asks)
+            error = ""
+        # A candidate may break anything that runs it, a user's module included: whatever it raises
+        # is that candidate's failure, recorded by name, and the run goes on.
+        except Exception as raised:
+            outputs, error = (), self._explain(raised)
+        done = perf_counter()
+        self._jobs += 1
+        timing = Timing(build_s=built - started, model_s=done - built)
+        return HostAnswer(outputs, self.name, timing, error)
+
+    def stats(self) -> HostStats:
+        """Peak resident memory of this process, and the jobs it has done."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return HostStats(self.name, peak if sys.platform == "darwin" else peak * 1024, self._jobs)
+
+    def _explain(self, raised: Exception) -> str:
+        text = f"{type(raised).__name__}: {raised}"
+        if isinstance(raised, NonFiniteOutputError):
+            bad = _first_non_finite(self._buffer)
+            text += f" (tensor {bad} is not finite)" if bad else " (all weights are finite)"
+        return text
+
+
+def _make_engine(spec: HostSpec) -> Engine:
+    engine: EngineSpec = spec.engine
+    if engine.kind == "module":
+        from fitness.module_engine import ModuleEngine
+
+        return ModuleEngine(engine.build, device=engine.device)
+    from fitness.hf_engine import HFEngine
+
+    return HFEngine(
+        spec.base.path,
+        device=engine.device,
+        dtype=_dtype(engine.dtype),
+        batch_tokens=engine.batch_tokens,
+        trust_remote_code=engine.trust_remote_code,
+    )
+
+
+def _dtype(name: str) -> torch.dtype | None:
+    if not name:
+        return None
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise CheckpointError(f"engine.dtype: {name!r} is no floating-point dtype of torch")
+    return dtype
+
+
+def _first_non_finite(weights: Weights) -> str | None:
+    return next((n for n, t in weights.tensors.items() if not bool(torch.isfinite(t).all())), None)

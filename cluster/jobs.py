@@ -1,0 +1,123 @@
+"""What goes to a pool and what comes back: small, frozen, picklable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from cluster.founders import FounderFiles
+from fitness.requests import Output, Request
+from fitness.tasks import Task
+from operators.recipe import Recipe
+
+Kind: TypeAlias = Literal["score", "answers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One thing to find out about an individual: its scores, or its answers, on a task's split."""
+
+    task: str
+    split: str
+    kind: Kind = "score"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Build one individual and put some questions to it. ``key`` is unique within a pool's life."""
+
+    key: int
+    recipe: Recipe
+    asks: tuple[Ask, ...]
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds spent on one job: building weights, running the model, scoring its outputs."""
+
+    build_s: float = 0.0
+    model_s: float = 0.0
+    score_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        return self.build_s + self.model_s + self.score_s
+
+
+@dataclass(frozen=True, slots=True)
+class HostAnswer:
+    """What a host gives a scorer: one list of outputs for each ask, or an error."""
+
+    outputs: tuple[tuple[Output, ...], ...]
+    host: str
+    timing: Timing
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AskResult:
+    """Per-example results of one ask: ``values`` for scores, ``answers`` for answers."""
+
+    ask: Ask
+    values: tuple[float, ...]
+    answers: tuple[str | int | None, ...]
+    mean: float
+    standard_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """A job's end, exactly one for each job submitted: results for every ask, or ``error``."""
+
+    job: Job
+    results: tuple[AskResult, ...]
+    host: str
+    timing: Timing
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """How a host runs models. ``kind`` is ``hf`` or ``module``; threads are for one host.
+
+    ``build`` is for ``module``: the function that makes the torch module, "package.module:name".
+    """
+
+    kind: Literal["hf", "module"] = "hf"
+    build: str = ""
+    dtype: str = ""
+    device: str = "cpu"
+    batch_tokens: int = 16384
+    threads: int = 1
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """All that a host needs: founders by path, the engine, and the requests of every ask."""
+
+    base: FounderFiles
+    founders: tuple[FounderFiles, ...]
+    engine: EngineSpec
+    requests: Mapping[Ask, tuple[Request, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """A whole pool: its hosts' spec, and the tasks that its scorers score."""
+
+    host: HostSpec
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostStats:
+    """One host's account: peak resident memory in bytes, and jobs done."""
+
+    host: str
+    peak_bytes: int
+    jobs: int

@@ -1,0 +1,95 @@
+"""Pool: a number of hosts and scorers behind four calls; and LocalPool, which needs no Ray.
+
+The contract, which one suite of tests puts to every pool: each submitted job completes exactly
+once, with scores or with a failure that says why; completion comes in any order; a host that is
+lost costs a retry, not the run; closing twice is harmless.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from cluster.host import ModelHost
+from cluster.jobs import HostStats, Job, JobResult, PoolSpec
+from cluster.scorer import FitnessScorer
+
+
+class Pool(Protocol):
+    """Runs jobs on hosts. Not thread-safe: one coordinator owns it."""
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts there are."""
+        ...
+
+    @property
+    def pending(self) -> int:
+        """Jobs submitted whose results have not been taken."""
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. Never blocks; work in flight per host is bounded inside."""
+        ...
+
+    def wait(self) -> JobResult:
+        """The next result, as soon as there is one.
+
+        Raises:
+            LookupError: nothing is pending.
+            PoolError: no host can be kept alive.
+        """
+        ...
+
+    def stats(self) -> tuple[HostStats, ...]:
+        """An account of each host."""
+        ...
+
+    def close(self) -> None:
+        """Let go of hosts and memory; pending jobs are dropped."""
+        ...
+
+
+class PoolError(RuntimeError):
+    """The pool can't go on: hosts fail to start, or die without end."""
+
+
+def run_all(pool: Pool, jobs: Iterable[Job]) -> Iterator[JobResult]:
+    """Submit all jobs; give their results in order of completion."""
+    waiting = 0
+    for job in jobs:
+        pool.submit(job)
+        waiting += 1
+    for _ in range(waiting):
+        yield pool.wait()
+
+
+class LocalPool:
+    """One host in this process. Jobs run when their result is waited for, in order."""
+
+    def __init__(self, spec: PoolSpec) -> None:
+        self._host = ModelHost(spec.host)
+        self._scorer = FitnessScorer(spec.tasks)
+        self._queue: deque[Job] = deque()
+
+    @property
+    def hosts(self) -> int:
+        return 1
+
+    @property
+    def pending(self) -> int:
+        return len(self._queue)
+
+    def submit(self, job: Job) -> None:
+        self._queue.append(job)
+
+    def wait(self) -> JobResult:
+        if not self._queue:
+            raise LookupError("no job is pending")
+        job = self._queue.popleft()
+        return self._scorer.score(job, self._host.run(job))
+
+    def stats(self) -> tuple[HostStats, ...]:
+        return (self._host.stats(),)
+
+    def close(self) -> None:
+        self._queue.clear()

@@ -1,0 +1,46 @@
+"""Evolution for populations of models: from founders and a few examples to a better checkpoint."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evo import lineage
+    from evo.config import BudgetConfig, EngineConfig, PoolConfig, RunConfig, TaskConfig
+    from evo.config_file import load_config
+    from evo.errors import UserError
+    from evo.evolution import Evolution
+    from evo.search import Generation
+
+__all__ = [
+    "BudgetConfig",
+    "EngineConfig",
+    "Evolution",
+    "Generation",
+    "PoolConfig",
+    "RunConfig",
+    "TaskConfig",
+    "UserError",
+    "lineage",
+    "load_config",
+]
+
+_HOME = {
+    "BudgetConfig": "evo.config",
+    "EngineConfig": "evo.config",
+    "PoolConfig": "evo.config",
+    "RunConfig": "evo.config",
+    "TaskConfig": "evo.config",
+    "load_config": "evo.config_file",
+    "UserError": "evo.errors",
+    "Evolution": "evo.evolution",
+    "Generation": "evo.search",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `evo --help` must not wait for torch."""
+    if name == "lineage":
+        return import_module("evo.lineage")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'evo' has no attribute {name!r}")

@@ -1,0 +1,272 @@
+"""``genome`` and ``genome_plus``: crossover, mutation, selection and (plus) succession.
+
+Source: arXiv 2503.01155, section 3; the order of steps within a generation is that of the authors'
+released code: succession, then crossover and mutation, then selection.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from evo.algorithms.protocol import Candidate, Scored, Start, founder_candidates
+from operators.crossover import AVERAGE, choose_parents, crossover
+from operators.merge import MERGES
+from operators.mutation import perturb, perturb_coefficients
+from operators.recipe import Recipe, Terms, linear
+from operators.selection import ranking, select
+from operators.succession import Pull, difference, succeed
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class GenomeSettings(BaseModel):
+    """GENOME's published settings. With ``genes: coefficients`` mutation acts on the task-vector
+    weights of the founders, and ``sigma`` and ``gene_mutation_rate`` default to 0.15 and 0.3.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["genome"] = "genome"
+    population: Annotated[int, Field(ge=2)] = 10
+    init: Literal["founders", "pairs"] = "founders"
+    genes: Literal["weights", "coefficients"] = "weights"
+    layer_groups: Annotated[int, Field(ge=1)] = 1
+    crossover: str = AVERAGE
+    crossover_rate: Share = 0.3
+    individual_mutation_rate: Share = 0.3
+    gene_mutation_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    sigma: Positive = 0.001
+    elite: Share = 0.1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _coefficient_defaults(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("genes") == "coefficients":
+            return {"sigma": 0.15, "gene_mutation_rate": 0.3} | data
+        return data
+
+    @model_validator(mode="after")
+    def _known_crossover(self) -> "GenomeSettings":
+        two = [m for m, e in MERGES.items() if e.inputs[0] <= 2 and e.inputs[1] in (2, None)]
+        if self.crossover not in (AVERAGE, *two):
+            raise ValueError(f"crossover must be one of {AVERAGE}, {', '.join(two)}")
+        if self.layer_groups > 1 and self.genes == "weights":
+            raise ValueError("layer_groups needs genes: coefficients")
+        return self
+
+
+class GenomePlusSettings(GenomeSettings):
+    """GENOME+ adds succession (``step`` is λ, ``step_decay`` φ_λ) and an ensemble of ``ensemble``."""
+
+    name: Literal["genome_plus"] = "genome_plus"  # type: ignore[assignment]
+    step: Positive = 0.5
+    step_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    inertia: Annotated[float, Field(ge=0.0)] = 0.2
+    cognitive: Annotated[float, Field(ge=0.0)] = 0.2
+    social: Annotated[float, Field(ge=0.0)] = 0.2
+    repel: Annotated[float, Field(ge=0.0)] = 0.1
+    ensemble: Annotated[int, Field(ge=0)] = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Particle:
+    """An individual with the memory that succession needs: velocity and personal best."""
+
+    scored: Scored
+    velocity: Terms
+    best: Scored
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.scored.candidate.recipe
+
+
+class Genome:
+    """Ask/tell for both. A generation of GENOME+ takes two asks: the moved ones, then the children.
+
+    A failed individual (NaN fitness) never breeds or survives; a failed move leaves the individual
+    where it was.
+    """
+
+    def __init__(self, settings: GenomeSettings, start: Start) -> None:
+        self._settings = settings
+        self._plus = settings if isinstance(settings, GenomePlusSettings) else None
+        self._start = start
+        self._rng = np.random.default_rng(start.seed)
+        self._step = self._plus.step if self._plus else 0.0
+        self._particles: list[_Particle] = []
+        self._best: Scored | None = None
+        self._worst: Scored | None = None
+        self._generation = -1
+        self._phase: Literal["start", "succession", "breeding"] = "start"
+        self._moves: list[Terms] = []
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    @property
+    def population(self) -> tuple[Scored, ...]:
+        order = ranking([p.scored.fitness for p in self._particles])
+        return tuple(self._particles[i].scored for i in order)
+
+    def ask(self) -> list[Candidate]:
+        match self._phase:
+            case "start":
+                return self._first()
+            case "succession":
+                return self._move()
+            case "breeding":
+                return self._breed()
+
+    def tell(self, evaluations: Sequence[Scored]) -> None:
+        for scored in evaluations:
+            self._remember(scored)
+        match self._phase:
+            case "start":
+                self._survive(self._newcomers(evaluations))
+            case "succession":
+                self._land({s.candidate.id: s for s in evaluations})
+                self._phase = "breeding"
+            case "breeding":
+                self._survive([*self._particles, *self._newcomers(evaluations)])
+
+    def _first(self) -> list[Candidate]:
+        founders = founder_candidates(self._start)
+        if self._settings.init == "founders":
+            return founders
+        chosen: dict[str, Candidate] = {}
+        # Shuffled pairs, each with its own random weight; equal pairs differ by their weight.
+        while len(chosen) < self._settings.population:
+            order = self._rng.permutation(len(founders))
+            for a, b in zip(order[::2], order[1::2], strict=False):
+                weight = float(self._rng.random())
+                pair = linear({founders[a].recipe: weight, founders[b].recipe: 1.0 - weight})
+                chosen[pair.id] = Candidate(pair, "pair", (founders[a].id, founders[b].id))
+        return list(chosen.values())[: self._settings.population]
+
+    def _move(self) -> list[Candidate]:
+        plus, best, worst = self._plus, self._best, self._worst
+        if plus is None or best is None or worst is None:
+            raise RuntimeError("succession before any individual was evaluated")
+        pull = Pull(plus.inertia, plus.cognitive, plus.social, plus.repel)
+        moved: dict[str, Candidate] = {}
+        self._moves = []
+        self._targets: list[str] = []
+        for particle in self._particles:
+            recipe, velocity = succeed(
+                particle.recipe,
+                particle.velocity,
+                personal_best=particle.best.candidate.recipe,
+                global_best=best.candidate.recipe,
+                global_worst=worst.candidate.recipe,
+                pull=pull,
+                step=self._step,
+                rng=self._rng,
+            )
+            parents = (particle.scored, particle.best, best, worst)
+            ids = tuple(dict.fromkeys(s.candidate.id for s in parents))
+            moved.setdefault(recipe.id, Candidate(recipe, "succession", ids))
+            self._moves.append(velocity)
+            self._targets.append(recipe.id)
+        self._step *= plus.step_decay  # once per generation
+        return list(moved.values())
+
+    def _land(self, told: dict[str, Scored]) -> None:
+        landed = []
+        for particle, target, velocity in zip(
+            self._particles, self._targets, self._moves, strict=True
+        ):
+            scored = told[target]
+            if not math.isfinite(scored.fitness):
+                landed.append(replace(particle, velocity=()))
+                continue
+            best = scored if scored.fitness > particle.best.fitness else particle.best
+            landed.append(_Particle(scored, velocity, best))
+        self._particles = landed
+
+    def _breed(self) -> list[Candidate]:
+        settings, rng = self._settings, self._rng
+        fitness = [p.scored.fitness for p in self._particles]
+        children: list[Candidate] = []
+        for _ in range(settings.population // 2):
+            if rng.random() >= settings.crossover_rate:
+                continue
+            chosen = choose_parents(fitness, rng)
+            seed = int(rng.integers(2**63))
+            if len({self._particles[i].recipe for i in chosen}) < 2:
+                continue  # two equal individuals have nothing to cross
+            children.append(self._cross(chosen, fitness, seed))
+        adults = [p.scored.candidate for p in self._particles]
+        mutants = [
+            self._mutate(candidate)
+            for candidate in (*adults, *children)
+            if rng.random() < settings.individual_mutation_rate
+        ]
+        known = {a.id for a in adults}
+        unique = {c.id: c for c in (*children, *mutants) if c.id not in known}
+        return list(unique.values())
+
+    def _cross(self, chosen: Sequence[int], fitness: Sequence[float], seed: int) -> Candidate:
+        parents = [self._particles[i].recipe for i in chosen]
+        child = crossover(
+            parents,
+            [fitness[i] for i in chosen],
+            method=self._settings.crossover,
+            base=self._start.base,
+            seed=seed,
+        )
+        return Candidate(
+            child, f"crossover:{self._settings.crossover}", tuple(p.id for p in parents), seed
+        )
+
+    def _mutate(self, parent: Candidate) -> Candidate:
+        settings = self._settings
+        seed = int(self._rng.integers(2**63))
+        if settings.genes == "weights":
+            child = perturb(
+                parent.recipe, sigma=settings.sigma, rate=settings.gene_mutation_rate, seed=seed
+            )
+        else:
+            child = perturb_coefficients(
+                parent.recipe,
+                self._start.founders,
+                self._start.base,
+                np.random.default_rng(seed),
+                sigma=settings.sigma,
+                rate=settings.gene_mutation_rate,
+                groups=settings.layer_groups,
+            )
+        return Candidate(child, f"mutation:{settings.genes}", (parent.id,), seed)
+
+    def _newcomers(self, evaluations: Sequence[Scored]) -> list[_Particle]:
+        alive = [s for s in evaluations if math.isfinite(s.fitness)]
+        crowd = [p.recipe for p in self._particles] + [s.candidate.recipe for s in alive]
+        return [_Particle(s, self._first_velocity(s.candidate.recipe, crowd), s) for s in alive]
+
+    def _first_velocity(self, recipe: Recipe, crowd: Sequence[Recipe]) -> Terms:
+        """v₀ = x_j − x_i, j any other individual (Model Swarms; GENOME+'s code does the same)."""
+        others = [r for r in crowd if r != recipe]
+        if self._plus is None or not others:
+            return ()
+        return difference(others[int(self._rng.integers(len(others)))], recipe)
+
+    def _survive(self, crowd: Sequence[_Particle]) -> None:
+        fitness = [p.scored.fitness for p in crowd]
+        kept = select(fitness, self._settings.population, self._rng, elite=self._settings.elite)
+        self._particles = [crowd[i] for i in kept]
+        self._generation += 1
+        self._phase = "succession" if self._plus else "breeding"
+
+    def _remember(self, scored: Scored) -> None:
+        if not math.isfinite(scored.fitness):
+            return
+        if self._best is None or scored.fitness > self._best.fitness:
+            self._best = scored
+        if self._worst is None or scored.fitness < self._worst.fitness:
+            self._worst = scored

@@ -1,0 +1,67 @@
+"""Ask and tell: what an algorithm is to the loop."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from operators.recipe import Founder, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An individual to try, and where it came from. ``parents`` are ids; ``seed`` what it drew."""
+
+    recipe: Recipe
+    operator: str
+    parents: tuple[str, ...] = ()
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        return self.recipe.id
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What an algorithm is told of a candidate: its fitness on ``dev``, NaN if it failed."""
+
+    candidate: Candidate
+    fitness: float
+
+
+class Algorithm(Protocol):
+    """Decides which recipes to try next. Deterministic: same seed and same evaluations told in the
+    same order, same candidates. Sees ``dev`` fitness only.
+    """
+
+    @property
+    def generation(self) -> int:
+        """The last finished generation, -1 before the first. The founders are generation 0."""
+        ...
+
+    @property
+    def population(self) -> tuple[Scored, ...]:
+        """Who is alive after the last finished generation, best first."""
+        ...
+
+    def ask(self) -> list[Candidate]:
+        """What to evaluate next, each recipe once; may be empty. Every ask is followed by one tell."""
+        ...
+
+    def tell(self, evaluations: Sequence[Scored]) -> None:
+        """The evaluations of what was asked, in the order asked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What every algorithm starts from: the founders, their base, and a seed."""
+
+    founders: tuple[Founder, ...]
+    base: Founder
+    seed: int
+
+
+def founder_candidates(start: Start) -> list[Candidate]:
+    """The founders themselves, each once: generation 0 of every algorithm."""
+    return [Candidate(founder, "founder") for founder in dict.fromkeys(start.founders)]

@@ -1,0 +1,63 @@
+"""``random_search``: task-vector weights drawn from a scaled Dirichlet. The baseline for all others."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from evo.algorithms.protocol import Candidate, Scored, Start, founder_candidates
+from operators.mutation import from_task_vectors
+from operators.selection import ranking
+
+
+class RandomSearchSettings(BaseModel):
+    """w = s·d, d ~ Dirichlet(``concentration``), s ~ U(``scale``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["random_search"] = "random_search"
+    batch: Annotated[int, Field(ge=1)] = 10
+    concentration: Annotated[float, Field(gt=0.0)] = 1.0
+    scale: tuple[float, float] = (0.5, 3.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RandomSearchSettings":
+        if not self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be [low, high], got {list(self.scale)}")
+        return self
+
+
+class RandomSearch:
+    """Ask/tell. Generation 0 evaluates the founders; every later one is ``batch`` random draws."""
+
+    def __init__(self, settings: RandomSearchSettings, start: Start) -> None:
+        self._settings = settings
+        self._start = start
+        self._rng = np.random.default_rng(start.seed)
+        self._population: tuple[Scored, ...] = ()
+        self._generation = -1
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    @property
+    def population(self) -> tuple[Scored, ...]:
+        return self._population
+
+    def ask(self) -> list[Candidate]:
+        if self._generation < 0:
+            return founder_candidates(self._start)
+        return [self._draw() for _ in range(self._settings.batch)]
+
+    def tell(self, evaluations: Sequence[Scored]) -> None:
+        order = ranking([s.fitness for s in evaluations])
+        self._population = tuple(evaluations[i] for i in order)
+        self._generation += 1
+
+    def _draw(self) -> Candidate:
+        founders = self._start.founders
+        shares = self._rng.dirichlet(np.full(len(founders), self._settings.concentration))
+        weights = shares * self._rng.uniform(*self._settings.scale)
+        return Candidate(from_task_vectors(founders, self._start.base, weights), "random")

@@ -1,0 +1,155 @@
+"""The command line: parses, calls, prints. Heavy imports stay inside the commands, so --help is instant."""
+
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+EXIT_OURS, EXIT_USERS = 1, 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="evo-models", prog_name="evo")
+def cli() -> None:
+    """Evolution for populations of models: from founders and a few examples to a better checkpoint."""
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Default: runs/CONFIG's name.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key; repeats."
+)
+def run(config: Path, run_dir: Path | None, overrides: tuple[str, ...]) -> None:
+    """Evolve as CONFIG (YAML) says, and print the table of winner and baselines."""
+    from evo.commands import run_config
+
+    run_config(config, run_dir or free_folder(Path("runs") / config.stem), overrides)
+
+
+@cli.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--table", default="individuals", show_default=True, help="Which table to print.")
+@click.option("--ancestors", metavar="ID", help="Only ID (or a prefix, or best) and its ancestors.")
+@click.option("--descendants", metavar="ID", help="Only ID and its descendants.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many rows.")
+def lineage(
+    run_dir: Path,
+    table: str,
+    ancestors: str | None,
+    descendants: str | None,
+    form: str,
+    limit: int | None,
+) -> None:
+    """Print the lineage of RUN_DIR: individuals, evaluations, items, population or events."""
+    from evo.commands import print_lineage
+
+    print_lineage(run_dir, table, ancestors, descendants, form, limit)
+
+
+@cli.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("individual", default="best")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+def export(run_dir: Path, individual: str, out: Path) -> None:
+    """Write an individual of RUN_DIR (an id, a prefix of one, or best) as an ordinary checkpoint."""
+    from evo.commands import export_individual
+
+    export_individual(run_dir, individual, out)
+
+
+@cli.command()
+@click.option(
+    "--dir",
+    "folder",
+    default="demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Gets zoo/, run/, genome_plus/ and best/.",
+)
+def demo(folder: Path) -> None:
+    """Train the demo zoo, evolve it on a local Ray, compare, and export the winner."""
+    from evo.demo import run_demo
+
+    run_demo(folder)
+
+
+@cli.group()
+def zoo() -> None:
+    """The demo zoo: a tiny base model, its fine-tuned experts, and tasks for them."""
+
+
+@zoo.command("build")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+def zoo_build(folder: Path, seed: int) -> None:
+    """Train base and experts into DIR (about two minutes on two cores; once, then reused)."""
+    from evo.commands import build_zoo
+
+    build_zoo(folder, seed)
+
+
+@zoo.command("task")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--mix", required=True, help="SKILL:ALPHABET pairs, e.g. swap:1,pmax:1.")
+@click.option("--name", required=True, help="Of the task: DIR/tasks/NAME.SPLIT.jsonl.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+def zoo_task(folder: Path, mix: str, name: str, seed: int) -> None:
+    """Write a task for any mix of skill and alphabet."""
+    from evo.commands import write_zoo_task
+
+    write_zoo_task(folder, mix, name, seed)
+
+
+def free_folder(wanted: Path) -> Path:
+    """``wanted``, or with the first number that makes it new: runs/demo, runs/demo-2, ..."""
+    number, folder = 2, wanted
+    while folder.exists():
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+        number += 1
+    return folder
+
+
+def main() -> None:
+    """Entry point: exit code 0 done, 2 the user's mistake (no traceback), 1 ours."""
+    # Functions named in a config ("package.module:name") may stand in the current folder.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USERS)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted. What was committed stays.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if _is_users(error):
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(EXIT_USERS)
+        traceback.print_exc()
+        click.echo("This is a fault of evo-models, not yours. Please report it.", err=True)
+        sys.exit(EXIT_OURS)
+
+
+def _is_users(error: Exception) -> bool:
+    from cluster.founders import CheckpointError
+    from evo.errors import UserError
+    from fitness.engine import EngineError
+    from fitness.examples import TaskError
+    from operators.weights import WeightsMismatchError
+
+    users = (UserError, CheckpointError, TaskError, WeightsMismatchError, EngineError, OSError)
+    return isinstance(error, users)

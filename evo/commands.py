@@ -1,0 +1,133 @@
+"""What the commands do, between the command line's words and the library's functions."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from rich.console import Console
+
+import evo.lineage
+from cluster.founders import load_founders
+from evo.config import RunConfig
+from evo.config_file import load_config
+from evo.errors import UserError
+from evo.evolution import CONFIG_FILE, Evolution
+from evo.export import export
+from evo.progress import RunProgress, bar
+from evo.summary import results_table
+from evo.zoo.build import build
+from evo.zoo.tasks import parse_mix, write_task
+
+
+def run_config(config: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Run a config from founders to summary, with a live line, and print the final table."""
+    loaded = load_config(config, overrides)
+    with RunProgress(loaded.budget) as progress:
+        progress.note(f"starting {loaded.algorithm.name} on {len(loaded.founders)} founders")
+        with Evolution(loaded, run_dir, observe=progress.observe) as evolution:
+            for generation in evolution:
+                progress.generation(generation)
+            progress.note("scoring winner and baselines on test")
+            summary = evolution.finish()
+    console = Console()
+    console.print(results_table(summary, f"{', '.join(t.name for t in loaded.tasks)}: {run_dir}"))
+    console.print(
+        f"{summary['evaluations']} evaluations in {summary['time']['search_s']:.1f} s, "
+        f"stopped by {summary['stopped_by']}; winner {summary['winner']['id'][:12]}; "
+        f"{run_dir / 'summary.json'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return summary
+
+
+def print_lineage(
+    run_dir: Path,
+    table: str,
+    ancestors: str | None,
+    descendants: str | None,
+    form: str,
+    limit: int | None,
+) -> None:
+    """Print a table of the lineage; csv, json and parquet are for machines and hold everything."""
+    lineage = evo.lineage.open(run_dir)
+    if ancestors and descendants:
+        raise UserError("choose --ancestors or --descendants, not both")
+    if (ancestors or descendants) and table != "individuals":
+        raise UserError("--ancestors and --descendants go with the table individuals")
+    if ancestors:
+        data = lineage.ancestors(ancestors)
+    elif descendants:
+        data = lineage.descendants(descendants)
+    else:
+        data = lineage.table(table)
+    if limit is not None:
+        data = data.slice(0, limit)
+    match form:
+        case "table":
+            _print_table(data)
+        case "csv":
+            joined = [
+                pa.array([" ".join(v) for v in c.to_pylist()]) if pa.types.is_list(c.type) else c
+                for c in data.columns
+            ]
+            flat = pa.table(dict(zip(data.column_names, joined, strict=True)))
+            pyarrow.csv.write_csv(flat, sys.stdout.buffer)
+        case "json":
+            for row in data.to_pylist():
+                click.echo(json.dumps(row, default=str))
+        case "parquet":
+            sink = pa.BufferOutputStream()
+            pq.write_table(data, sink)
+            sys.stdout.buffer.write(sink.getvalue())
+            sys.stdout.buffer.flush()
+
+
+def _print_table(data: pa.Table) -> None:
+    shown = [name for name in data.column_names if name not in ("recipe", "seed")]
+    frame = data.select(shown).to_pandas()
+    for name in ("id", "individual"):
+        if name in frame:
+            frame[name] = frame[name].str[:12]
+    if "parents" in frame:
+        frame["parents"] = [" ".join(p[:12] for p in parents) for parents in frame["parents"]]
+    click.echo(frame.to_string(index=False, max_colwidth=60))
+
+
+def export_individual(run_dir: Path, individual: str, out: Path) -> None:
+    """Export from what the run folder holds: its config, its lineage, and the founders it names."""
+    lineage = evo.lineage.open(run_dir)
+    path = run_dir / CONFIG_FILE
+    try:
+        config = RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: the run's config no longer holds: {error}") from error
+    founders = load_founders(config.base, config.founders)
+    found = lineage.find(individual)
+    export(lineage.recipe(found), founders, out, dtype=config.engine.dtype)
+    click.echo(f"{found[:12]} -> {out}")
+
+
+def build_zoo(folder: Path, seed: int) -> None:
+    """Build the demo zoo behind a progress bar."""
+    with bar("zoo") as advance:
+        build(folder, seed=seed, progress=advance)
+    click.echo(f"{folder}: ready")
+
+
+def write_zoo_task(folder: Path, mix: str, name: str, seed: int) -> None:
+    """Write one task's splits and name the files."""
+    if not (folder / "zoo.json").is_file():
+        raise UserError(f"{folder}: no zoo here; first run: evo zoo build {folder}")
+    try:
+        files = write_task(folder / "tasks", parse_mix(mix), name=name, seed=seed)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    for path in files.values():
+        click.echo(path)

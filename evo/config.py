@@ -1,0 +1,216 @@
+"""A run's configuration: what may be set, its defaults, and what is checked before anything runs."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from evo.algorithms import AlgorithmSettings
+from evo.algorithms.recipe_search import RecipeSearchSettings
+
+SPLITS = ("dev", "select", "test")
+Split = Literal["dev", "select", "test"]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class TaskConfig(_Settings):
+    """Examples and how they are scored.
+
+    ``files`` gives a JSONL file for each split (``dev`` is required; ``select`` picks among finalists;
+    ``test`` is scored once, at the end), or one path without its ending: ``tasks/alien`` stands for
+    ``tasks/alien.dev.jsonl`` and so on. ``data`` gives a string for each split instead, for functions
+    that score a torch module. ``limit`` takes only the first examples of a split.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    metric: str = "exact_match"
+    files: dict[Split, Path] = {}
+    data: dict[Split, str] = {}
+    weight: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
+    limit: dict[Split, Positive] = {}
+    max_tokens: Positive | None = None
+    stop: tuple[str, ...] = ()
+    regex: str | None = None
+    chat: bool = False
+    end: str = "eos"
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _expand(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str | Path):
+            return value
+        stem = _rooted(Path(value), info)
+        found = {s: stem.with_name(f"{stem.name}.{s}.jsonl") for s in SPLITS}
+        there = {s: p for s, p in found.items() if p.is_file()}
+        if not there:
+            raise ValueError(f"no such file: {found['dev']} (nor .select.jsonl, .test.jsonl)")
+        return there
+
+    @field_validator("files")
+    @classmethod
+    def _files_exist(cls, value: dict[Split, Path], info: ValidationInfo) -> dict[Split, Path]:
+        rooted = {split: _rooted(path, info) for split, path in value.items()}
+        for split, path in rooted.items():
+            if not path.is_file():
+                raise ValueError(f"{split}: no such file: {path}")
+        return rooted
+
+    @model_validator(mode="after")
+    def _has_dev(self) -> "TaskConfig":
+        if "dev" not in self.files and "dev" not in self.data:
+            raise ValueError(
+                "a task needs a dev split: under files (JSONL) or data (for functions)"
+            )
+        return self
+
+
+class BudgetConfig(_Settings):
+    """When the search ends: at whichever comes first.
+
+    ``evaluations`` counts distinct individuals scored on dev, founders included; it is 300 where
+    neither it nor generations nor seconds is set. ``patience`` is in generations without a better
+    individual.
+    """
+
+    evaluations: Positive | None = None
+    generations: Positive | None = None
+    seconds: Annotated[float, Field(gt=0.0)] | None = None
+    target: float | None = None
+    patience: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _must_end(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not any(
+            data.get(key) for key in ("evaluations", "generations", "seconds")
+        ):
+            return {**data, "evaluations": 300}
+        return data
+
+
+class PoolConfig(_Settings):
+    """Where models run: ``local`` in this process, ``ray`` on ``hosts`` processes (default: one for
+    each ``engine.threads`` cores of this machine).
+    """
+
+    kind: Literal["ray", "local"] = "ray"
+    hosts: Positive | None = None
+    start_timeout_s: Annotated[float, Field(gt=0.0)] = 300.0
+
+
+class EngineConfig(_Settings):
+    """How a host runs models: ``hf`` for causal LMs, ``module`` for the torch module that ``build``
+    ("package.module:name") makes. ``dtype`` is of weights and computation; the base's own by default.
+    """
+
+    kind: Literal["hf", "module"] = "hf"
+    build: str = ""
+    dtype: Literal["", "float32", "bfloat16", "float16"] = ""
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = "cpu"
+    batch_tokens: Positive = 16384
+    threads: Positive = 1
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _has_build(self) -> "EngineConfig":
+        if (self.kind == "module") != bool(self.build):
+            raise ValueError("build belongs with kind: module (and is required there)")
+        return self
+
+
+class BaselinesConfig(_Settings):
+    """What to compare with at the end, beside the founders, their average and their ensemble.
+
+    ``random_search`` spends the same budget as the run; ``static`` merges get their scale (and
+    density) tuned on dev over a grid.
+    """
+
+    random_search: bool = False
+    static: tuple[Literal["task_arithmetic", "ties", "dare_ties"], ...] = ()
+
+
+class RunConfig(_Settings):
+    """One evolution. Relative paths start at ``root``, and that at the config file's folder."""
+
+    root: Path = Path()
+    base: Path
+    founders: dict[str, Path]
+    tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
+    algorithm: AlgorithmSettings = RecipeSearchSettings()
+    budget: BudgetConfig = BudgetConfig(evaluations=300)
+    pool: PoolConfig = PoolConfig()
+    engine: EngineConfig = EngineConfig()
+    baselines: BaselinesConfig = BaselinesConfig()
+    finalists: Positive = 5
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @field_validator("algorithm", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("root")
+    @classmethod
+    def _absolute_root(cls, value: Path, info: ValidationInfo) -> Path:
+        folder = Path((info.context or {}).get("folder", Path.cwd()))
+        return (folder / value).resolve()
+
+    @field_validator("base")
+    @classmethod
+    def _base_exists(cls, value: Path, info: ValidationInfo) -> Path:
+        return _existing(value, info)
+
+    @field_validator("founders", mode="before")
+    @classmethod
+    def _name_founders(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        names = [Path(str(v)).name.removesuffix(".safetensors") for v in value]
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise ValueError(f"two founders are called {twice[0]!r}: name them, as 'name: path'")
+        return dict(zip(names, value, strict=True))
+
+    @field_validator("founders")
+    @classmethod
+    def _founders_exist(cls, value: dict[str, Path], info: ValidationInfo) -> dict[str, Path]:
+        if len(value) < 2:
+            raise ValueError("evolution needs two founders or more")
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+                raise ValueError(f"founder name {name!r}: use letters, digits and . _ -")
+        return {name: _existing(path, info) for name, path in value.items()}
+
+    @model_validator(mode="after")
+    def _tasks_agree(self) -> "RunConfig":
+        twice = [n for n, count in Counter(t.name for t in self.tasks).items() if count > 1]
+        if twice:
+            raise ValueError(f"tasks: two tasks are called {twice[0]!r}")
+        for split in ("select", "test"):
+            having = [t.name for t in self.tasks if split in t.files or split in t.data]
+            if having and len(having) < len(self.tasks):
+                lacking = next(t.name for t in self.tasks if t.name not in having)
+                raise ValueError(
+                    f"tasks: {having[0]!r} has a {split} split but {lacking!r} has none"
+                )
+        return self
+
+
+def _rooted(path: Path, info: ValidationInfo) -> Path:
+    context = info.context or {}
+    root = info.data.get("root") if "root" in (info.data or {}) else context.get("root")
+    return Path(root or Path.cwd()) / path.expanduser()
+
+
+def _existing(path: Path, info: ValidationInfo) -> Path:
+    rooted = _rooted(path, info)
+    if not rooted.exists():
+        raise ValueError(f"no such checkpoint: {rooted}")
+    return rooted

@@ -1,0 +1,278 @@
+"""Evolution: a run from founders to winner, as the command line and your own loops use it."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Self
+
+from cluster.founders import FounderSet, load_founders
+from cluster.jobs import EngineSpec, HostSpec, PoolSpec
+from cluster.pool import LocalPool, Pool
+from cluster.scorer import requests_for
+from evo.algorithms import Algorithm, Candidate, Scored, Start, make
+from evo.algorithms.genome import GenomePlusSettings
+from evo.algorithms.random_search import RandomSearchSettings
+from evo.baselines import static_grid, uniform_average
+from evo.config import EngineConfig, PoolConfig, RunConfig, TaskConfig
+from evo.errors import UserError
+from evo.evaluation import Evaluator, WeighedTask
+from evo.final import Entry, Finals
+from evo.lineage.reader import LINEAGE_FOLDER, Lineage
+from evo.lineage.writer import FINAL, LineageWriter
+from evo.resources import cores, peak_memory
+from evo.search import DEV, Generation, Progress, Search
+from evo.summary import versions, write_json, write_summary
+from fitness.tasks import Task, TaskSpec, load_task
+
+CONFIG_FILE = "config.json"
+
+
+class Evolution:
+    """One evolution of a population of models.
+
+    >>> with Evolution(config, run_dir="runs/mine") as run:
+    ...     for generation in run:
+    ...         print(generation.number, generation.best.fitness)
+    ...     summary = run.finish()
+    ...     run.save("best", "mine")
+
+    Args:
+        config: what to evolve, and how; see :class:`evo.RunConfig`.
+        run_dir: an empty or new folder for config, lineage and summary.
+        algorithm: an algorithm of your own; by default the one that ``config.algorithm`` names.
+        pool: a pool of your own, which stays open; by default one as ``config.pool`` says.
+        observe: called after each evaluation.
+
+    Raises:
+        UserError: ``run_dir`` holds a run already.
+        CheckpointError, WeightsMismatchError, TaskError: founders or tasks can't be used.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: Path | str,
+        *,
+        algorithm: Callable[[Start], Algorithm] | None = None,
+        pool: Pool | None = None,
+        observe: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._began = perf_counter()
+        self.config = config
+        self.run_dir = Path(run_dir)
+        if (self.run_dir / CONFIG_FILE).exists() or (self.run_dir / LINEAGE_FOLDER).exists():
+            raise UserError(f"{self.run_dir}: holds a run already; choose another folder")
+        self._tasks = load_tasks(config.tasks)
+        self._founders = load_founders(config.base, config.founders)
+        founders = tuple(f.founder for f in self._founders.founders)
+        self._start = Start(founders, self._founders.base.founder, config.seed)
+        self._own_pool = pool is None
+        self._pool = pool or make_pool(config, self._founders, self._tasks)
+        self._evaluator = Evaluator(self._pool, self._tasks)
+        chosen = algorithm(self._start) if algorithm else make(config.algorithm, self._start)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        write_json(self.run_dir / CONFIG_FILE, config.model_dump(mode="json"))
+        self._writer = LineageWriter(self.run_dir / LINEAGE_FOLDER)
+        (self.run_dir / LINEAGE_FOLDER).mkdir()
+        self._writer.event("start", f"{config.algorithm.name}, seed {config.seed}", 0)
+        self._search = Search(chosen, self._evaluator, config.budget, self._writer, observe)
+        self._generation = 0
+        self._winner: Candidate | None = None
+        self.startup_s = perf_counter() - self._began
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Generation]:
+        for generation in self._search:
+            self._generation = generation.number
+            yield generation
+
+    @property
+    def lineage(self) -> Lineage:
+        """All that is committed so far."""
+        return Lineage(self.run_dir)
+
+    @property
+    def best(self) -> Candidate:
+        """The winner after :meth:`finish`, before that the best on dev so far.
+
+        Raises:
+            UserError: nothing has been evaluated yet.
+        """
+        if self._winner is not None:
+            return self._winner
+        if self._search.best is None:
+            raise UserError("nothing has been evaluated yet: iterate over the run first")
+        return self._search.best.candidate
+
+    def save(self, individual: str, out: Path | str) -> Path:
+        """Export an individual (id, prefix of one, or ``best``) as an ordinary checkpoint."""
+        from evo.export import export
+
+        recipe = self.best.recipe if individual == "best" else self.lineage.recipe(individual)
+        return export(recipe, self._founders, Path(out), dtype=self.config.engine.dtype)
+
+    def finish(self) -> dict[str, Any]:
+        """Choose the winner by select, score it and the baselines on test, write the summary.
+
+        Raises:
+            UserError: nothing has been evaluated yet.
+        """
+        ranked = self._search.ranked()
+        if not ranked:
+            raise UserError("nothing has been evaluated yet: iterate over the run first")
+        started = perf_counter()
+        finals = Finals(self._evaluator, self._writer, self._generation)
+        settings = self.config.algorithm
+        voters = settings.ensemble if isinstance(settings, GenomePlusSettings) else 0
+        order = finals.order(ranked, max(self.config.finalists, voters))
+        if not order:
+            raise UserError(
+                "every finalist failed on the select split; see the lineage's evaluations"
+            )
+        winner = order[0]
+        self._winner = winner.candidate
+        entry = finals.entry("winner", "winner", winner.candidate, winner.fitness)
+        ensemble = None
+        if voters:
+            ensemble = finals.ensemble("ensemble", [s.candidate for s in order[:voters]])
+        baselines = self._baselines(finals)
+        self._writer.event(
+            "finish", f"{self._search.reason}; winner {winner.candidate.id}", self._generation
+        )
+        self._writer.commit(FINAL)
+        summary = {
+            "winner": entry.as_json(),
+            "ensemble": ensemble.as_json() if ensemble else None,
+            "baselines": [b.as_json() for b in baselines],
+            "algorithm": settings.name,
+            "evaluations": self._search.evaluations,
+            "generations": self._generation,
+            "stopped_by": self._search.reason or "caller",
+            "seconds": perf_counter() - self._began,
+            "seed": self.config.seed,
+            "time": self._times(perf_counter() - started),
+            "peak_memory_bytes": {
+                "coordinator": peak_memory(),
+                "hosts": {s.host: s.peak_bytes for s in self._pool.stats()},
+            },
+            "versions": versions(),
+        }
+        write_summary(self.run_dir, summary)
+        return summary
+
+    def close(self) -> None:
+        """Let go of the hosts. What is committed stays."""
+        if self._own_pool:
+            self._pool.close()
+
+    def _baselines(self, finals: Finals) -> list[Entry]:
+        """Every founder, their average, their ensemble, and what the config adds."""
+        founders = [Candidate(f, "founder") for f in self._start.founders]
+        known = self._search.scored
+        entries = [
+            finals.entry(f.name, "founder", c, known[c.id].fitness if c.id in known else None)
+            for f, c in zip(self._start.founders, founders, strict=True)
+        ]
+        average = Candidate(
+            uniform_average(self._start.founders), "average", tuple(c.id for c in founders)
+        )
+        entries.append(finals.entry("uniform average", "average", average, None))
+        ranked = sorted(founders, key=lambda c: -known[c.id].fitness if c.id in known else math.inf)
+        vote = finals.ensemble("founders' ensemble", ranked)
+        if vote is not None:
+            entries.append(vote)
+        if self.config.baselines.random_search:
+            entries.append(self._random_search(finals))
+        for method in self.config.baselines.static:
+            entries.append(self._static(method, finals))
+        return entries
+
+    def _random_search(self, finals: Finals) -> Entry:
+        """The same budget spent by random search, with a lineage of its own."""
+        writer = LineageWriter(self.run_dir / "baselines" / "random_search" / LINEAGE_FOLDER)
+        algorithm = make(RandomSearchSettings(), self._start)
+        search = Search(algorithm, self._evaluator, self.config.budget, writer)
+        for _ in search:
+            pass
+        best = finals.order(search.ranked(), self.config.finalists)[0]
+        return finals.entry("random search", "random_search", best.candidate, best.fitness)
+
+    def _static(self, method: str, finals: Finals) -> Entry:
+        """The best of a grid of static merges, by dev and then by select."""
+        grid = static_grid(method, self._start)
+        results = self._evaluator.run([c.recipe for c in grid], DEV)
+        scored = []
+        for candidate, result in zip(grid, results, strict=True):
+            self._writer.individual(candidate, self._generation)
+            self._writer.evaluation(result, self._generation)
+            scored.append(Scored(candidate, self._evaluator.measure(result).fitness))
+        ranked = sorted((s for s in scored if math.isfinite(s.fitness)), key=lambda s: -s.fitness)
+        if not ranked:
+            raise UserError(f"every {method} merge failed; the first says: {results[0].error}")
+        best = finals.order(ranked, self.config.finalists)[0]
+        return finals.entry(f"{method}, tuned", "static", best.candidate, best.fitness)
+
+    def _times(self, final_s: float) -> dict[str, float]:
+        """Where the search's time went. ``shares`` are of the hosts' time: hosts × seconds."""
+        busy, capacity = self._search.busy, self._pool.hosts * self._search.seconds
+        shares = {"build": busy.build_s, "model": busy.model_s, "score": busy.score_s}
+        shares["other"] = max(0.0, capacity - busy.total_s)  # Ray, coordinator, waiting
+        return {
+            "startup_s": self.startup_s,
+            "search_s": self._search.seconds,
+            "final_s": final_s,
+            "evaluations_per_second": self._search.evaluations / max(self._search.seconds, 1e-9),
+        } | {f"{name}_share": seconds / max(capacity, 1e-9) for name, seconds in shares.items()}
+
+
+def load_tasks(configs: tuple[TaskConfig, ...]) -> tuple[WeighedTask, ...]:
+    """Read and check the tasks' files.
+
+    Raises:
+        TaskError: names the file, the line and the key.
+    """
+    return tuple(WeighedTask(_load_task(c), c.weight) for c in configs)
+
+
+def _load_task(config: TaskConfig) -> Task:
+    return load_task(
+        TaskSpec(
+            name=config.name,
+            metric=config.metric,
+            files=tuple((split, str(path)) for split, path in config.files.items()),
+            data=tuple(config.data.items()),
+            limits=tuple(config.limit.items()),
+            max_tokens=config.max_tokens,
+            stop=config.stop,
+            regex=config.regex,
+            chat=config.chat,
+            end=config.end,
+            temperature=config.temperature,
+        )
+    )
+
+
+def make_pool(config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask, ...]) -> Pool:
+    """The pool that ``config.pool`` asks for, its hosts started."""
+    plain = tuple(t.task for t in tasks)
+    host = HostSpec(
+        founders.base, founders.founders, _engine_spec(config.engine), requests_for(plain)
+    )
+    spec = PoolSpec(host, plain)
+    wanted: PoolConfig = config.pool
+    if wanted.kind == "local":
+        return LocalPool(spec)
+    from cluster.ray_pool import RayPool
+
+    hosts = wanted.hosts or max(1, cores() // config.engine.threads)
+    return RayPool(spec, hosts=hosts, start_timeout_s=wanted.start_timeout_s)
+
+
+def _engine_spec(config: EngineConfig) -> EngineSpec:
+    return EngineSpec(**config.model_dump())

@@ -1,0 +1,142 @@
+"""Tasks of the zoo's world as JSON Lines, which is what a run reads.
+
+A mix such as ``swap:1,pmax:1`` names skills and the alphabet each is asked in. A row is
+``{"prompt": "<swap>GCJA=", "answer": "1032"}``; rows take the mix's entries in turn.
+"""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from evo.errors import UserError
+from evo.zoo import world
+
+DEFAULT_SIZES: Final[Mapping[str, int]] = MappingProxyType(
+    {"dev": 200, "select": 200, "test": 1000}
+)
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A skill and the alphabet it is asked in. ``str`` of it is the form that `parse_mix` reads."""
+
+    skill: str
+    alphabet: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.skill}:{self.alphabet}"
+
+
+def parse_mix(text: str) -> tuple[Ask, ...]:
+    """Read ``"swap:1,pmax:1"``. Without ``:alphabet`` a skill is asked in plain digits.
+
+    Raises:
+        UserError: the mix is empty, repeats an entry, or names a skill or an alphabet that the
+            world does not have.
+    """
+    mix = tuple(_parse_ask(part.strip(), text) for part in text.split(","))
+    for ask in mix:
+        if mix.count(ask) > 1:
+            raise UserError(f"mix {text!r} has {ask} more than once; name each entry once")
+    return mix
+
+
+def _parse_ask(part: str, text: str) -> Ask:
+    skill, colon, alphabet = part.partition(":")
+    if not skill:
+        raise UserError(
+            f"mix {text!r} has an empty entry; write skill:alphabet, with commas between, "
+            "as in 'swap:1,pmax:1'"
+        )
+    if skill not in world.SKILLS:
+        nearest = difflib.get_close_matches(skill, world.SKILLS, n=1, cutoff=0.5)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise UserError(
+            f"mix {text!r}: no skill {skill!r}.{hint} The skills are {', '.join(world.SKILLS)}."
+        )
+    alphabets = {str(i): i for i in range(len(world.ALPHABETS))}
+    if colon and alphabet not in alphabets:
+        raise UserError(
+            f"mix {text!r}: no alphabet {alphabet!r} in {part!r}; the alphabets are "
+            f"{', '.join(alphabets)}, where 0 is plain digits"
+        )
+    return Ask(skill, alphabets[alphabet] if colon else 0)
+
+
+def task_rows(
+    mix: Sequence[Ask], split: str, count: int, *, name: str, seed: int = 0
+) -> list[dict[str, str]]:
+    """``count`` rows of one split, no input twice. They depend on the arguments alone.
+
+    Raises:
+        UserError: the mix is empty, the split is unknown, or it has fewer than ``count`` inputs.
+    """
+    if not mix:
+        raise UserError(f"task {name!r} has an empty mix; give one skill at least")
+    available = world.inputs(split)
+    if not 1 <= count <= len(available):
+        raise UserError(
+            f"task {name!r} asks for {count} examples in {split!r}; "
+            f"the world has {len(available)} there, so choose 1 to {len(available)}"
+        )
+    salt = f"{seed}:{name}:{','.join(map(str, mix))}:{split}"
+    chosen = world.shuffled(available, salt)[:count]
+    return [
+        {
+            "prompt": world.prompt(ask.skill, ask.alphabet, digits),
+            "answer": world.answer(ask.skill, digits),
+        }
+        for ask, digits in ((mix[i % len(mix)], digits) for i, digits in enumerate(chosen))
+    ]
+
+
+def write_task(
+    directory: Path,
+    mix: Sequence[Ask],
+    *,
+    name: str,
+    seed: int = 0,
+    sizes: Mapping[str, int] = DEFAULT_SIZES,
+) -> Mapping[str, Path]:
+    """Write ``directory/<name>.<split>.jsonl`` for every split in ``sizes``; return the paths.
+
+    Splits share no input. Nothing is written unless every split can be, and each file appears
+    whole or not at all.
+
+    Raises:
+        UserError: the name is not a plain file name, or see `task_rows`.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"task name {name!r} becomes a file name: use letters, digits, '-' and '_' only, "
+            "64 at most"
+        )
+    if not sizes:
+        raise UserError(f"task {name!r} has no splits; give sizes such as dev=200, test=1000")
+    rows = {
+        split: task_rows(mix, split, count, name=name, seed=seed) for split, count in sizes.items()
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = {split: directory / f"{name}.{split}.jsonl" for split in sizes}
+    for split, path in paths.items():
+        text = "".join(json.dumps(row) + "\n" for row in rows[split])
+        write_whole(path, text)
+    return paths
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all, even if the process is killed."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,67 @@
+"""What runs a model: prepare a task's requests once, then install and ask one model after another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fitness.requests import Output, Request
+from operators.weights import Weights
+
+
+class EngineError(ValueError):
+    """An engine cannot do what it was asked; the message says what to change."""
+
+
+class RequestError(EngineError):
+    """A request cannot be answered by this engine or model; the message names its index."""
+
+
+class InstallError(EngineError):
+    """Weights do not cover the model; the message names the parameter."""
+
+
+class NonFiniteOutputError(EngineError):
+    """The installed weights give NaN or infinite outputs: the candidate failed, its score is not 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Requests made ready by one engine, for that engine only. Opaque: ``count`` requests."""
+
+    count: int
+
+
+class Engine(Protocol):
+    """Answers requests with whatever weights were installed last.
+
+    One engine serves one thread at a time. Equal weights and equal prepared requests give equal
+    answers, bit by bit, on one kind of device with one number of threads.
+    """
+
+    def prepare(self, requests: Sequence[Request]) -> Prepared:
+        """Tokenise and batch ``requests``: once for each task and host, not for each individual.
+
+        Batches depend on the requests alone.
+
+        Raises:
+            RequestError: a request is of a kind this engine does not answer, or is too long.
+        """
+        ...
+
+    def install(self, weights: Weights) -> None:
+        """Make the model's parameters views of these tensors; nothing is copied.
+
+        The tensors may be refilled in place afterwards; the next answer sees the new values.
+
+        Raises:
+            InstallError: a parameter is in no tensor, or has another shape.
+        """
+        ...
+
+    def answer(self, prepared: Prepared) -> list[Output]:
+        """Answers in the order of the requests given to `prepare`.
+
+        Raises:
+            NonFiniteOutputError: the weights give NaN or infinite outputs.
+        """
+        ...

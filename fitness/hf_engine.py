@@ -1,0 +1,242 @@
+"""Any causal language model that transformers loads."""
+
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fitness.batches import PromptBatch, ScoredBatch, prompt_batches, scored_batches
+from fitness.engine import EngineError, NonFiniteOutputError, Prepared, RequestError
+from fitness.generation import NON_FINITE, generate
+from fitness.hf_requests import Limits, prompt_rows, scored_rows
+from fitness.install import Installer
+from fitness.requests import (
+    LogLikelihood,
+    LogLikelihoodOutput,
+    Output,
+    Request,
+    RollingOutput,
+)
+from fitness.tokens import Encoder
+from operators.weights import Weights
+
+# float32 copies of logits are made for so many elements at a time (256 MiB).
+_SOFTMAX_ELEMENTS = 2**26
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared(Prepared):
+    """Requests as batches.
+
+    Attributes:
+        owner: the engine they were prepared by.
+        starts: of each scored row, its first place among all scored tokens in batch order.
+        row_requests: of each scored row, its request.
+    """
+
+    owner: object
+    requests: tuple[Request, ...]
+    scored: tuple[ScoredBatch, ...]
+    starts: NDArray[np.int64]
+    row_requests: NDArray[np.int64]
+    prompts: tuple[PromptBatch, ...]
+
+
+class HFEngine:
+    """Answers `LogLikelihood`, `RollingLogLikelihood` and `Generate` with a causal language model.
+
+    The checkpoint gives the architecture, the tokenizer and the first weights; `install` replaces
+    the weights. Attributes ``model`` and ``tokenizer`` are transformers' own objects.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+        batch_tokens: int = 16384,
+        trust_remote_code: bool = False,
+    ) -> None:
+        """Load the checkpoint in folder ``path``; only safetensors, nothing from the network.
+
+        Args:
+            dtype: of the model as loaded, the checkpoint's own when None. Installed weights keep
+                theirs.
+            batch_tokens: padded tokens a batch, at most, unless one request alone has more.
+            trust_remote_code: run Python code that comes with the checkpoint.
+
+        Raises:
+            EngineError: no checkpoint there that transformers can load, or tensors are missing.
+        """
+        self.model, self.tokenizer = _load(Path(path), dtype, trust_remote_code)
+        self.model.to(device).eval()
+        self._mark = object()
+        self._device = device
+        self._batch_tokens = batch_tokens
+        self._encoder = Encoder(self.tokenizer)
+        text_config = self.model.config.get_text_config()
+        self._vocabulary = int(text_config.vocab_size)
+        self._limits = Limits(self._encoder, _context_length(text_config, self.tokenizer))
+        self._keeps_logits = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        self._installer = Installer(self.model, prefix=self.model.base_model_prefix, device=device)
+        self._eos = _end_tokens(self.tokenizer, self.model)
+        pad = self.tokenizer.pad_token_id
+        self._pad = pad if pad is not None else next(iter(self._eos), 0)
+        # generate() fills what a call leaves open from here: leave it nothing of the checkpoint's.
+        self.model.generation_config = type(self.model.generation_config)()
+
+    def prepare(self, requests: Sequence[Request]) -> Prepared:
+        """See `Engine.prepare`. Requests longer than the model's context are refused, not cut."""
+        rows = scored_rows(requests, self._limits)
+        ordered, scored = scored_batches(
+            rows,
+            batch_tokens=self._batch_tokens,
+            vocabulary=self._vocabulary,
+            pad=self._pad,
+            device=self._device,
+        )
+        counts = np.array([row.count for row in ordered], dtype=np.int64)
+        prompts = prompt_batches(
+            prompt_rows(requests, self._limits),
+            batch_tokens=self._batch_tokens,
+            pad=self._pad,
+            device=self._device,
+        )
+        return _Prepared(
+            count=len(requests),
+            owner=self._mark,
+            requests=tuple(requests),
+            scored=tuple(scored),
+            starts=np.cumsum(counts) - counts,
+            row_requests=np.array([row.request for row in ordered], dtype=np.int64),
+            prompts=tuple(prompts),
+        )
+
+    def install(self, weights: Weights) -> None:
+        """See `Engine.install`. Tied weights need one tensor; hub-style names without the prefix of
+        the base model are understood.
+        """
+        self._installer.install(weights)
+
+    def answer(self, prepared: Prepared) -> list[Output]:
+        """See `Engine.answer`."""
+        if not isinstance(prepared, _Prepared) or prepared.owner is not self._mark:
+            raise RequestError("these requests were prepared by another engine; prepare them here.")
+        with torch.inference_mode():
+            outputs = self._scored(prepared)
+            for batch in prepared.prompts:
+                texts = generate(self.model, batch, self._encoder, eos=self._eos, pad=self._pad)
+                outputs.update(zip((r.request for r in batch.rows), texts, strict=True))
+        return [outputs[i] for i in range(prepared.count)]
+
+    def _scored(self, prepared: _Prepared) -> dict[int, Output]:
+        if not prepared.scored:
+            return {}
+        parts = [self._token_scores(batch) for batch in prepared.scored]
+        logprobs = torch.cat([p for p, _ in parts]).cpu().numpy().astype(np.float64)
+        misses = torch.cat([m for _, m in parts]).cpu().numpy().astype(np.int64)
+        if not np.isfinite(logprobs).all():
+            raise NonFiniteOutputError(NON_FINITE)
+        # Rows, then requests (a rolling one has a row a window); float64, in one fixed order.
+        of_request = prepared.row_requests
+        sums = np.bincount(of_request, np.add.reduceat(logprobs, prepared.starts))
+        missed = np.bincount(of_request, np.add.reduceat(misses, prepared.starts))
+        lengths = np.diff(prepared.starts, append=len(logprobs))
+        tokens = np.bincount(of_request, lengths)
+        outputs: dict[int, Output] = {}
+        for i in np.unique(of_request).tolist():
+            logprob, count = float(sums[i]), int(tokens[i])
+            if isinstance(prepared.requests[i], LogLikelihood):
+                outputs[i] = LogLikelihoodOutput(logprob, bool(missed[i] == 0), count)
+            else:
+                outputs[i] = RollingOutput(logprob, count)
+        return outputs
+
+    def _token_scores(self, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
+        """(float32 log-probability, whether it is not the arg-max) of each scored token."""
+        if batch.keep is not None and self._keeps_logits:
+            logits = self.model(batch.ids, use_cache=False, logits_to_keep=batch.keep).logits
+        else:
+            logits = self.model(batch.ids, use_cache=False).logits
+            if batch.keep is not None:
+                logits = logits[:, batch.keep]
+        logits = logits.flatten(0, 1)
+        if batch.pick is not None:
+            logits = logits[batch.pick]
+        rows = max(1, _SOFTMAX_ELEMENTS // logits.shape[-1])
+        chunks = zip(torch.split(logits, rows), torch.split(batch.targets, rows), strict=True)
+        parts = [_log_softmax_at(chunk, targets) for chunk, targets in chunks]
+        return torch.cat([p for p, _ in parts]), torch.cat([m for _, m in parts])
+
+
+def _log_softmax_at(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+    at = logprobs.gather(1, targets[:, None])[:, 0]
+    return at, logits.argmax(dim=-1) != targets
+
+
+def _load(path: Path, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple[Any, Any]:
+    import transformers
+
+    models: Any = transformers.AutoModelForCausalLM
+
+    if not (path / "config.json").is_file():
+        raise EngineError(
+            f"no model in {str(path)!r}: no config.json there. Give the folder of a checkpoint as "
+            "save_pretrained writes it."
+        )
+    common = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    try:
+        model, info = models.from_pretrained(
+            path,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            output_loading_info=True,
+            **common,
+        )
+        tokenizer = _tokenizer_class(path).from_pretrained(path, **common)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise EngineError(f"transformers cannot load {str(path)!r}: {error}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise EngineError(
+            f"{str(path)!r} lacks {len(missing)} of its model's tensors, such as {missing[0]!r}; "
+            "transformers would make them up at random. Use a complete checkpoint."
+        )
+    return model, tokenizer
+
+
+def _tokenizer_class(path: Path) -> Any:
+    """AutoTokenizer, unless the checkpoint says that its tokenizer.json is to be taken as it is.
+
+    For some architectures (qwen2 among them) transformers 5 puts its own tokenizer class in place
+    of that, and with it another splitting of the text.
+    """
+    import transformers
+
+    config = path / "tokenizer_config.json"
+    if config.is_file() and (path / "tokenizer.json").is_file():
+        named = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class")
+        if named in ("TokenizersBackend", "PreTrainedTokenizerFast"):
+            return transformers.PreTrainedTokenizerFast
+    return transformers.AutoTokenizer
+
+
+def _context_length(config: Any, tokenizer: Any) -> int:
+    """Positions of the model; where it has no bound, the tokenizer's, else 2048."""
+    length = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    return int(length) if 0 < length < 10**7 else 2048
+
+
+def _end_tokens(tokenizer: Any, model: Any) -> tuple[int, ...]:
+    """EOS of the tokenizer, then those of the model's generation config."""
+    more = model.generation_config.eos_token_id
+    found = [tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])]
+    return tuple(dict.fromkeys(int(i) for i in found if i is not None))

@@ -1,0 +1,221 @@
+"""Every entry of MERGES, by one suite; and materialising in general."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from models import BASE, SHAPES, A, B, C, built, close, founders, model, same
+
+from operators.coefficients import Grouped, Rule
+from operators.materialize import Materializer, MissingFounderError
+from operators.merge import MERGES, merge
+from operators.noise import bernoulli, normal
+from operators.recipe import Founder, Noise, linear
+from operators.weights import WeightsMismatchError, allocate, check_fit, layout_of, weights_of
+
+# What makes each method give back a model that is merged with itself.
+SELF = {
+    "dare_ties": {"density": 1.0, "normalize": True},
+    "task_arithmetic": {"normalize": True},
+    "ties": {"density": 1.0},
+}
+every = pytest.mark.parametrize("method", MERGES.values(), ids=list(MERGES))
+
+
+def two(method, x, y, **params):
+    return merge(method.name, [x, y], base=BASE, params=params or None, seed=1)
+
+
+@every
+def test_merging_a_model_with_itself_changes_nothing(method):
+    assert close(built(two(method, A, A, **SELF.get(method.name, {}))), founders()[A])
+
+
+@every
+def test_merging_is_reproducible_and_leaves_the_founders_alone(method):
+    given = founders()
+    before = {f: {n: t.clone() for n, t in w.tensors.items()} for f, w in given.items()}
+    recipe = two(method, A, B)
+    materializer = Materializer(given[BASE].layout, given)
+    first = {n: t.clone() for n, t in materializer.build(recipe).tensors.items()}
+    materializer.build(linear({C: 2.0}))
+    assert same(materializer.build(recipe), weights_of(first))
+    for founder, tensors in before.items():
+        assert all(torch.equal(given[founder][n], t) for n, t in tensors.items())
+
+
+@every
+def test_bfloat16_in_bfloat16_out_with_float32_inside(method):
+    low = founders(torch.bfloat16)
+    high = {f: weights_of({n: t.float() for n, t in w.tensors.items()}) for f, w in low.items()}
+    got, exact = built(two(method, A, B), low), built(two(method, A, B), high)
+    for name in SHAPES:
+        assert got[name].dtype == torch.bfloat16
+        assert torch.equal(got[name], exact[name].bfloat16())  # rounded once, at the end
+
+
+@every
+@pytest.mark.parametrize("value", [0.0, 1.0, -2.5])
+def test_constant_tensors_and_ties_give_no_nan(method, value):
+    given = founders()
+    for founder in given:
+        given[founder] = weights_of({n: torch.full(s, value) for n, s in SHAPES.items()})
+    made = built(two(method, A, B, **SELF.get(method.name, {})), given)
+    assert all(torch.allclose(t, torch.tensor(value)) for t in made.tensors.values())
+
+
+@every
+def test_single_element_tensors(method):
+    tensors = {
+        f: weights_of({"x": torch.tensor([float(i + 1)])}) for i, f in enumerate((BASE, A, B))
+    }
+    made = Materializer(layout_of({"x": torch.zeros(1)}), tensors).build(two(method, A, B))
+    assert bool(torch.isfinite(made["x"]).all())
+
+
+@every
+def test_table_entries_state_their_source_and_sane_parameters(method):
+    assert method.source
+    for parameter in method.parameters:
+        if parameter.search and parameter.bounds:
+            assert (
+                parameter.bounds[0]
+                <= parameter.search[0]
+                <= parameter.search[1]
+                <= parameter.bounds[1]
+            )
+
+
+@pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties"])
+def test_order_of_inputs_does_not_matter(method):
+    params = {"weight": (0.2, 0.7, 0.4)}
+    forward = merge(method, [A, B, C], base=BASE, params=params)
+    backward = merge(method, [C, B, A], base=BASE, params={"weight": (0.4, 0.7, 0.2)})
+    assert close(built(forward), built(backward))
+
+
+def test_dare_keeps_what_it_should_and_rescales():
+    delta = model(1, 0.1)
+    given = founders() | {A: weights_of({n: founders()[BASE][n] + delta[n] for n in SHAPES})}
+    name, share = "model.layers.0.mlp.up_proj.weight", []
+    for seed in range(200):
+        recipe = merge("dare_ties", [A], base=BASE, params={"density": 0.3}, seed=seed)
+        moved = built(recipe, given)[name] - given[BASE][name]
+        kept = moved.abs() > 1e-6
+        share.append(float(kept.float().mean()))
+        if kept.any():  # l1: what is left has the sum of magnitudes of what there was
+            assert float(moved.abs().sum()) == pytest.approx(
+                float(delta[name].abs().sum()), rel=1e-3
+            )
+    assert sum(share) / len(share) == pytest.approx(0.3, abs=0.02)
+
+
+def test_dare_drops_other_elements_in_every_tensor_and_model():
+    masks = {bernoulli(3, n, (64,), 0.5).numpy().tobytes() for n in ("x/0", "x/1", "y/0", "y/1")}
+    assert len(masks) == 4
+
+
+def test_ties_keeps_exactly_the_density_among_equal_magnitudes():
+    base = weights_of({"x": torch.zeros(10)})
+    tensors = {BASE: base, A: weights_of({"x": torch.tensor([1.0, -1.0] * 5)})}
+    recipe = merge("ties", [A], base=BASE, params={"density": 0.3})
+    assert int((Materializer(base.layout, tensors).build(recipe)["x"] != 0).sum()) == 3
+
+
+def test_parameters_per_layer_group_reach_the_merge():
+    by_half = Grouped((Rule((), (0.0, 1.0)),))
+    made = built(merge("slerp", [A, B], params={"t": by_half}))
+    given = founders()
+    assert torch.allclose(
+        made["model.layers.0.mlp.up_proj.weight"], given[A]["model.layers.0.mlp.up_proj.weight"]
+    )
+    assert torch.allclose(
+        made["model.layers.1.mlp.up_proj.weight"], given[B]["model.layers.1.mlp.up_proj.weight"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("tie", [A, B]), "Did you mean 'ties'"),
+        (("ties", [A, B]), "needs a base"),
+        (("slerp", [A, B, C]), "takes 2 models, got 3"),
+        (("ties", [A, B], {"densty": 1.0}), "unknown parameter 'densty'"),
+        (("ties", [A, B], {"density": 1.5}), r"density must be in \[0.0, 1.0\], got 1.5"),
+        (("ties", [A, B], {"weight": (1.0,)}), "weight has 1 values for 2 models"),
+        (("dare_ties", [A, B], {"rescale": "l2"}), "rescale must be one of l1"),
+        (("linear", [A, B], {"normalize": 1.0}), "normalize must be true or false"),
+        (("linear", [A, B], {"weight": float("nan")}), "weight must be finite"),
+    ],
+)
+def test_wrong_merges_say_what_is_wrong(arguments, says):
+    method, inputs, *params = arguments
+    base = BASE if params else None
+    with pytest.raises(ValueError, match=says):
+        merge(method, inputs, base=base, params=params[0] if params else None)
+
+
+def test_noise_depends_on_seed_and_tensor_alone():
+    noise = Noise(11, 0.5)
+    whole = built(linear({A: 1.0, noise: 0.1}))
+    reversed_founders = dict(reversed(founders().items()))
+    assert same(whole, built(linear({noise: 0.1, A: 1.0}), reversed_founders))
+    names = list(SHAPES)
+    assert len({float(normal(11, n, (1,))) for n in names}) == len(names)  # no two tensors alike
+
+
+def test_noise_is_standard_normal_and_sparse_at_its_rate():
+    draws = normal(5, "x", (200_000,))
+    assert abs(float(draws.mean())) < 0.01
+    assert float(draws.std()) == pytest.approx(1.0, abs=0.01)
+    assert float((draws.abs() < 1.96).float().mean()) == pytest.approx(0.95, abs=0.003)
+    assert float(bernoulli(5, "x", (200_000,), 0.1).float().mean()) == pytest.approx(0.1, abs=0.003)
+
+
+def test_the_first_noise_numbers_never_change():
+    # Any individual ever logged must be rebuilt from its seed: these are frozen for good.
+    got = [round(float(v), 6) for v in normal(0, "w", (4,))]
+    assert got == [-2.016676, -0.354726, -1.288131, 0.600631]
+    assert bernoulli(0, "w", (12,), 0.5).int().tolist() == [1, 0, 1, 0, 0, 0, 1, 1, 1, 1, 0, 0]
+
+
+def test_low_rank_noise_has_its_rank_and_unit_variance():
+    from operators.noise import direction
+
+    matrix = direction(3, "w", (60, 50), 1.0, 4)
+    assert int(torch.linalg.matrix_rank(matrix)) == 4
+    assert float(matrix.std()) == pytest.approx(1.0, abs=0.15)
+
+
+@given(st.integers(0, 2**32), st.floats(0.01, 1.0))
+def test_children_are_the_same_bits_whatever_was_built_before(seed, weight):
+    given_founders = founders()
+    recipe = linear({A: weight, B: 1 - weight, Noise(seed): 0.01})
+    alone = built(recipe, given_founders)
+    busy = Materializer(given_founders[BASE].layout, given_founders)
+    buffer = allocate(given_founders[BASE].layout)
+    for other in (A, Noise(seed), merge("ties", [A, B], base=BASE)):
+        busy.build(linear({other: 0.5}), buffer)
+    assert same(busy.build(recipe, buffer), alone)
+
+
+def test_a_missing_or_changed_founder_is_named():
+    with pytest.raises(MissingFounderError, match="founder 'a'"):
+        built(linear({Founder("a", "other digest"): 0.5, B: 0.5}))
+
+
+def test_models_that_do_not_fit_are_named_with_tensor_shapes_and_files():
+    ours = model(0).layout
+    other = weights_of(
+        {n: torch.zeros(s if n != "model.norm.weight" else (9,)) for n, s in SHAPES.items()}
+    )
+    with pytest.raises(
+        WeightsMismatchError,
+        match=r"model.norm.weight.*float32\[4\] in zoo/a but float32\[9\] in zoo/b",
+    ):
+        check_fit(ours, other.layout, expected_from="zoo/a", other_from="zoo/b")
+    fewer = weights_of({n: torch.zeros(s) for n, s in list(SHAPES.items())[1:]})
+    with pytest.raises(
+        WeightsMismatchError, match=r"embed_tokens.weight' is in zoo/a but not in zoo/b"
+    ):
+        check_fit(ours, fewer.layout, expected_from="zoo/a", other_from="zoo/b")
