@@ -120,7 +120,8 @@ def load_founders(base: Path, founders: Mapping[str, Path]) -> FounderSet:
     base_files = FounderFiles(Founder(name, digest_of(ancestor)), base)
     loaded = []
     for founder_name, path in founders.items():
-        weights = ancestor if founder_name == name else open_checkpoint(path)
+        is_base = path.resolve() == base.resolve()
+        weights = ancestor if is_base else open_checkpoint(path)
         check_fit(ancestor.layout, weights.layout, expected_from=str(base), other_from=str(path))
         loaded.append(FounderFiles(Founder(founder_name, digest_of(weights)), path))
     return FounderSet(base_files, tuple(loaded))

@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints. Heavy imports stay inside the commands, so --help is instant."""
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -124,6 +125,7 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))
     try:
         cli(standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
@@ -133,7 +135,7 @@ def main() -> None:
         click.echo("Interrupted. What was committed stays.", err=True)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the last flush goes there
         sys.exit(0)
     except Exception as error:
         if _is_users(error):
@@ -146,10 +148,23 @@ def main() -> None:
 
 def _is_users(error: Exception) -> bool:
     from cluster.founders import CheckpointError
+    from cluster.pool import PoolError
     from evo.errors import UserError
     from fitness.engine import EngineError
     from fitness.examples import TaskError
+    from fitness.functions import FunctionNameError
+    from operators.materialize import MissingFounderError
     from operators.weights import WeightsMismatchError
 
-    users = (UserError, CheckpointError, TaskError, WeightsMismatchError, EngineError, OSError)
+    users = (
+        UserError,
+        CheckpointError,
+        MissingFounderError,
+        WeightsMismatchError,
+        TaskError,
+        FunctionNameError,
+        EngineError,
+        PoolError,
+        OSError,
+    )
     return isinstance(error, users)

@@ -16,7 +16,9 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class TaskConfig(_Settings):
@@ -89,7 +91,7 @@ class BudgetConfig(_Settings):
     @classmethod
     def _must_end(cls, data: Any) -> Any:
         if isinstance(data, dict) and not any(
-            data.get(key) for key in ("evaluations", "generations", "seconds")
+            data.get(key) is not None for key in ("evaluations", "generations", "seconds")
         ):
             return {**data, "evaluations": 300}
         return data
@@ -139,7 +141,7 @@ class BaselinesConfig(_Settings):
 class RunConfig(_Settings):
     """One evolution. Relative paths start at ``root``, and that at the config file's folder."""
 
-    root: Path = Path()
+    root: Annotated[Path, Field(validate_default=True)] = Path()
     base: Path
     founders: dict[str, Path]
     tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
@@ -160,7 +162,7 @@ class RunConfig(_Settings):
     @classmethod
     def _absolute_root(cls, value: Path, info: ValidationInfo) -> Path:
         folder = Path((info.context or {}).get("folder", Path.cwd()))
-        return (folder / value).resolve()
+        return (folder / _expanded(value)).resolve()
 
     @field_validator("base")
     @classmethod
@@ -203,10 +205,17 @@ class RunConfig(_Settings):
         return self
 
 
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _rooted(path: Path, info: ValidationInfo) -> Path:
     context = info.context or {}
     root = info.data.get("root") if "root" in (info.data or {}) else context.get("root")
-    return Path(root or Path.cwd()) / path.expanduser()
+    return Path(root or Path.cwd()) / _expanded(path)
 
 
 def _existing(path: Path, info: ValidationInfo) -> Path:

@@ -12,6 +12,9 @@ from evo.config import RunConfig
 from evo.errors import UserError
 
 Key = tuple[str | int, ...]
+# Beside its own error PyYAML lets through what its constructors raise: 2024-13-01 is a ValueError,
+# `!!bool maybe` a KeyError, `!!timestamp soon` an AttributeError, a thousand brackets a RecursionError.
+_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -28,29 +31,40 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
     if not isinstance(data, dict) or node is None:
         raise UserError(f"{path}: expected keys such as base, founders and tasks")
-    lines = dict(_lines(node, (), path))
+    lines = dict(_lines(node, (), path, set()))
+    if isinstance(data.get("algorithm"), str):  # so that --set algorithm.sigma=1 has a place
+        data["algorithm"] = {"name": data["algorithm"]}
     for override in overrides:
         key = _override(data, override)
-        lines = {k: v for k, v in lines.items() if k[: len(key)] != key} | {
-            key: f"--set {override}"
-        }
+        lines = {k: v for k, v in lines.items() if k[: len(key)] != key}
+        for length in range(1, len(key) + 1):  # keys on the way that the file lacks are its too
+            lines.setdefault(key[:length], f"--set {override}")
     folder = path.resolve().parent
-    root = (folder / str(data.get("root", "."))).resolve()
     try:
+        # Tasks can't see the root beside them: they are given it.
+        root = (folder / Path(str(data.get("root", "."))).expanduser()).resolve()
         return RunConfig.model_validate(data, context={"folder": folder, "root": root})
     except ValidationError as error:
         raise UserError(_explain(error, path, lines, data)) from error
+    except (OSError, ValueError, RuntimeError) as error:  # a path that no system call takes
+        raise UserError(f"{path}: {error}") from error
 
 
-def _lines(node: yaml.Node, at: Key, path: Path) -> Iterator[tuple[Key, str]]:
-    """The place of every key: ``line 14``. Two equal keys in one mapping are refused."""
+def _lines(node: yaml.Node, at: Key, path: Path, met: set[int]) -> Iterator[tuple[Key, str]]:
+    """The place of every key: ``line 14``. Two equal keys in one mapping are refused.
+
+    A node that aliases repeat is entered once: aliases may go in circles, or grow without bound.
+    """
+    if id(node) in met:
+        return
+    met.add(id(node))
     yield at, f"line {node.start_mark.line + 1}"
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
@@ -62,11 +76,11 @@ def _lines(node: yaml.Node, at: Key, path: Path) -> Iterator[tuple[Key, str]]:
                     f"{path}, line {line}: {name!r} is set twice, first on line {seen[name]}"
                 )
             seen[name] = line
-            yield from _lines(value, (*at, name), path)
+            yield from _lines(value, (*at, name), path, met)
             yield (*at, name), f"line {line}"
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield from _lines(item, (*at, index), path)
+            yield from _lines(item, (*at, index), path, met)
 
 
 def _override(data: dict[str, Any], override: str) -> Key:
@@ -76,14 +90,14 @@ def _override(data: dict[str, Any], override: str) -> Key:
         raise UserError(f"--set {override}: expected key=value, e.g. budget.evaluations=50")
     try:
         value = yaml.safe_load(text) if text.strip() else ""
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         raise UserError(f"--set {override}: the value is no YAML ({error})") from error
     key: list[str | int] = []
     at: Any = data
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
         if isinstance(at, list):
-            if not part.isdigit() or int(part) >= len(at):
+            if not part.isdecimal() or int(part) >= len(at):
                 raise UserError(f"--set {override}: {part!r} is no position in a list of {len(at)}")
             step: str | int = int(part)
         elif isinstance(at, dict):

@@ -24,6 +24,7 @@ from evo.resources import cores, peak_memory
 from evo.search import DEV, Generation, Progress, Search
 from evo.summary import versions, write_json, write_summary
 from fitness.tasks import Task, TaskSpec, load_task
+from operators.selection import ranking
 
 CONFIG_FILE = "config.json"
 
@@ -67,11 +68,11 @@ class Evolution:
         self._founders = load_founders(config.base, config.founders)
         founders = tuple(f.founder for f in self._founders.founders)
         self._start = Start(founders, self._founders.base.founder, config.seed)
+        chosen = algorithm(self._start) if algorithm else make(config.algorithm, self._start)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
         self._own_pool = pool is None
         self._pool = pool or make_pool(config, self._founders, self._tasks)
         self._evaluator = Evaluator(self._pool, self._tasks)
-        chosen = algorithm(self._start) if algorithm else make(config.algorithm, self._start)
-        self.run_dir.mkdir(parents=True, exist_ok=True)
         write_json(self.run_dir / CONFIG_FILE, config.model_dump(mode="json"))
         self._writer = LineageWriter(self.run_dir / LINEAGE_FOLDER)
         (self.run_dir / LINEAGE_FOLDER).mkdir()
@@ -183,8 +184,8 @@ class Evolution:
             uniform_average(self._start.founders), "average", tuple(c.id for c in founders)
         )
         entries.append(finals.entry("uniform average", "average", average, None))
-        ranked = sorted(founders, key=lambda c: -known[c.id].fitness if c.id in known else math.inf)
-        vote = finals.ensemble("founders' ensemble", ranked)
+        fitness = [known[c.id].fitness if c.id in known else math.nan for c in founders]
+        vote = finals.ensemble("founders' ensemble", [founders[i] for i in ranking(fitness)])
         if vote is not None:
             entries.append(vote)
         if self.config.baselines.random_search:

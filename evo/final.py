@@ -68,7 +68,7 @@ class Finals:
             name,
             kind,
             candidate.id,
-            dev,
+            None if dev is None else _finite(dev),
             self._fitness(candidate, SELECT),
             _finite(measure.fitness) if measure else None,
             _finite(measure.standard_error) if measure else None,

@@ -194,6 +194,8 @@ def _load(path: Path, dtype: torch.dtype | None, trust_remote_code: bool) -> tup
             "save_pretrained writes it."
         )
     common = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()  # a run has its own live line
     try:
         model, info = models.from_pretrained(
             path,
@@ -205,6 +207,9 @@ def _load(path: Path, dtype: torch.dtype | None, trust_remote_code: bool) -> tup
         tokenizer = _tokenizer_class(path).from_pretrained(path, **common)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise EngineError(f"transformers cannot load {str(path)!r}: {error}") from error
+    finally:
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
     if missing := sorted(info["missing_keys"]):
         raise EngineError(
             f"{str(path)!r} lacks {len(missing)} of its model's tensors, such as {missing[0]!r}; "

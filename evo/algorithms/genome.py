@@ -29,7 +29,7 @@ class GenomeSettings(BaseModel):
     weights of the founders, and ``sigma`` and ``gene_mutation_rate`` default to 0.15 and 0.3.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Literal["genome"] = "genome"
     population: Annotated[int, Field(ge=2)] = 10

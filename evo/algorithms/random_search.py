@@ -14,12 +14,12 @@ from operators.selection import ranking
 class RandomSearchSettings(BaseModel):
     """w = s·d, d ~ Dirichlet(``concentration``), s ~ U(``scale``)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Literal["random_search"] = "random_search"
     batch: Annotated[int, Field(ge=1)] = 10
     concentration: Annotated[float, Field(gt=0.0)] = 1.0
-    scale: tuple[float, float] = (0.5, 3.0)
+    scale: tuple[float, float] = (0.8, 2.0)
 
     @model_validator(mode="after")
     def _ordered(self) -> "RandomSearchSettings":

@@ -24,7 +24,7 @@ from operators.selection import ranking
 class RecipeSearchSettings(BaseModel):
     """``x0`` defaults to 1/n for n founders, ``population`` to 4 + ⌊3 ln D⌋ for D weights."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Literal["recipe_search"] = "recipe_search"
     layer_groups: Annotated[int, Field(ge=1)] = 1

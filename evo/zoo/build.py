@@ -69,7 +69,7 @@ def build(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> ZooReport:
-    """Build the zoo in ``directory``, or find it there. About two minutes on two cores.
+    """Build the zoo in ``directory``, or find it there. Two minutes on two cores.
 
     The same seed gives the same bytes on the same machine, whatever ``workers`` is.
 

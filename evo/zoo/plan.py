@@ -27,7 +27,8 @@ class Course:
         steps, warmup: optimizer steps in all, and of those the ones that warm up.
         batch: examples a step; with ``replay``, half of them are from the base's lessons.
         peak_rate, final_rate: AdamW's learning rate after the warm-up and at the end.
-        embedding_only: train the input embedding, freeze everything else.
+        embedding_only: train the input embedding, freeze everything else; characters of a new
+            alphabet start at the mean of the plain digits.
         threads: the last bit of a sum depends on it, so it belongs to the course.
     """
 

@@ -124,7 +124,10 @@ def train(
     replay = Sampler(base_lessons, generator) if course.replay else None
     if course.embedding_only:
         model.requires_grad_(False)
-        model.get_input_embeddings().requires_grad_(True)  # type: ignore[operator]
+        embedding: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
+        embedding.requires_grad_(True)
+        for alphabet in sorted({lesson.alphabet for lesson in course.lessons} - {0}):
+            _start_at_the_mean_digit(embedding, alphabet)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, betas=_BETAS, weight_decay=_WEIGHT_DECAY, fused=True)
     model.train()
@@ -145,6 +148,18 @@ def train(
         optimizer.step()
         on_step()
     model.requires_grad_(True)
+
+
+def _start_at_the_mean_digit(embedding: nn.Embedding, alphabet: int) -> None:
+    """Give every character of a new alphabet the mean of the plain digits' embeddings.
+
+    From the base's random rows, four of ten seeds settled on a wrong pairing of characters and
+    digits and never read the alphabet; from the mean, none did.
+    """
+    plain = token_ids(world.ALPHABETS[0])[1:]
+    new = token_ids(world.ALPHABETS[alphabet])[1:]
+    with torch.no_grad():
+        embedding.weight[new] = embedding.weight[plain].mean(0)
 
 
 def next_token_logits(model: nn.Module, tokens: Tensor) -> Tensor:
