@@ -75,10 +75,11 @@ def tensor_files(path: Path) -> tuple[Path, ...]:
     index = path / INDEX_FILE
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            mapping = json.loads(index.read_text())["weight_map"]
+            names = sorted({Path(name).name for name in mapping.values()})
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise CheckpointError(f"{index}: not a safetensors index ({error!r})") from error
-        files = tuple(path / Path(name).name for name in names)
+        files = tuple(path / name for name in names)
         for file in files:
             if not file.is_file():
                 raise CheckpointError(f"{file}: missing, though {INDEX_FILE} lists it")

@@ -4,13 +4,35 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import click
 
 EXIT_OURS, EXIT_USERS = 1, 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _ReaderGoneError(Exception):
+    """Who read our output went away, as `head` does."""
+
+
+class _Commands(click.Group):
+    """click and rich exit with 1 when a pipe breaks, which here is the code for our own faults."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except (BrokenPipeError, SystemExit) as end:
+            if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+                raise
+            raise _ReaderGoneError from end
+        return result
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="evo-models", prog_name="evo")
 def cli() -> None:
     """Evolution for populations of models: from founders and a few examples to a better checkpoint."""
@@ -125,7 +147,6 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))
     try:
         cli(standalone_mode=False)
-        sys.stdout.flush()
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
@@ -134,7 +155,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted. What was committed stays.", err=True)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+    except _ReaderGoneError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the last flush goes there
         sys.exit(0)
     except Exception as error:

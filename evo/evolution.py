@@ -143,8 +143,9 @@ class Evolution:
         if voters:
             ensemble = finals.ensemble("ensemble", [s.candidate for s in order[:voters]])
         baselines = self._baselines(finals)
+        stopped_by = self._search.reason or "caller"
         self._writer.event(
-            "finish", f"{self._search.reason}; winner {winner.candidate.id}", self._generation
+            "finish", f"{stopped_by}; winner {winner.candidate.id}", self._generation
         )
         self._writer.commit(FINAL)
         summary = {
@@ -154,7 +155,7 @@ class Evolution:
             "algorithm": settings.name,
             "evaluations": self._search.evaluations,
             "generations": self._generation,
-            "stopped_by": self._search.reason or "caller",
+            "stopped_by": stopped_by,
             "seconds": perf_counter() - self._began,
             "seed": self.config.seed,
             "time": self._times(perf_counter() - started),

@@ -73,7 +73,9 @@ def export(recipe: Recipe, founders: FounderSet, out: Path, *, dtype: str = "") 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], folder: Path) -> None:
     metadata = {"format": "pt"}
-    plan = split_torch_state_dict_into_shards(tensors, max_shard_size=SHARD_BYTES)
+    # Planned without storages: tensors that share one, as views of our buffer do, would not be parted.
+    shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    plan = split_torch_state_dict_into_shards(shapes, max_shard_size=SHARD_BYTES)
     if not plan.is_sharded:
         save_file({n: t.contiguous() for n, t in tensors.items()}, folder / SINGLE_FILE, metadata)
         return

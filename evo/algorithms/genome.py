@@ -104,7 +104,7 @@ class Genome:
         self._worst: Scored | None = None
         self._generation = -1
         self._phase: Literal["start", "succession", "breeding"] = "start"
-        self._moves: list[Terms] = []
+        self._moves: list[tuple[str, Terms]] = []  # of each particle: where to, how fast
 
     @property
     def generation(self) -> int:
@@ -157,7 +157,6 @@ class Genome:
         pull = Pull(plus.inertia, plus.cognitive, plus.social, plus.repel)
         moved: dict[str, Candidate] = {}
         self._moves = []
-        self._targets: list[str] = []
         for particle in self._particles:
             recipe, velocity = succeed(
                 particle.recipe,
@@ -172,16 +171,13 @@ class Genome:
             parents = (particle.scored, particle.best, best, worst)
             ids = tuple(dict.fromkeys(s.candidate.id for s in parents))
             moved.setdefault(recipe.id, Candidate(recipe, "succession", ids))
-            self._moves.append(velocity)
-            self._targets.append(recipe.id)
+            self._moves.append((recipe.id, velocity))
         self._step *= plus.step_decay  # once per generation
         return list(moved.values())
 
     def _land(self, told: dict[str, Scored]) -> None:
         landed = []
-        for particle, target, velocity in zip(
-            self._particles, self._targets, self._moves, strict=True
-        ):
+        for particle, (target, velocity) in zip(self._particles, self._moves, strict=True):
             scored = told[target]
             if not math.isfinite(scored.fitness):
                 landed.append(replace(particle, velocity=()))

@@ -154,7 +154,7 @@ def _start_at_the_mean_digit(embedding: nn.Embedding, alphabet: int) -> None:
     """Give every character of a new alphabet the mean of the plain digits' embeddings.
 
     From the base's random rows, four of ten seeds settled on a wrong pairing of characters and
-    digits and never read the alphabet; from the mean, none did.
+    digits and never read the alphabet; from the mean, those four learnt to read it.
     """
     plain = token_ids(world.ALPHABETS[0])[1:]
     new = token_ids(world.ALPHABETS[alphabet])[1:]

@@ -28,9 +28,10 @@ _REPORT_EVERY: Final = 5
 """Steps between two messages to the parent."""
 
 # How much a base knows of the rare skills after 600 steps differs a lot from seed to seed (rev from
-# 0.1 to 0.98). Of the salts 1 to 9 this one gives seed 0 the base that is nearest to the zoo's
-# published table; it was chosen by the base alone, before anything was evolved from it.
-_SALT: Final = 3
+# 0.1 to 0.98), and what can be found with it. Of the salts 1 to 9 and 10 to 28 this one gives seed 0
+# a base and founders near the figures the zoo was designed for. It was chosen by those figures alone,
+# before anything was evolved from it.
+_SALT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
