@@ -18,7 +18,7 @@ from results import save
 import evo
 from cluster.founders import load_founders
 from evo.commands import build_zoo
-from evo.evolution import load_tasks, make_pool
+from evo.setup import load_tasks, make_pool
 
 FOUNDERS = ("rev", "sort", "desc", "swap", "even", "pmax", "pmin", "succpred", "alpha1", "alpha2")
 METHODS: dict[str, dict[str, Any]] = {

@@ -1,14 +1,24 @@
-"""What a winner is compared with: static merges whose few numbers are tuned on dev."""
+"""What a winner is compared with: founders, their average and vote, random search, static merges."""
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from evo.algorithms import Candidate
-from evo.algorithms.protocol import Start
+from evo.algorithms import Candidate, Scored, Start, make
+from evo.algorithms.random_search import RandomSearchSettings
+from evo.config import RunConfig
+from evo.errors import UserError
+from evo.evaluation import Evaluator
+from evo.final import Entry, Finals
+from evo.lineage.reader import LINEAGE_FOLDER
+from evo.lineage.writer import LineageWriter
+from evo.search import DEV, Search
 from operators.merge import MERGES, merge
 from operators.recipe import Recipe, linear
+from operators.selection import ranking
 
 # (scales, densities) of the grids: 40, 48 and 48 merges, as many as README's table used.
 _SCALES = {"task_arithmetic": 40, "ties": 8, "dare_ties": 8}
@@ -40,3 +50,62 @@ def static_grid(method: str, start: Start) -> list[Candidate]:
         recipe = merge(method, start.founders, base=start.base, params=params, seed=start.seed)
         candidates.append(Candidate(recipe, f"static:{method}", parents, start.seed))
     return candidates
+
+
+def score_baselines(
+    config: RunConfig,
+    start: Start,
+    *,
+    known: Mapping[str, Scored],
+    evaluator: Evaluator,
+    finals: Finals,
+    run_dir: Path,
+) -> list[Entry]:
+    """Every founder, their average, their ensemble, and what ``config.baselines`` adds.
+
+    ``known`` has the dev fitness of the individuals that the run itself scored, by id.
+    """
+    founders = [Candidate(f, "founder") for f in start.founders]
+    dev = [known[c.id].fitness if c.id in known else None for c in founders]
+    entries = [
+        finals.entry(f.name, "founder", candidate, fitness)
+        for f, candidate, fitness in zip(start.founders, founders, dev, strict=True)
+    ]
+    parents = tuple(c.id for c in founders)
+    average = Candidate(uniform_average(start.founders), "average", parents)
+    entries.append(finals.entry("uniform average", "average", average, None))
+    order = ranking([math.nan if fitness is None else fitness for fitness in dev])
+    vote = finals.ensemble("founders' ensemble", [founders[i] for i in order])
+    if vote is not None:
+        entries.append(vote)
+    if config.baselines.random_search:
+        lineage = LineageWriter(run_dir / "baselines" / "random_search" / LINEAGE_FOLDER)
+        search = Search(make(RandomSearchSettings(), start), evaluator, config.budget, lineage)
+        for _ in search:
+            pass
+        entries.append(
+            _best("random search", "random_search", search.ranked(), finals, config.finalists)
+        )
+    for method in config.baselines.static:
+        tuned = _tuned(static_grid(method, start), evaluator, finals)
+        entries.append(_best(f"{method}, tuned", "static", tuned, finals, config.finalists))
+    return entries
+
+
+def _tuned(grid: Sequence[Candidate], evaluator: Evaluator, finals: Finals) -> list[Scored]:
+    """The grid by dev fitness, best first, without what failed."""
+    scored = []
+    results = evaluator.run([c.recipe for c in grid], DEV)
+    for candidate, result in zip(grid, results, strict=True):
+        finals.record(candidate, result)
+        scored.append(Scored(candidate, evaluator.measure(result).fitness))
+    alive = [s for s in scored if math.isfinite(s.fitness)]
+    return sorted(alive, key=lambda s: -s.fitness)
+
+
+def _best(name: str, kind: str, ranked: Sequence[Scored], finals: Finals, finalists: int) -> Entry:
+    """The row of a baseline's winner, chosen as the run's own: by select among the best by dev."""
+    order = finals.order(ranked, finalists)
+    if not order:
+        raise UserError(f"{name}: every candidate failed; see the lineage's evaluations")
+    return finals.entry(name, kind, order[0].candidate, order[0].fitness)

@@ -14,7 +14,10 @@ from evo.errors import UserError
 Key = tuple[str | int, ...]
 # Beside its own error PyYAML lets through what its constructors raise: 2024-13-01 is a ValueError,
 # `!!bool maybe` a KeyError, `!!timestamp soon` an AttributeError, a thousand brackets a RecursionError.
-_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
+_NOT_YAML = (
+    *(yaml.YAMLError, ValueError, LookupError, ArithmeticError),
+    *(AttributeError, TypeError, RecursionError),
+)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -1,30 +1,25 @@
 """Evolution: a run from founders to winner, as the command line and your own loops use it."""
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
 
-from cluster.founders import FounderSet, load_founders
-from cluster.jobs import EngineSpec, HostSpec, PoolSpec
-from cluster.pool import LocalPool, Pool
-from cluster.scorer import requests_for
-from evo.algorithms import Algorithm, Candidate, Scored, Start, make
+from cluster.founders import load_founders
+from cluster.pool import Pool
+from evo.algorithms import Algorithm, Candidate, Start, make
 from evo.algorithms.genome import GenomePlusSettings
-from evo.algorithms.random_search import RandomSearchSettings
-from evo.baselines import static_grid, uniform_average
-from evo.config import EngineConfig, PoolConfig, RunConfig, TaskConfig
+from evo.baselines import score_baselines
+from evo.config import RunConfig
 from evo.errors import UserError
-from evo.evaluation import Evaluator, WeighedTask
-from evo.final import Entry, Finals
+from evo.evaluation import Evaluator
+from evo.final import Finals
 from evo.lineage.reader import LINEAGE_FOLDER, Lineage
 from evo.lineage.writer import FINAL, LineageWriter
-from evo.resources import cores, peak_memory
-from evo.search import DEV, Generation, Progress, Search
+from evo.resources import peak_memory
+from evo.search import Generation, Progress, Search
+from evo.setup import load_tasks, make_pool
 from evo.summary import versions, write_json, write_summary
-from fitness.tasks import Task, TaskSpec, load_task
-from operators.selection import ranking
 
 CONFIG_FILE = "config.json"
 
@@ -142,7 +137,14 @@ class Evolution:
         ensemble = None
         if voters:
             ensemble = finals.ensemble("ensemble", [s.candidate for s in order[:voters]])
-        baselines = self._baselines(finals)
+        baselines = score_baselines(
+            self.config,
+            self._start,
+            known=self._search.scored,
+            evaluator=self._evaluator,
+            finals=finals,
+            run_dir=self.run_dir,
+        )
         stopped_by = self._search.reason or "caller"
         self._writer.event(
             "finish", f"{stopped_by}; winner {winner.candidate.id}", self._generation
@@ -173,53 +175,6 @@ class Evolution:
         if self._own_pool:
             self._pool.close()
 
-    def _baselines(self, finals: Finals) -> list[Entry]:
-        """Every founder, their average, their ensemble, and what the config adds."""
-        founders = [Candidate(f, "founder") for f in self._start.founders]
-        known = self._search.scored
-        entries = [
-            finals.entry(f.name, "founder", c, known[c.id].fitness if c.id in known else None)
-            for f, c in zip(self._start.founders, founders, strict=True)
-        ]
-        average = Candidate(
-            uniform_average(self._start.founders), "average", tuple(c.id for c in founders)
-        )
-        entries.append(finals.entry("uniform average", "average", average, None))
-        fitness = [known[c.id].fitness if c.id in known else math.nan for c in founders]
-        vote = finals.ensemble("founders' ensemble", [founders[i] for i in ranking(fitness)])
-        if vote is not None:
-            entries.append(vote)
-        if self.config.baselines.random_search:
-            entries.append(self._random_search(finals))
-        for method in self.config.baselines.static:
-            entries.append(self._static(method, finals))
-        return entries
-
-    def _random_search(self, finals: Finals) -> Entry:
-        """The same budget spent by random search, with a lineage of its own."""
-        writer = LineageWriter(self.run_dir / "baselines" / "random_search" / LINEAGE_FOLDER)
-        algorithm = make(RandomSearchSettings(), self._start)
-        search = Search(algorithm, self._evaluator, self.config.budget, writer)
-        for _ in search:
-            pass
-        best = finals.order(search.ranked(), self.config.finalists)[0]
-        return finals.entry("random search", "random_search", best.candidate, best.fitness)
-
-    def _static(self, method: str, finals: Finals) -> Entry:
-        """The best of a grid of static merges, by dev and then by select."""
-        grid = static_grid(method, self._start)
-        results = self._evaluator.run([c.recipe for c in grid], DEV)
-        scored = []
-        for candidate, result in zip(grid, results, strict=True):
-            self._writer.individual(candidate, self._generation)
-            self._writer.evaluation(result, self._generation)
-            scored.append(Scored(candidate, self._evaluator.measure(result).fitness))
-        ranked = sorted((s for s in scored if math.isfinite(s.fitness)), key=lambda s: -s.fitness)
-        if not ranked:
-            raise UserError(f"every {method} merge failed; the first says: {results[0].error}")
-        best = finals.order(ranked, self.config.finalists)[0]
-        return finals.entry(f"{method}, tuned", "static", best.candidate, best.fitness)
-
     def _times(self, final_s: float) -> dict[str, float]:
         """Where the search's time went. ``shares`` are of the hosts' time: hosts × seconds."""
         busy, capacity = self._search.busy, self._pool.hosts * self._search.seconds
@@ -231,50 +186,3 @@ class Evolution:
             "final_s": final_s,
             "evaluations_per_second": self._search.evaluations / max(self._search.seconds, 1e-9),
         } | {f"{name}_share": seconds / max(capacity, 1e-9) for name, seconds in shares.items()}
-
-
-def load_tasks(configs: tuple[TaskConfig, ...]) -> tuple[WeighedTask, ...]:
-    """Read and check the tasks' files.
-
-    Raises:
-        TaskError: names the file, the line and the key.
-    """
-    return tuple(WeighedTask(_load_task(c), c.weight) for c in configs)
-
-
-def _load_task(config: TaskConfig) -> Task:
-    return load_task(
-        TaskSpec(
-            name=config.name,
-            metric=config.metric,
-            files=tuple((split, str(path)) for split, path in config.files.items()),
-            data=tuple(config.data.items()),
-            limits=tuple(config.limit.items()),
-            max_tokens=config.max_tokens,
-            stop=config.stop,
-            regex=config.regex,
-            chat=config.chat,
-            end=config.end,
-            temperature=config.temperature,
-        )
-    )
-
-
-def make_pool(config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask, ...]) -> Pool:
-    """The pool that ``config.pool`` asks for, its hosts started."""
-    plain = tuple(t.task for t in tasks)
-    host = HostSpec(
-        founders.base, founders.founders, _engine_spec(config.engine), requests_for(plain)
-    )
-    spec = PoolSpec(host, plain)
-    wanted: PoolConfig = config.pool
-    if wanted.kind == "local":
-        return LocalPool(spec)
-    from cluster.ray_pool import RayPool
-
-    hosts = wanted.hosts or max(1, cores() // config.engine.threads)
-    return RayPool(spec, hosts=hosts, start_timeout_s=wanted.start_timeout_s)
-
-
-def _engine_spec(config: EngineConfig) -> EngineSpec:
-    return EngineSpec(**config.model_dump())

@@ -48,6 +48,11 @@ class Finals:
         self._generation = generation
         self._recorded: set[tuple[str, str]] = set()
 
+    def record(self, candidate: Candidate, result: JobResult) -> None:
+        """Put an individual and one evaluation of it into the lineage."""
+        self._lineage.individual(candidate, self._generation)
+        self._lineage.evaluation(result, self._generation)
+
     def order(self, ranked: Sequence[Scored], count: int) -> list[Scored]:
         """The best ``count`` by dev, in order of their select fitness (ties: of dev)."""
         finalists = list(ranked[:count])
@@ -98,8 +103,7 @@ class Finals:
         for candidate, result in zip(chosen, results, strict=True):
             if (candidate.id, split) not in self._recorded:
                 self._recorded.add((candidate.id, split))
-                self._lineage.individual(candidate, self._generation)
-                self._lineage.evaluation(result, self._generation)
+                self.record(candidate, result)
 
     def _measure(self, candidate: Candidate, split: str) -> Measure | None:
         if not self._evaluator.has_split(split):

@@ -197,6 +197,7 @@ BAD = {
     "tab": (GOOD + "\tseed: 1\n", ["line 11", "not valid YAML"]),
     "a date that is none": (GOOD + "seed: 2024-13-45\n", ["not valid YAML", "month"]),
     "a tag that fails": (GOOD + "seed: !!bool maybe\n", ["not valid YAML"]),
+    "a tag without a value": (GOOD + "seed: !!int\n", ["not valid YAML"]),
     "code": (GOOD + "seed: !!python/object/apply:os.getpid []\n", ["line 11", "not valid YAML"]),
     "empty": ("", ["expected keys such as base"]),
     "a list": ("- base\n", ["expected keys such as base"]),

@@ -14,7 +14,8 @@ from cluster.pool import LocalPool
 from evo.algorithms import ALGORITHMS, Candidate, Scored, make
 from evo.errors import UserError
 from evo.evaluation import Evaluator, WeighedTask
-from evo.evolution import Evolution, load_tasks, make_pool
+from evo.evolution import Evolution
+from evo.setup import load_tasks, make_pool
 from evo.lineage import SCHEMAS
 from fitness.engine import EngineError
 from operators.recipe import Founder, linear

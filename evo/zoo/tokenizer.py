@@ -57,7 +57,7 @@ def make_tokenizer() -> Any:
         single=f"{BOS} $A", special_tokens=[(BOS, ids[BOS])]
     )
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         bos_token=BOS,

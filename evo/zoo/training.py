@@ -55,7 +55,7 @@ def new_model(*, seed: int) -> nn.Module:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+        model: nn.Module = LlamaForCausalLM(config)
     return model.float()
 
 

@@ -94,8 +94,8 @@ def run(job: Job) -> dict[str, float]:
 
     torch.set_num_threads(job.course.threads)
     torch.use_deterministic_algorithms(True)
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
     if job.parent is None:
         model = new_model(seed=_derived(job.seed, "weights"))
     else:

@@ -1,0 +1,57 @@
+"""From a config to what a run is made of: tasks that are read and checked, and a pool that runs."""
+
+from cluster.founders import FounderSet
+from cluster.jobs import EngineSpec, HostSpec, PoolSpec
+from cluster.pool import LocalPool, Pool
+from cluster.scorer import requests_for
+from evo.config import EngineConfig, PoolConfig, RunConfig, TaskConfig
+from evo.evaluation import WeighedTask
+from evo.resources import cores
+from fitness.tasks import Task, TaskSpec, load_task
+
+
+def load_tasks(configs: tuple[TaskConfig, ...]) -> tuple[WeighedTask, ...]:
+    """Read and check the tasks' files.
+
+    Raises:
+        TaskError: names the file, the line and the key.
+    """
+    return tuple(WeighedTask(_load_task(c), c.weight) for c in configs)
+
+
+def _load_task(config: TaskConfig) -> Task:
+    return load_task(
+        TaskSpec(
+            name=config.name,
+            metric=config.metric,
+            files=tuple((split, str(path)) for split, path in config.files.items()),
+            data=tuple(config.data.items()),
+            limits=tuple(config.limit.items()),
+            max_tokens=config.max_tokens,
+            stop=config.stop,
+            regex=config.regex,
+            chat=config.chat,
+            end=config.end,
+            temperature=config.temperature,
+        )
+    )
+
+
+def make_pool(config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask, ...]) -> Pool:
+    """The pool that ``config.pool`` asks for, its hosts started."""
+    plain = tuple(t.task for t in tasks)
+    host = HostSpec(
+        founders.base, founders.founders, _engine_spec(config.engine), requests_for(plain)
+    )
+    spec = PoolSpec(host, plain)
+    wanted: PoolConfig = config.pool
+    if wanted.kind == "local":
+        return LocalPool(spec)
+    from cluster.ray_pool import RayPool
+
+    hosts = wanted.hosts or max(1, cores() // config.engine.threads)
+    return RayPool(spec, hosts=hosts, start_timeout_s=wanted.start_timeout_s)
+
+
+def _engine_spec(config: EngineConfig) -> EngineSpec:
+    return EngineSpec(**config.model_dump())
