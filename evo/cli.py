@@ -39,7 +39,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Default: runs/CONFIG's name.")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key; repeats."
@@ -52,7 +52,7 @@ def run(config: Path, run_dir: Path | None, overrides: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--table", default="individuals", show_default=True, help="Which table to print.")
 @click.option("--ancestors", metavar="ID", help="Only ID (or a prefix, or best) and its ancestors.")
 @click.option("--descendants", metavar="ID", help="Only ID and its descendants.")
@@ -79,7 +79,7 @@ def lineage(
 
 
 @cli.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("individual", default="best")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 def export(run_dir: Path, individual: str, out: Path) -> None:

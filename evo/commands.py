@@ -105,7 +105,9 @@ def export_individual(run_dir: Path, individual: str, out: Path) -> None:
     lineage = evo.lineage.open(run_dir)
     path = run_dir / CONFIG_FILE
     try:
-        config = RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
+        config = RunConfig.model_validate_json(
+            path.read_text(encoding="utf-8"), context={"check_files": False}
+        )
     except ValueError as error:
         raise UserError(f"{path}: the run's config no longer holds: {error}") from error
     founders = load_founders(config.base, config.founders)

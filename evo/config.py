@@ -60,7 +60,7 @@ class TaskConfig(_Settings):
     def _files_exist(cls, value: dict[Split, Path], info: ValidationInfo) -> dict[Split, Path]:
         rooted = {split: _rooted(path, info) for split, path in value.items()}
         for split, path in rooted.items():
-            if not path.is_file():
+            if _checks_files(info) and not path.is_file():
                 raise ValueError(f"{split}: no such file: {path}")
         return rooted
 
@@ -218,8 +218,13 @@ def _rooted(path: Path, info: ValidationInfo) -> Path:
     return Path(root or Path.cwd()) / _expanded(path)
 
 
+def _checks_files(info: ValidationInfo) -> bool:
+    """Not when a finished run's config is read back: an export needs no task files."""
+    return bool((info.context or {}).get("check_files", True))
+
+
 def _existing(path: Path, info: ValidationInfo) -> Path:
     rooted = _rooted(path, info)
-    if not rooted.exists():
+    if _checks_files(info) and not rooted.exists():
         raise ValueError(f"no such checkpoint: {rooted}")
     return rooted

@@ -71,7 +71,8 @@ class Evolution:
         write_json(self.run_dir / CONFIG_FILE, config.model_dump(mode="json"))
         self._writer = LineageWriter(self.run_dir / LINEAGE_FOLDER)
         (self.run_dir / LINEAGE_FOLDER).mkdir()
-        self._writer.event("start", f"{config.algorithm.name}, seed {config.seed}", 0)
+        self._algorithm = type(chosen).__name__ if algorithm else config.algorithm.name
+        self._writer.event("start", f"{self._algorithm}, seed {config.seed}", 0)
         self._search = Search(chosen, self._evaluator, config.budget, self._writer, observe)
         self._generation = 0
         self._winner: Candidate | None = None
@@ -154,7 +155,7 @@ class Evolution:
             "winner": entry.as_json(),
             "ensemble": ensemble.as_json() if ensemble else None,
             "baselines": [b.as_json() for b in baselines],
-            "algorithm": settings.name,
+            "algorithm": self._algorithm,
             "evaluations": self._search.evaluations,
             "generations": self._generation,
             "stopped_by": stopped_by,

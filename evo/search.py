@@ -60,6 +60,7 @@ class Search:
         self._started = perf_counter()
         self._improved_in = 0
         self._busy = [0.0, 0.0, 0.0]
+        self._unfinished: list[Scored] = []  # evaluated since the last finished generation
         self.scored: dict[str, Scored] = {}
         self.best: Scored | None = None
         self.reason = ""
@@ -87,15 +88,16 @@ class Search:
             self._evaluate(allowed, number)
             if len(allowed) < len(new):  # the budget ends within this round: nothing more is told
                 self.reason = "evaluations"
-                yield self._finish(number, [self.scored[c.id] for c in allowed])
-                return
+                break
             self._algorithm.tell([Scored(c, self.scored[c.id].fitness) for c in asked])
             if self._algorithm.generation == number:
                 self._lineage.population(self._algorithm.population, number)
                 yield self._finish(number, self._algorithm.population)
             if idle >= IDLE_ROUNDS:
                 self.reason = "no new candidates"
-                return
+                break
+        if self._unfinished:  # the budget ended within a generation: what was evaluated counts
+            yield self._finish(self._algorithm.generation + 1, list(self._unfinished))
 
     def ranked(self) -> list[Scored]:
         """All individuals that were scored and did not fail, best first; ties by order of trial."""
@@ -122,6 +124,7 @@ class Search:
         for candidate, result in zip(candidates, results, strict=True):
             self._record(candidate, result, generation)
         if generation == 0 and self.best is None:
+            self._lineage.commit(generation)
             raise UserError(f"every founder failed; the first says: {results[0].error}")
 
     def _record(self, candidate: Candidate, result: JobResult, generation: int) -> None:
@@ -137,12 +140,14 @@ class Search:
             self._busy[i] += seconds
         scored = Scored(candidate, self._evaluator.measure(result).fitness)
         self.scored[candidate.id] = scored
+        self._unfinished.append(scored)
         better = self.best is None or scored.fitness > self.best.fitness
         if math.isfinite(scored.fitness) and better:
             self.best, self._improved_in = scored, generation
 
     def _finish(self, number: int, members: "list[Scored] | tuple[Scored, ...]") -> Generation:
         self._lineage.commit(number)
+        self._unfinished.clear()
         self.seconds = perf_counter() - self._started
         finite = [s.fitness for s in members if math.isfinite(s.fitness)]
         mean = math.fsum(finite) / len(finite) if finite else math.nan

@@ -15,8 +15,8 @@ from evo.algorithms import ALGORITHMS, Candidate, Scored, make
 from evo.errors import UserError
 from evo.evaluation import Evaluator, WeighedTask
 from evo.evolution import Evolution
-from evo.setup import load_tasks, make_pool
 from evo.lineage import SCHEMAS
+from evo.setup import load_tasks, make_pool
 from fitness.engine import EngineError
 from operators.recipe import Founder, linear
 
@@ -409,6 +409,7 @@ def test_founders_that_all_fail_end_the_run_with_the_reason(name, tmp_path):
     )
     with pytest.raises(UserError, match=r"every founder failed.*no fitness for b"):
         run(config, tmp_path / "run")
+    assert [r["status"] for r in rows(tmp_path / "run")] == ["failed"] * 3
 
 
 def test_a_founder_that_does_not_fit_is_refused_before_anything_is_written(tmp_path):
@@ -608,3 +609,16 @@ def test_a_metric_for_language_models_fails_on_a_module_with_its_reason(tmp_path
     )
     with pytest.raises((UserError, EngineError), match="needs a language model"):
         run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("evaluations", range(4, 24))
+def test_every_evaluation_is_committed_wherever_the_budget_ends(evaluations, tmp_path):
+    # GENOME+ asks twice a generation: a budget may end between the two.
+    config = toy_config(
+        tmp_path / "f",
+        algorithm={"name": "genome_plus", "population": 4},
+        budget={"evaluations": evaluations},
+    )
+    with Evolution(config, tmp_path / "run") as evolution:
+        last = list(evolution)[-1]
+        assert last.evaluations == evolution.lineage.evaluations.num_rows == evaluations
