@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from operators.coefficients import layer_count
 from operators.recipe import Founder
 from operators.weights import Layout, Weights, check_fit, weights_of
 
@@ -36,6 +37,7 @@ class FounderSet:
 
     base: FounderFiles
     founders: tuple[FounderFiles, ...]
+    layers: int
 
     def all_files(self) -> tuple[FounderFiles, ...]:
         return (self.base, *(f for f in self.founders if f.founder != self.base.founder))
@@ -113,19 +115,36 @@ def load_founders(base: Path, founders: Mapping[str, Path]) -> FounderSet:
     """Open, check and digest a run's checkpoints.
 
     Raises:
-        CheckpointError: a checkpoint can't be read.
+        CheckpointError: a checkpoint can't be read, holds NaN, or is there twice.
         WeightsMismatchError: a founder's tensors don't fit the base's: says which and where.
     """
     ancestor = open_checkpoint(base)
+    _check_finite(ancestor, base)
     name = next((n for n, p in founders.items() if p.resolve() == base.resolve()), "base")
     base_files = FounderFiles(Founder(name, digest_of(ancestor)), base)
     loaded = []
     for founder_name, path in founders.items():
         is_base = path.resolve() == base.resolve()
         weights = ancestor if is_base else open_checkpoint(path)
+        _check_finite(weights, path)
         check_fit(ancestor.layout, weights.layout, expected_from=str(base), other_from=str(path))
         loaded.append(FounderFiles(Founder(founder_name, digest_of(weights)), path))
-    return FounderSet(base_files, tuple(loaded))
+    by_digest: dict[str, str] = {}
+    for entry in loaded:
+        twin = by_digest.setdefault(entry.founder.digest, entry.founder.name)
+        if twin != entry.founder.name:
+            raise CheckpointError(
+                f"{entry.path}: founders {twin!r} and {entry.founder.name!r} hold the same tensors; "
+                "name each model once"
+            )
+    return FounderSet(base_files, tuple(loaded), layer_count(ancestor.layout.names))
+
+
+def _check_finite(weights: Weights, path: Path) -> None:
+    # Every child of such a founder would fail, and nobody would know why.
+    bad = next((n for n, t in weights.tensors.items() if not bool(torch.isfinite(t).all())), None)
+    if bad is not None:
+        raise CheckpointError(f"{path}: tensor {bad!r} holds NaN or infinite values")
 
 
 def map_founders(files: Sequence[FounderFiles]) -> dict[Founder, Weights]:

@@ -1,14 +1,13 @@
 """ModelHost: founders + materialize + engine. Knows nothing of Ray, tasks or algorithms."""
 
-import resource
-import sys
 from time import perf_counter
 
 import torch
 
 from cluster.founders import CheckpointError, layout_for, map_founders
 from cluster.jobs import Ask, EngineSpec, HostAnswer, HostSpec, HostStats, Job, Timing
-from fitness.engine import Engine, NonFiniteOutputError, Prepared
+from cluster.resources import peak_memory
+from fitness.engine import Engine, EngineError, NonFiniteOutputError, Prepared, RequestError
 from operators.materialize import Materializer
 from operators.weights import Weights, allocate
 
@@ -16,9 +15,10 @@ from operators.weights import Weights, allocate
 class ModelHost:
     """Holds founders and one model's worth of weights; builds individuals and runs them.
 
-    Requests are tokenised once for each (task, split, kind), when they are first asked for.
+    Requests are tokenised once for each (task, split, kind).
 
     Raises (on construction):
+        RequestError: a task asks what this model can't answer, such as a prompt that is too long.
         CheckpointError: founders that can't be read, or changed since the run began.
         ValueError: the engine can't be made from its spec.
     """
@@ -26,16 +26,21 @@ class ModelHost:
     def __init__(self, spec: HostSpec, name: str = "local") -> None:
         self.name = name
         torch.set_num_threads(spec.engine.threads)
+        self._engine = _make_engine(spec)
         founders = map_founders((spec.base, *spec.founders))
         ancestor = founders[spec.base.founder]
         dtype = _dtype(spec.engine.dtype)
         layout = layout_for(ancestor, dtype)
         self._materializer = Materializer(layout, founders)
         self._buffer = allocate(layout, spec.engine.device)
-        self._engine = _make_engine(spec)
         self._spec = spec
         self._prepared: dict[Ask, Prepared] = {}
         self._jobs = 0
+        # A request that can't be answered is the task's fault, not that of a candidate that meets it
+        # after hours of search. (Answers, for ensembles, are an extra: those wait until asked for.)
+        for ask in spec.requests:
+            if ask.kind == "score":
+                self._prepare(ask)
 
     def run(self, job: Job) -> HostAnswer:
         """Build the job's individual and answer its asks. A candidate's failure is an answer too."""
@@ -43,8 +48,7 @@ class ModelHost:
         built = started
         try:
             for ask in job.asks:
-                if ask not in self._prepared:
-                    self._prepared[ask] = self._engine.prepare(self._spec.requests[ask])
+                self._prepare(ask)
             started = perf_counter()
             weights = self._materializer.build(job.recipe, self._buffer)
             self._engine.install(weights)
@@ -62,8 +66,14 @@ class ModelHost:
 
     def stats(self) -> HostStats:
         """Peak resident memory of this process, and the jobs it has done."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return HostStats(self.name, peak if sys.platform == "darwin" else peak * 1024, self._jobs)
+        return HostStats(self.name, peak_memory(), self._jobs)
+
+    def _prepare(self, ask: Ask) -> None:
+        if ask not in self._prepared:
+            try:
+                self._prepared[ask] = self._engine.prepare(self._spec.requests[ask])
+            except RequestError as error:
+                raise RequestError(f"task {ask.task!r}, split {ask.split!r}: {error}") from error
 
     def _explain(self, raised: Exception) -> str:
         text = f"{type(raised).__name__}: {raised}"
@@ -75,6 +85,8 @@ class ModelHost:
 
 def _make_engine(spec: HostSpec) -> Engine:
     engine: EngineSpec = spec.engine
+    if engine.device.startswith("cuda") and not torch.cuda.is_available():
+        raise EngineError(f"engine.device: {engine.device}, but torch sees no CUDA device here")
     if engine.kind == "module":
         from fitness.module_engine import ModuleEngine
 

@@ -24,7 +24,7 @@ if "ray" not in sys.modules:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from cluster.host import ModelHost
 from cluster.jobs import HostAnswer, HostSpec, HostStats, Job, JobResult, PoolSpec, Timing
@@ -121,13 +121,23 @@ class RayPool:
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             start_ray(hosts * spec.host.engine.threads)
-        self._engine = spec.host.engine
-        self._spec = ray.put(spec.host)
-        self._tasks = ray.put(spec.tasks)
+        self._scorer: Any = None
+        self._hosts: list[_Host] = []
         self._queue: deque[Job] = deque()
         self._done: deque[JobResult] = deque()
         self._flights: dict[Any, _Flight] = {}
         self._started = 0
+        self._engine = spec.host.engine
+        self._gpus = 1 if self._engine.device.startswith("cuda") else 0
+        have = ray.cluster_resources().get("GPU", 0.0)
+        if have < hosts * self._gpus:
+            self.close()
+            raise PoolError(
+                f"engine.device: {self._engine.device} needs a GPU for each of {hosts} hosts, and the "
+                f"cluster has {have:g}. Use device: cpu, or fewer hosts"
+            )
+        self._spec = ray.put(spec.host)
+        self._tasks = ray.put(spec.tasks)
         self._scorer = self._start_scorer()
         self._hosts = [self._start_host() for _ in range(hosts)]
         try:
@@ -177,11 +187,14 @@ class RayPool:
         self._queue.clear()
         self._flights.clear()
         if ray.is_initialized():
-            for actor in (self._scorer, *(h.actor for h in self._hosts)):
+            for actor in self._actors():
                 ray.kill(actor)
             if self._owns_ray:
                 ray.shutdown()
         self._hosts = []
+
+    def _actors(self) -> list[Any]:
+        return [a for a in (self._scorer, *(h.actor for h in self._hosts)) if a is not None]
 
     def _feed(self) -> None:
         while self._queue:
@@ -227,11 +240,13 @@ class RayPool:
     def _start_host(self) -> _Host:
         name = f"host-{self._started}"
         self._started += 1
-        gpus = 1 if self._engine.device.startswith("cuda") else 0
         actor = (
             ray.remote(HostActor)
             .options(
-                num_cpus=self._engine.threads, num_gpus=gpus, max_restarts=0, max_task_retries=0
+                num_cpus=self._engine.threads,
+                num_gpus=self._gpus,
+                max_restarts=0,
+                max_task_retries=0,
             )
             .remote(self._spec, name, sys.path)
         )
@@ -246,7 +261,7 @@ def _is_lost(answer: Any) -> bool:
     """Whether the host died before it answered."""
     try:
         ray.get(answer)
-    except RayActorError:
+    except RayError:  # however it was lost: actor, node or memory
         return True
     return False
 

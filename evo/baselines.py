@@ -3,13 +3,14 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from evo.algorithms import Candidate, Scored, Start, make
 from evo.algorithms.random_search import RandomSearchSettings
-from evo.config import RunConfig
+from evo.config import BudgetConfig, RunConfig
 from evo.errors import UserError
 from evo.evaluation import Evaluator
 from evo.final import Entry, Finals
@@ -57,13 +58,15 @@ def score_baselines(
     start: Start,
     *,
     known: Mapping[str, Scored],
+    evaluations: int,
     evaluator: Evaluator,
     finals: Finals,
     run_dir: Path,
 ) -> list[Entry]:
     """Every founder, their average, their ensemble, and what ``config.baselines`` adds.
 
-    ``known`` has the dev fitness of the individuals that the run itself scored, by id.
+    ``known`` has the dev fitness of the individuals that the run itself scored, by id;
+    ``evaluations`` is what its search used, and random search gets the same.
     """
     founders = [Candidate(f, "founder") for f in start.founders]
     dev = [known[c.id].fitness if c.id in known else None for c in founders]
@@ -80,15 +83,30 @@ def score_baselines(
         entries.append(vote)
     if config.baselines.random_search:
         lineage = LineageWriter(run_dir / "baselines" / "random_search" / LINEAGE_FOLDER)
-        search = Search(make(RandomSearchSettings(), start), evaluator, config.budget, lineage)
+        search = Search(
+            make(RandomSearchSettings(), start),
+            evaluator,
+            BudgetConfig(evaluations=evaluations),
+            lineage,
+        )
         for _ in search:
             pass
         entries.append(
-            _best("random search", "random_search", search.ranked(), finals, config.finalists)
+            _best(
+                "random search",
+                "random_search",
+                search.ranked(),
+                finals,
+                config.finalists,
+                search.evaluations,
+            )
         )
     for method in config.baselines.static:
-        tuned = _tuned(static_grid(method, start), evaluator, finals)
-        entries.append(_best(f"{method}, tuned", "static", tuned, finals, config.finalists))
+        grid = static_grid(method, start)
+        tuned = _tuned(grid, evaluator, finals)
+        entries.append(
+            _best(f"{method}, tuned", "static", tuned, finals, config.finalists, len(grid))
+        )
     return entries
 
 
@@ -103,9 +121,17 @@ def _tuned(grid: Sequence[Candidate], evaluator: Evaluator, finals: Finals) -> l
     return sorted(alive, key=lambda s: -s.fitness)
 
 
-def _best(name: str, kind: str, ranked: Sequence[Scored], finals: Finals, finalists: int) -> Entry:
+def _best(
+    name: str,
+    kind: str,
+    ranked: Sequence[Scored],
+    finals: Finals,
+    finalists: int,
+    evaluations: int,
+) -> Entry:
     """The row of a baseline's winner, chosen as the run's own: by select among the best by dev."""
     order = finals.order(ranked, finalists)
     if not order:
         raise UserError(f"{name}: every candidate failed; see the lineage's evaluations")
-    return finals.entry(name, kind, order[0].candidate, order[0].fitness)
+    entry = finals.entry(name, kind, order[0].candidate, order[0].fitness)
+    return replace(entry, evaluations=evaluations)

@@ -77,8 +77,9 @@ class BudgetConfig(_Settings):
     """When the search ends: at whichever comes first.
 
     ``evaluations`` counts distinct individuals scored on dev, founders included; it is 300 where
-    neither it nor generations nor seconds is set. ``patience`` is in generations without a better
-    individual.
+    neither it nor generations nor seconds is set. ``seconds`` and ``target`` are checked between
+    rounds of evaluations. ``target`` is a fitness: lower-is-better metrics count negative in it.
+    ``patience`` is in generations without a better individual.
     """
 
     evaluations: Positive | None = None

@@ -120,7 +120,12 @@ def _override(data: dict[str, Any], override: str) -> Key:
 
 def _explain(error: ValidationError, path: Path, lines: dict[Key, str], data: Any) -> str:
     found = []
-    for problem in error.errors():
+    problems = error.errors()
+    places = [p["loc"] for p in problems]
+    for problem in problems:
+        here = problem["loc"]
+        if any(len(other) > len(here) and other[: len(here)] == here for other in places):
+            continue  # a consequence of what is wrong inside
         key = _key_in(data, problem["loc"])
         place = next(lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in lines)
         name = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in key).lstrip(".")

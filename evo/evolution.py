@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from cluster.founders import load_founders
 from cluster.pool import Pool
+from cluster.resources import peak_memory
 from evo.algorithms import Algorithm, Candidate, Start, make
 from evo.algorithms.genome import GenomePlusSettings
 from evo.baselines import score_baselines
@@ -16,7 +17,6 @@ from evo.evaluation import Evaluator
 from evo.final import Finals
 from evo.lineage.reader import LINEAGE_FOLDER, Lineage
 from evo.lineage.writer import FINAL, LineageWriter
-from evo.resources import peak_memory
 from evo.search import Generation, Progress, Search
 from evo.setup import load_tasks, make_pool
 from evo.summary import versions, write_json, write_summary
@@ -62,7 +62,9 @@ class Evolution:
         self._tasks = load_tasks(config.tasks)
         self._founders = load_founders(config.base, config.founders)
         founders = tuple(f.founder for f in self._founders.founders)
-        self._start = Start(founders, self._founders.base.founder, config.seed)
+        self._start = Start(
+            founders, self._founders.base.founder, config.seed, self._founders.layers
+        )
         chosen = algorithm(self._start) if algorithm else make(config.algorithm, self._start)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._own_pool = pool is None
@@ -73,6 +75,8 @@ class Evolution:
         (self.run_dir / LINEAGE_FOLDER).mkdir()
         self._algorithm = type(chosen).__name__ if algorithm else config.algorithm.name
         self._writer.event("start", f"{self._algorithm}, seed {config.seed}", 0)
+        for founder in founders:
+            self._writer.individual(Candidate(founder, "founder"), 0)
         self._search = Search(chosen, self._evaluator, config.budget, self._writer, observe)
         self._generation = 0
         self._winner: Candidate | None = None
@@ -130,7 +134,7 @@ class Evolution:
         order = finals.order(ranked, max(self.config.finalists, voters))
         if not order:
             raise UserError(
-                "every finalist failed on the select split; see the lineage's evaluations"
+                f"every finalist failed on the select split; the first says: {finals.last_error}"
             )
         winner = order[0]
         self._winner = winner.candidate
@@ -142,6 +146,7 @@ class Evolution:
             self.config,
             self._start,
             known=self._search.scored,
+            evaluations=self._search.evaluations,
             evaluator=self._evaluator,
             finals=finals,
             run_dir=self.run_dir,

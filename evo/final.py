@@ -24,6 +24,7 @@ class Entry:
     test: float | None
     test_se: float | None
     test_tasks: Mapping[str, tuple[float, float]]
+    evaluations: int | None = None  # spent on finding it, where it was searched for
 
     def as_json(self) -> dict[str, object]:
         tasks = {name: {"test": m, "test_se": e} for name, (m, e) in self.test_tasks.items()}
@@ -36,6 +37,7 @@ class Entry:
             "test": self.test,
             "test_se": self.test_se,
             "tasks": tasks,
+            "evaluations": self.evaluations,
         }
 
 
@@ -47,6 +49,7 @@ class Finals:
         self._lineage = lineage
         self._generation = generation
         self._recorded: set[tuple[str, str]] = set()
+        self.last_error = ""
 
     def record(self, candidate: Candidate, result: JobResult) -> None:
         """Put an individual and one evaluation of it into the lineage."""
@@ -90,10 +93,19 @@ class Finals:
         if not voters:
             return None
         means = {}
-        for position, task in enumerate(tasks):
-            answers = [[a for a in r.results[position].answers if a is not None] for r in voters]
-            scores = task.score_answers(TEST, task.combine_answers(answers))
-            means[task.name] = (scores.mean, scores.standard_error)
+        try:
+            for position, task in enumerate(tasks):
+                answers = [
+                    ["" if a is None else a for a in r.results[position].answers] for r in voters
+                ]
+                scores = task.score_answers(TEST, task.combine_answers(answers))
+                means[task.name] = (scores.mean, scores.standard_error)
+        # A user's scoring function may raise anything; a vote that can't be scored costs its row.
+        except Exception as raised:
+            self._lineage.event(
+                "failed", f"{name}: {type(raised).__name__}: {raised}", self._generation
+            )
+            return None
         total = self._evaluator.combine(means)
         return Entry(name, "ensemble", None, None, None, total.fitness, total.standard_error, means)
 
@@ -104,6 +116,7 @@ class Finals:
             if (candidate.id, split) not in self._recorded:
                 self._recorded.add((candidate.id, split))
                 self.record(candidate, result)
+                self.last_error = result.error or self.last_error
 
     def _measure(self, candidate: Candidate, split: str) -> Measure | None:
         if not self._evaluator.has_split(split):

@@ -3,11 +3,11 @@
 from cluster.founders import FounderSet
 from cluster.jobs import EngineSpec, HostSpec, PoolSpec
 from cluster.pool import LocalPool, Pool
+from cluster.resources import cores
 from cluster.scorer import requests_for
 from evo.config import EngineConfig, PoolConfig, RunConfig, TaskConfig
 from evo.evaluation import WeighedTask
-from evo.resources import cores
-from fitness.tasks import Task, TaskSpec, load_task
+from fitness.tasks import Task, TaskSpec, check_tasks_disjoint, load_task
 
 
 def load_tasks(configs: tuple[TaskConfig, ...]) -> tuple[WeighedTask, ...]:
@@ -16,7 +16,9 @@ def load_tasks(configs: tuple[TaskConfig, ...]) -> tuple[WeighedTask, ...]:
     Raises:
         TaskError: names the file, the line and the key.
     """
-    return tuple(WeighedTask(_load_task(c), c.weight) for c in configs)
+    tasks = tuple(WeighedTask(_load_task(c), c.weight) for c in configs)
+    check_tasks_disjoint([t.task for t in tasks])
+    return tasks
 
 
 def _load_task(config: TaskConfig) -> Task:

@@ -73,7 +73,7 @@ def main(out: Path) -> None:
             )
         ],
         engine=evo.EngineConfig(kind="module", build="digits:build"),
-        algorithm={"name": "recipe_search", "layer_groups": 2},
+        algorithm="recipe_search",
         budget=evo.BudgetConfig(evaluations=200),
         pool=evo.PoolConfig(kind="local"),
     )

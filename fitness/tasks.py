@@ -185,3 +185,25 @@ def load_task(spec: TaskSpec) -> Task:
             check_rows(spec, metric, options, path, splits[split])
     check_disjoint(spec, metric, splits, sources)
     return Task(spec.name, metric, options, splits)
+
+
+def check_tasks_disjoint(tasks: Sequence[Task]) -> None:
+    """What one task searches on, no other may report on: across tasks, splits share no input.
+
+    Raises:
+        TaskError: names both tasks, splits and lines.
+    """
+    seen: dict[tuple[str, ...], tuple[str, str, int]] = {}
+    for task in tasks:
+        if task.metric.shape is None:
+            continue  # a function's string: what it stands for is the function's own affair
+        for split, examples in task.splits.items():
+            for example in examples:
+                key = task.metric.shape.identity(example.row)
+                other, other_split, line = seen.setdefault(key, (task.name, split, example.line))
+                if other_split != split:
+                    raise TaskError(
+                        f"tasks {other!r} ({other_split}, line {line}) and {task.name!r} ({split}, "
+                        f"line {example.line}) share the input {key[0][:60]!r}. A score on examples "
+                        "that were searched on says nothing: keep each input in one split."
+                    )

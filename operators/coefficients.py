@@ -76,22 +76,30 @@ def value_at(coefficient: Coefficient, tensor: str, layers: int) -> float:
 
 
 def simplify(coefficient: Coefficient) -> Coefficient:
-    """Equal meaning, one form: constant values become one value, one unfiltered value a float."""
+    """A smaller form of the same: fewest groups, no rule that changes nothing, a float if constant."""
     if not isinstance(coefficient, Grouped):
         return float(coefficient) + 0.0  # -0.0 and 0.0 are one coefficient
     rules: list[Rule] = []
     for rule in coefficient.rules:
         if any(set(earlier.filters) <= set(rule.filters) for earlier in rules):
             continue  # never reached: an earlier rule takes every tensor that this one matches
-        values = tuple(v + 0.0 for v in rule.values)
-        rules.append(
-            Rule(tuple(sorted(set(rule.filters))), values[:1] if len(set(values)) == 1 else values)
-        )
-    while len(rules) > 1 and len(rules[-1].values) == 1 and rules[-2].values == rules[-1].values:
+        rules.append(Rule(tuple(sorted(set(rule.filters))), _fewest_groups(rule.values)))
+    while len(rules) > 1 and rules[-2].values == rules[-1].values:
         del rules[-2]  # the default says the same
     if len(rules) == 1 and len(rules[0].values) == 1:
         return rules[0].values[0]
     return Grouped(tuple(rules))
+
+
+def _fewest_groups(values: tuple[float, ...]) -> tuple[float, ...]:
+    """(1, 1, 2, 2) is (1, 2): both split any number of layers at the same places."""
+    count = len(values)
+    clean = tuple(v + 0.0 for v in values)
+    for groups in range(1, count):
+        size = count // groups
+        if count % groups == 0 and all(clean[i] == clean[i - i % size] for i in range(count)):
+            return clean[::size]
+    return clean
 
 
 def _as_rules(coefficient: Coefficient) -> tuple[Rule, ...]:
@@ -112,8 +120,15 @@ def add(coefficients: Iterable[Coefficient]) -> Coefficient:
     terms = list(coefficients)
     plain = [t for t in terms if not isinstance(t, Grouped)]
     if len(plain) == len(terms):
-        return math.fsum(plain)
-    return _combine(terms, math.fsum)
+        return _sum(plain)
+    return _combine(terms, _sum)
+
+
+def _sum(values: list[float]) -> float:
+    try:
+        return math.fsum(values)
+    except OverflowError as error:
+        raise ValueError(f"coefficients too large to add up: {values}") from error
 
 
 def _combine(terms: list[Coefficient], operation: Callable[[list[float]], float]) -> Coefficient:

@@ -18,7 +18,8 @@ def proportions(fitness: Sequence[float]) -> NDArray[np.float64]:
     """p_i = f_i / Σf, for every fitness that a task can give; shape (individuals,), sums to 1.
 
     Failed individuals (NaN or infinite fitness) get 0. Where some fitness is negative, all are
-    measured from the least. Where all are 0 (or equal after that), the finite ones share equally.
+    measured from a little below the least (by the mean distance to it, over n), so that the least
+    keeps a share. Where all are 0 (or equal after that), the finite ones share equally.
 
     Raises:
         ValueError: no fitness is finite.
@@ -27,7 +28,11 @@ def proportions(fitness: Sequence[float]) -> NDArray[np.float64]:
     alive = np.isfinite(scores)
     if not alive.any():
         raise ValueError("no individual has a finite fitness: every evaluation failed")
-    low = min(0.0, float(scores[alive].min()))
+    low = float(scores[alive].min())
+    if low < 0.0:
+        low -= float(np.mean(scores[alive] - low)) / int(alive.sum())
+    else:
+        low = 0.0
     shares: NDArray[np.float64] = np.where(alive, scores - low, 0.0)
     if shares.max() <= 0.0:
         shares = alive.astype(np.float64)
@@ -72,6 +77,8 @@ def crossover(
 ) -> Recipe:
     """The child (Σ f_i·θ_i) / Σf, or a merge of MERGES by name with weights f_i / Σf.
 
+    Give the parents' :func:`proportions` of their population where fitness may be negative: measured
+    from each other, the worse of two would always have nothing to pass on.
     SLERP goes the second parent's share of the way. Methods that need a base take ``base``.
     """
     shares = [float(s) for s in proportions(fitness)]

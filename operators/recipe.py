@@ -66,6 +66,10 @@ class Noise(_Node):
     id: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        # One form for one value, whatever number type it came as: the id depends on it.
+        object.__setattr__(self, "seed", int(self.seed))
+        object.__setattr__(self, "rate", float(self.rate))
+        object.__setattr__(self, "rank", int(self.rank))
         if not 0.0 < self.rate <= 1.0:
             raise ValueError(f"noise: rate must be in (0, 1], got {self.rate}")
         if self.rank < 0 or (self.rank and self.rate != 1.0):
@@ -109,8 +113,8 @@ Recipe: TypeAlias = Founder | Noise | Linear | Merge
 Terms: TypeAlias = tuple[tuple[Recipe, Coefficient], ...]
 
 
-def collect(terms: Iterable[tuple[Recipe, Coefficient]]) -> Terms:
-    """``terms`` with sums expanded, equal recipes collected and zeros dropped, in canonical order.
+def collect(weighted: Iterable[tuple[Recipe, Coefficient]]) -> Terms:
+    """``weighted`` with sums expanded, equal recipes collected and zeros dropped, in canonical order.
 
     Sums of coefficients round once, so the result does not depend on the order of ``terms``. May be
     empty (a velocity of zero); :func:`linear` makes a recipe of it.
@@ -119,13 +123,17 @@ def collect(terms: Iterable[tuple[Recipe, Coefficient]]) -> Terms:
         ValueError: a coefficient is not finite.
     """
     collected: dict[Recipe, list[Coefficient]] = {}
-    for recipe, outer in terms:
+    for recipe, outer in weighted:
         if not isinstance(outer, Grouped) and not math.isfinite(outer):
             raise ValueError(f"coefficient of {describe(recipe)} is {outer}; it must be finite")
         for leaf, inner in recipe.terms if isinstance(recipe, Linear) else ((recipe, 1.0),):
             collected.setdefault(leaf, []).append(multiply(outer, inner))
     summed = ((leaf, simplify(add(parts))) for leaf, parts in collected.items())
-    return tuple(sorted((t for t in summed if t[1] != 0.0), key=lambda t: _order(t[0])))
+    terms = tuple(sorted((t for t in summed if t[1] != 0.0), key=lambda t: _order(t[0])))
+    for leaf, total in terms:
+        if not isinstance(total, Grouped) and not math.isfinite(total):
+            raise ValueError(f"coefficient of {describe(leaf)} adds up to {total}")
+    return terms
 
 
 def linear(terms: Mapping[Recipe, Coefficient] | Iterable[tuple[Recipe, Coefficient]]) -> Recipe:

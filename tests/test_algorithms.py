@@ -19,7 +19,7 @@ TARGET = {"a": 1.6, "b": -0.7, "c": 0.4}  # task-vector weights, far outside the
 
 
 def start(seed=0, founders=FOUNDERS):
-    return Start(founders, BASE, seed)
+    return Start(founders, BASE, seed, layers=4)
 
 
 def weights_of(recipe):

@@ -208,11 +208,12 @@ def test_a_users_mistake_ends_a_real_process_with_2(tmp_path):
 def test_founders_that_all_fail_are_the_users_mistake(command, tmp_path):
     task = {"name": "toy", "metric": "toys:broken_for_b", "data": {"dev": "dev"}}
     config = write_config(tmp_path, tasks=[task])
+    like_b = write_founders(tmp_path / "b", {"x": (0.0, 0.0, 0.0, 0.5), "y": (1.0, 0.0, 0.0, 0.5)})
     code, _, err = command(
         "run",
         config,
         "--set",
-        "founders={x: B, y: B}".replace("B", str(tmp_path / "founders" / "b.safetensors")),
+        f"founders={{x: {like_b['x']}, y: {like_b['y']}}}",
     )
     assert code == 2
     assert "every founder failed" in err
@@ -320,7 +321,9 @@ def test_export_does_not_depend_on_where_one_stands(command, tmp_path, monkeypat
 def test_export_after_a_founder_changed_is_refused(command, tmp_path):
     write_config(tmp_path, budget={"evaluations": 5})
     assert command("run", "toy.yaml", "--run-dir", "r")[0] == 0
-    write_founders(tmp_path / "founders", dict.fromkeys("abc", (9.0, 9.0, 9.0, 9.0)))
+    write_founders(
+        tmp_path / "founders", {n: (9.0, 9.0, 9.0, float(i)) for i, n in enumerate("abc")}
+    )
     code, out, err = command("export", "r", "--out", "best")
     assert (code, out) == (2, b"")
     assert "If its files changed since, restore them" in err

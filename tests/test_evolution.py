@@ -18,6 +18,7 @@ from evo.evolution import Evolution
 from evo.lineage import SCHEMAS
 from evo.setup import load_tasks, make_pool
 from fitness.engine import EngineError
+from fitness.examples import TaskError
 from operators.recipe import Founder, linear
 
 SPLITS = ("dev", "select", "test")
@@ -399,11 +400,17 @@ def test_failing_candidates_are_rows_and_the_run_goes_on(tmp_path):
     assert [r["fitness"] is None for r in first] == [False, False, True]
 
 
+def founders_like_b(folder):
+    """Three founders on which toys:broken_for_b raises."""
+    paths = write_founders(folder, {n: (float(i), 1.0, 0.0, 0.5) for i, n in enumerate("xyz")})
+    return {name: paths[name] for name in "xyz"}
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_founders_that_all_fail_end_the_run_with_the_reason(name, tmp_path):
     config = toy_config(
         tmp_path / "f",
-        founders=dict.fromkeys("xyz", tmp_path / "f" / "b.safetensors"),
+        founders=founders_like_b(tmp_path / "like_b"),
         tasks=[task("broken_for_b")],
         algorithm={"name": name},
     )
@@ -622,3 +629,55 @@ def test_every_evaluation_is_committed_wherever_the_budget_ends(evaluations, tmp
     with Evolution(config, tmp_path / "run") as evolution:
         last = list(evolution)[-1]
         assert last.evaluations == evolution.lineage.evaluations.num_rows == evaluations
+
+
+# What would be found too late
+
+
+def test_the_same_model_under_two_names_is_refused(tmp_path):
+    config = toy_config(tmp_path / "f")
+    config.founders["c"].write_bytes(config.founders["a"].read_bytes())
+    with pytest.raises(CheckpointError, match="founders 'a' and 'c' hold the same tensors"):
+        Evolution(config, tmp_path / "run")
+
+
+def test_a_founder_with_nan_is_refused_by_tensor(tmp_path):
+    config = toy_config(tmp_path / "f")
+    write_founders(tmp_path / "f", {"a": (math.nan, 0.0, 0.0, 0.0)})
+    with pytest.raises(CheckpointError, match="tensor 'x' holds NaN"):
+        Evolution(config, tmp_path / "run")
+
+
+def test_more_layer_groups_than_layers_are_refused(tmp_path):
+    config = toy_config(tmp_path / "f", algorithm={"name": "recipe_search", "layer_groups": 2})
+    with pytest.raises(UserError, match="2 groups, but the models have 0 layers"):
+        Evolution(config, tmp_path / "run")
+
+
+def test_tasks_may_not_report_on_what_another_task_searches_on(tmp_path):
+    for name in ("x", "y"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": name, "answer": "1"}))
+    x, y = tmp_path / "x.jsonl", tmp_path / "y.jsonl"
+    tasks = [
+        {"name": "one", "files": {"dev": x, "test": y}},
+        {"name": "two", "files": {"dev": y, "test": x}},
+    ]
+    config = toy_config(tmp_path / "f", tasks=tasks)
+    with pytest.raises(TaskError, match=r"'one' .test, line 1. and 'two' .dev, line 1."):
+        Evolution(config, tmp_path / "run")
+
+
+def test_a_device_that_is_not_there_is_refused_and_the_folder_stays_free(tmp_path):
+    engine = {"kind": "module", "build": "toys:build", "device": "cuda"}
+    with pytest.raises(EngineError, match="no CUDA device here"):
+        Evolution(toy_config(tmp_path / "f", engine=engine), tmp_path / "run")
+    run(toy_config(tmp_path / "f"), tmp_path / "run")
+
+
+def test_random_search_gets_what_the_search_used(tmp_path):
+    config = toy_config(
+        tmp_path / "f", budget={"patience": 1, "evaluations": 60}, baselines={"random_search": True}
+    )
+    summary = run(config, tmp_path / "run")
+    row = next(b for b in summary["baselines"] if b["kind"] == "random_search")
+    assert row["evaluations"] == summary["evaluations"] < 60

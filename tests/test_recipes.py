@@ -136,3 +136,20 @@ def test_what_is_no_recipe_is_refused_as_such(text):
 def test_infinite_coefficients_are_refused_by_name():
     with pytest.raises(ValueError, match="coefficient of a is inf"):
         linear({A: float("inf")})
+
+
+def test_ids_do_not_depend_on_the_number_type():
+    assert Noise(np.int64(1), 1) == Noise(1, 1.0)
+    assert from_json(to_json(linear({A: 1.0, Noise(2, 1): 0.5}))) == linear({A: 1, Noise(2): 0.5})
+    listed = merge("ties", [A, B], base=BASE, params={"weight": [1, 2]}, seed=np.int64(0))
+    assert listed == merge("ties", [A, B], base=BASE, params={"weight": (1.0, 2.0)})
+
+
+def test_groups_that_repeat_are_fewer_groups():
+    doubled = Grouped((Rule((), (1.0, 1.0, 2.0, 2.0)),))
+    assert linear({A: doubled}) == linear({A: Grouped((Rule((), (1.0, 2.0)),))})
+
+
+def test_coefficients_too_large_to_add_up_are_refused():
+    with pytest.raises(ValueError, match=r"adds up to inf|too large"):
+        linear({linear({A: 1e200, B: 1.0}): 1e200})

@@ -10,6 +10,7 @@ from evo.algorithms.genome import Genome, GenomePlusSettings, GenomeSettings
 from evo.algorithms.protocol import Algorithm, Candidate, Scored, Start
 from evo.algorithms.random_search import RandomSearch, RandomSearchSettings
 from evo.algorithms.recipe_search import RecipeSearch, RecipeSearchSettings
+from evo.errors import UserError
 
 __all__ = ["ALGORITHMS", "Algorithm", "AlgorithmSettings", "Candidate", "Scored", "Start", "make"]
 
@@ -31,5 +32,15 @@ AlgorithmSettings: TypeAlias = Annotated[
 
 
 def make(settings: AlgorithmSettings, start: Start) -> Algorithm:
-    """The algorithm that ``settings`` name, at its beginning."""
+    """The algorithm that ``settings`` name, at its beginning.
+
+    Raises:
+        UserError: more layer groups than the models have layers: some would hold no tensor.
+    """
+    groups = getattr(settings, "layer_groups", 1)
+    if groups > max(1, start.layers):
+        raise UserError(
+            f"algorithm.layer_groups: {groups} groups, but the models have {start.layers} layers that "
+            "can be told apart by name (layers.N, h.N or blocks.N)"
+        )
     return ALGORITHMS[settings.name][1](settings, start)

@@ -55,11 +55,12 @@ class Algorithm(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What every algorithm starts from: the founders, their base, and a seed."""
+    """What every algorithm starts from: the founders, their base, a seed, and the models' layers."""
 
     founders: tuple[Founder, ...]
     base: Founder
     seed: int
+    layers: int = 0
 
 
 def founder_candidates(start: Start) -> list[Candidate]:

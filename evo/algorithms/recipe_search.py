@@ -28,8 +28,8 @@ class RecipeSearchSettings(BaseModel):
 
     name: Literal["recipe_search"] = "recipe_search"
     layer_groups: Annotated[int, Field(ge=1)] = 1
-    x0: float | None = None
-    sigma0: Annotated[float, Field(gt=0.0)] = 0.15
+    x0: Annotated[float, Field(ge=-100.0, le=100.0)] | None = None
+    sigma0: Annotated[float, Field(gt=0.0, le=100.0)] = 0.15
     population: Annotated[int, Field(ge=4)] | None = None
 
 

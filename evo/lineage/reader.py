@@ -104,8 +104,15 @@ class Lineage:
 
     def recipe(self, individual: str) -> Recipe:
         """The recipe of an individual, by id, prefix of an id, or ``best``."""
-        rows = self.individuals.filter(pc.field("id") == self.find(individual))
-        return from_json(rows.column("recipe")[0].as_py())
+        found = self.find(individual)
+        rows = self.individuals.filter(pc.field("id") == found)
+        recipe = from_json(rows.column("recipe")[0].as_py())
+        if recipe.id != found:
+            raise UserError(
+                f"{self.run_dir}: the recipe stored for {found[:12]} is that of {recipe.id[:12]}: the "
+                "lineage was changed after it was written"
+            )
+        return recipe
 
     def ancestors(self, individual: str) -> pa.Table:
         """The individual and all it descends from: its rows of ``individuals`` and ``distance``,

@@ -68,7 +68,7 @@ def merge(
         tuple(inputs),
         base if entry.needs_base else None,
         checked,
-        seed if entry.seeded else 0,
+        int(seed) if entry.seeded else 0,
     )
 
 
@@ -76,6 +76,7 @@ def _checked(
     entry: MergeMethod, parameter: Parameter, value: ParameterValue, inputs: int
 ) -> ParameterValue:
     where = f"{entry.name}: {parameter.name}"
+    value = tuple(value) if isinstance(value, list) else value
     if parameter.choices:
         if value not in parameter.choices:
             raise ValueError(
