@@ -46,6 +46,7 @@ class RunProgress:
             generation.evaluations,
             generation.best.fitness,
             generation.mean,
+            generation.failed,
             generation.seconds,
         )
         self._console.print(self._line(at), soft_wrap=True)
@@ -57,6 +58,7 @@ class RunProgress:
         return (
             f"generation {at.generation:3d}  best {at.best:.4f}  mean {at.mean:.4f}  "
             f"evaluations {at.evaluations}{total}  {rate:.1f}/s"
+            + (f"  failed {at.failed}" if at.failed else "")
             + (f"  left {left}" if left else "")
         )
 

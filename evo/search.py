@@ -24,6 +24,7 @@ class Generation:
     best: Scored
     mean: float
     evaluations: int
+    failed: int
     seconds: float
 
 
@@ -35,6 +36,7 @@ class Progress:
     evaluations: int
     best: float
     mean: float
+    failed: int
     seconds: float
 
 
@@ -63,6 +65,7 @@ class Search:
         self._unfinished: list[Scored] = []  # evaluated since the last finished generation
         self.scored: dict[str, Scored] = {}
         self.best: Scored | None = None
+        self.failed = 0  # of the individuals scored
         self.reason = ""
         self.seconds = 0.0
 
@@ -105,21 +108,23 @@ class Search:
         return sorted(alive, key=lambda s: -s.fitness)
 
     def _evaluate(self, candidates: list[Candidate], generation: int) -> None:
-        fitness: list[float] = []
+        heard: list[float] = []
 
         def hear(result: JobResult) -> None:
-            value = self._evaluator.measure(result).fitness
-            if math.isfinite(value):
-                fitness.append(value)
+            heard.append(self._evaluator.measure(result).fitness)
             if self._observe is not None:
-                best = max([*fitness, self.best.fitness if self.best else -math.inf])
-                mean = math.fsum(fitness) / len(fitness) if fitness else math.nan
-                done = self.evaluations + len(heard)
-                heard.append(result)
-                elapsed = perf_counter() - self._started
-                self._observe(Progress(generation, done + 1, best, mean, elapsed))
+                fitness = [f for f in heard if math.isfinite(f)]
+                self._observe(
+                    Progress(
+                        generation,
+                        self.evaluations + len(heard),
+                        max([*fitness, self.best.fitness if self.best else -math.inf]),
+                        math.fsum(fitness) / len(fitness) if fitness else math.nan,
+                        self.failed + len(heard) - len(fitness),
+                        perf_counter() - self._started,
+                    )
+                )
 
-        heard: list[JobResult] = []
         results = self._evaluator.run([c.recipe for c in candidates], DEV, on_result=hear)
         for candidate, result in zip(candidates, results, strict=True):
             self._record(candidate, result, generation)
@@ -141,6 +146,7 @@ class Search:
         scored = Scored(candidate, self._evaluator.measure(result).fitness)
         self.scored[candidate.id] = scored
         self._unfinished.append(scored)
+        self.failed += not math.isfinite(scored.fitness)
         better = self.best is None or scored.fitness > self.best.fitness
         if math.isfinite(scored.fitness) and better:
             self.best, self._improved_in = scored, generation
@@ -153,7 +159,7 @@ class Search:
         mean = math.fsum(finite) / len(finite) if finite else math.nan
         if self.best is None:
             raise RuntimeError("a generation finished before any individual was scored")
-        return Generation(number, self.best, mean, self.evaluations, self.seconds)
+        return Generation(number, self.best, mean, self.evaluations, self.failed, self.seconds)
 
     def _left(self) -> int | None:
         limit = self._budget.evaluations

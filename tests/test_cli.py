@@ -365,3 +365,11 @@ def test_free_folders_count_up(tmp_path):
         folder.mkdir(parents=True)
         names.append(folder.name)
     assert names == ["x.y", "x.y-2", "x.y-3"]
+
+
+def test_failures_are_counted_while_one_watches(command, tmp_path):
+    task = {"name": "toy", "metric": "toys:broken_for_b", "data": {"dev": "dev"}}
+    write_config(tmp_path, tasks=[task], budget={"evaluations": 10})
+    code, _, err = command("run", "toy.yaml", "--run-dir", "r")
+    assert code == 0
+    assert "failed 1" in err
