@@ -14,12 +14,11 @@ from operators.recipe import Recipe, linear
 AVERAGE = "average"
 
 
-def proportions(fitness: Sequence[float]) -> NDArray[np.float64]:
-    """p_i = f_i / Σf, for every fitness that a task can give; shape (individuals,), sums to 1.
+def merits(fitness: Sequence[float]) -> NDArray[np.float64]:
+    """Fitness as amounts that can be shared out: itself where no fitness is negative, 0 if it failed.
 
-    Failed individuals (NaN or infinite fitness) get 0. Where some fitness is negative, all are
-    measured from a little below the least (by the mean distance to it, over n), so that the least
-    keeps a share. Where all are 0 (or equal after that), the finite ones share equally.
+    Where some fitness is negative, all are measured from a little below the least (by the mean
+    distance to it, over n), so that the least keeps something. Shape (individuals,).
 
     Raises:
         ValueError: no fitness is finite.
@@ -29,13 +28,20 @@ def proportions(fitness: Sequence[float]) -> NDArray[np.float64]:
     if not alive.any():
         raise ValueError("no individual has a finite fitness: every evaluation failed")
     low = float(scores[alive].min())
+    origin = min(0.0, low)
     if low < 0.0:
-        low -= float(np.mean(scores[alive] - low)) / int(alive.sum())
-    else:
-        low = 0.0
-    shares: NDArray[np.float64] = np.where(alive, scores - low, 0.0)
+        origin -= float(np.mean(scores[alive] - low)) / int(alive.sum())
+    return np.where(alive, scores - origin, 0.0)
+
+
+def proportions(fitness: Sequence[float]) -> NDArray[np.float64]:
+    """p_i = f_i / Σf of the :func:`merits`; shape (individuals,), sums to 1.
+
+    Where all are 0 the finite ones share equally.
+    """
+    shares = merits(fitness)
     if shares.max() <= 0.0:
-        shares = alive.astype(np.float64)
+        shares = np.isfinite(fitness).astype(np.float64)
     if shares.max() > 1e300:  # the sum would overflow
         shares = shares / shares.max()
     total: float = shares.sum()
@@ -77,7 +83,7 @@ def crossover(
 ) -> Recipe:
     """The child (Σ f_i·θ_i) / Σf, or a merge of MERGES by name with weights f_i / Σf.
 
-    Give the parents' :func:`proportions` of their population where fitness may be negative: measured
+    Give the parents' :func:`merits` in their population where fitness may be negative: measured
     from each other, the worse of two would always have nothing to pass on.
     SLERP goes the second parent's share of the way. Methods that need a base take ``base``.
     """

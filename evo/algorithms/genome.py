@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evo.algorithms.protocol import Candidate, Scored, Start, founder_candidates
-from operators.crossover import AVERAGE, choose_parents, crossover, proportions
+from operators.crossover import AVERAGE, choose_parents, crossover, merits
 from operators.merge import MERGES
 from operators.mutation import perturb, perturb_coefficients
 from operators.recipe import Recipe, Terms, linear
@@ -189,7 +189,7 @@ class Genome:
     def _breed(self) -> list[Candidate]:
         settings, rng = self._settings, self._rng
         fitness = [p.scored.fitness for p in self._particles]
-        shares = [float(share) for share in proportions(fitness)]
+        worth = [float(merit) for merit in merits(fitness)]
         children: list[Candidate] = []
         for _ in range(settings.population // 2):
             if rng.random() >= settings.crossover_rate:
@@ -198,7 +198,7 @@ class Genome:
             seed = int(rng.integers(2**63))
             if len({self._particles[i].recipe for i in chosen}) < 2:
                 continue  # two equal individuals have nothing to cross
-            children.append(self._cross(chosen, shares, seed))
+            children.append(self._cross(chosen, worth, seed))
         adults = [p.scored.candidate for p in self._particles]
         mutants = [
             self._mutate(candidate)
@@ -209,11 +209,11 @@ class Genome:
         unique = {c.id: c for c in (*children, *mutants) if c.id not in known}
         return list(unique.values())
 
-    def _cross(self, chosen: Sequence[int], shares: Sequence[float], seed: int) -> Candidate:
+    def _cross(self, chosen: Sequence[int], worth: Sequence[float], seed: int) -> Candidate:
         parents = [self._particles[i].recipe for i in chosen]
         child = crossover(
             parents,
-            [shares[i] for i in chosen],
+            [worth[i] for i in chosen],
             method=self._settings.crossover,
             base=self._start.base,
             seed=seed,
