@@ -7,7 +7,7 @@ multiplied, so a weighted sum of weighted sums stays one weighted sum.
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -73,6 +73,28 @@ def value_at(coefficient: Coefficient, tensor: str, layers: int) -> float:
     if layer is None:
         return rule.values[0]
     return rule.values[layer * len(rule.values) // layers]
+
+
+def gradient(values: Sequence[float], layers: int) -> tuple[float, ...]:
+    """``values`` interpolated to one number for each of ``layers`` layers, as mergekit reads a list.
+
+    The first value is at the first layer and the last at the last. Tensors outside the layers take the
+    first one (:class:`Rule`).
+
+    Raises:
+        ValueError: ``values`` is empty.
+    """
+    if not values:
+        raise ValueError("a list of values over layers needs at least one")
+    steps = len(values) - 1
+    made = []
+    for layer in range(max(1, layers)):
+        # Multiplied before dividing: as many values as layers give back just these values.
+        place, rest = divmod(layer * steps, max(1, layers - 1))
+        share = rest / max(1, layers - 1)
+        upper = values[min(place + 1, steps)]
+        made.append(values[place] if rest == 0 else (1.0 - share) * values[place] + share * upper)
+    return tuple(float(v) for v in made)
 
 
 def simplify(coefficient: Coefficient) -> Coefficient:

@@ -52,7 +52,7 @@ def merge(
     if len(inputs) < least or (most is not None and len(inputs) > most):
         wanted = f"{least}" if least == most else f"{least} or more"
         raise ValueError(f"{method}: takes {wanted} models, got {len(inputs)}")
-    if entry.needs_base and base is None:
+    if entry.base == "required" and base is None:
         raise ValueError(f"{method}: needs a base model")
     given = dict(params or {})
     for name in given:
@@ -66,7 +66,7 @@ def merge(
     return Merge(
         method,
         tuple(inputs),
-        base if entry.needs_base else None,
+        None if entry.base == "none" else base,
         checked,
         int(seed) if entry.seeded else 0,
     )
@@ -89,6 +89,10 @@ def _checked(
         return value
     if isinstance(value, bool | str):
         raise ValueError(f"{where} must be a number, got {value!r}")
+    if entry.scope == "model" and any(
+        isinstance(v, Grouped) for v in (value if isinstance(value, tuple) else (value,))
+    ):
+        raise ValueError(f"{where} can't differ by layer or tensor: {entry.name} sees whole models")
     if not parameter.per_input:
         if isinstance(value, tuple):
             raise ValueError(f"{where} takes one number, not one for each model")
@@ -107,4 +111,6 @@ def _in_bounds(where: str, parameter: Parameter, value: Coefficient) -> Coeffici
         if not math.isfinite(number) or not low <= number <= high:
             limits = f"in [{low}, {high}]" if parameter.bounds else "finite"
             raise ValueError(f"{where} must be {limits}, got {number}")
+        if parameter.integer and number != int(number):
+            raise ValueError(f"{where} must be a whole number, got {number}")
     return value

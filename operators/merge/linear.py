@@ -57,7 +57,7 @@ LINEAR = MergeMethod(
     "linear",
     _linear,
     (WEIGHT, Parameter("normalize", True)),
-    needs_base=False,
+    base="none",
     inputs=(1, None),
     source="Wortsman et al. 2022, arXiv 2203.05482",
 )
@@ -65,7 +65,7 @@ TASK_ARITHMETIC = MergeMethod(
     "task_arithmetic",
     _task_arithmetic,
     (WEIGHT, SCALE, Parameter("normalize", False)),
-    needs_base=True,
+    base="required",
     inputs=(1, None),
     source="Ilharco et al. 2023, arXiv 2212.04089",
 )

@@ -35,7 +35,7 @@ SLERP = MergeMethod(
     "slerp",
     _slerp,
     (Parameter("t", 0.5, bounds=(0.0, 1.0), search=(0.0, 1.0)),),
-    needs_base=False,
+    base="none",
     inputs=(2, 2),
     source="Shoemake 1985",
 )

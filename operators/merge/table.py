@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from torch import Tensor
+
+from operators.lowrank import Factors
 
 Number: TypeAlias = float | bool | str
 
@@ -37,7 +39,8 @@ class Parameter:
     """One parameter: its default, what it may be, and the range that a search explores.
 
     ``per_input`` parameters take one number for all inputs, or one for each. ``bounds`` are inclusive
-    and hard; None means any finite number. ``choices`` are the words that a word may be.
+    and hard; None means any finite number. ``choices`` are the words that a word may be. An
+    ``integer`` is a whole number, and a search moves it by whole steps.
     """
 
     name: str
@@ -46,6 +49,11 @@ class Parameter:
     search: tuple[float, float] | None = None
     per_input: bool = False
     choices: tuple[str, ...] = ()
+    integer: bool = False
+
+
+Function: TypeAlias = Callable[[Sequence[Tensor], Tensor | None, Values, int, str], Tensor]
+FactorsFunction: TypeAlias = Callable[[Sequence[Factors], Values, int, str], Factors]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +62,27 @@ class MergeMethod:
 
     ``function(inputs, base, values, seed, name)`` merges one tensor: float32 inputs of one shape, the
     base's tensor or None, the parameters that hold for this tensor, and (seed, tensor name) for the
-    methods that draw. It gives float32 of that shape and leaves its inputs alone. ``inputs`` is the
-    least and the greatest number of inputs (None: any).
+    methods that draw. It gives float32 of that shape and leaves its inputs alone.
+
+    A method of ``scope`` "model" gets all tensors of a model, flattened and joined in order of name, as
+    one tensor, and its parameters can't differ by layer or tensor.
+
+    ``factors(inputs, values, seed, name)`` is what the method does to changes of the base that are kept
+    as factors (LoRA adapters), where that is cheaper or different; it gives the change of the base.
+
+    ``base``: whether a base model is "required", "optional" (the method then works on differences from
+    it) or not used: "none". ``inputs`` is the least and the greatest number of inputs (None: any).
     """
 
     name: str
-    function: Callable[[Sequence[Tensor], Tensor | None, Values, int, str], Tensor]
+    function: Function
     parameters: tuple[Parameter, ...]
-    needs_base: bool
+    base: Literal["required", "optional", "none"]
     inputs: tuple[int, int | None]
     source: str
     seeded: bool = False
+    scope: Literal["tensor", "model"] = "tensor"
+    factors: FactorsFunction | None = None
 
     def parameter(self, name: str) -> Parameter | None:
         return next((p for p in self.parameters if p.name == name), None)

@@ -96,7 +96,7 @@ TIES = MergeMethod(
     "ties",
     _ties,
     (WEIGHT, DENSITY, SCALE, Parameter("normalize", True)),
-    needs_base=True,
+    base="required",
     inputs=(1, None),
     source="Yadav et al. 2023, arXiv 2306.01708",
 )
@@ -110,7 +110,7 @@ DARE_TIES = MergeMethod(
         Parameter("normalize", False),
         Parameter("rescale", "l1", choices=("l1", "inverse_density", "none")),
     ),
-    needs_base=True,
+    base="required",
     inputs=(1, None),
     source="Yu et al. 2024, arXiv 2311.03099",
     seeded=True,
