@@ -59,6 +59,12 @@ def layer_index(tensor: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
+def at_layer(tensor: str, layer: int) -> str:
+    """The name of ``tensor`` in another layer; outside the layers, its own."""
+    found = _LAYER.search(tensor)
+    return tensor if found is None else f"{tensor[: found.start(1)]}{layer}{tensor[found.end(1) :]}"
+
+
 def layer_count(tensors: Iterable[str]) -> int:
     """One more than the highest layer index among the tensor names; 0 without layers."""
     return max((i + 1 for t in tensors if (i := layer_index(t)) is not None), default=0)

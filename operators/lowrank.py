@@ -75,18 +75,32 @@ def truncate(factors: Factors, rank: int) -> tuple[Factors, float]:
     """The nearest change of rank ``rank`` or less, and the share of ‖ΔW‖² that it leaves out.
 
     QR of both factors and an SVD of the small core: the matrix itself is never formed. The singular
-    values are shared evenly between both factors. ``rank`` 0 keeps all. Float64 inside and out.
+    values are shared evenly between both factors. ``rank`` 0 keeps all: no more than the matrix can
+    have, so that sums of sums do not grow for ever. Float64 inside and out.
 
-    Source: Eckart and Young 1936; with QR as in SCIENCE.md's ``lora_concat``.
+    Source: Eckart and Young 1936.
     """
-    limit = factors.rank if rank <= 0 else rank
+    limit = min(factors.shape) if rank <= 0 else rank
     if factors.rank == 0 or factors.rank <= limit:
         return factors, 0.0
     q_b, r_b = torch.linalg.qr(factors.b.double())
     q_a, r_a = torch.linalg.qr(factors.a.double().T)
-    u, sigma, vh = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
-    energy = float(sigma.square().sum())
+    core, lost = factorize(r_b @ r_a.T, limit)
+    return Factors(q_b @ core.b, core.a @ q_a.T), lost
+
+
+def factorize(matrix: Tensor, rank: int = 0) -> tuple[Factors, float]:
+    """The nearest factors of rank ``rank`` or less to ``matrix``, and the share of its energy left out.
+
+    By SVD in float64, the singular values shared evenly between both factors; those that are 0 to
+    machine precision are left out, so a matrix of zeros has rank 0. ``rank`` 0 keeps all others.
+    """
+    u, sigma, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+    noise = float(sigma.max()) * max(matrix.shape) * torch.finfo(torch.float64).eps
+    found = int((sigma > noise).sum())
+    limit = found if rank <= 0 else min(rank, found)
     root = sigma[:limit].sqrt()
-    kept = Factors(q_b @ (u[:, :limit] * root), (root[:, None] * vh[:limit]) @ q_a.T)
+    kept = Factors(u[:, :limit] * root, root[:, None] * vh[:limit])
+    energy = float(sigma.square().sum())
     tail = float(sigma[limit:].square().sum())
     return kept, tail / energy if energy > 0.0 else 0.0

@@ -47,6 +47,33 @@ def perturb_coefficients(
     return linear([(recipe, 1.0), *task_vector_terms(founders, base, change)])
 
 
+def orthogonal_coefficients(
+    previous: np.ndarray[tuple[int, ...], np.dtype[np.float64]], rng: np.random.Generator
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """A random unit vector of coefficients at right angles to all ``previous``: something new.
+
+    ``previous`` has shape (vectors, founders); the vector, of shape (founders,), is uniform over what
+    they leave, so dependent or zero rows among them do no harm.
+
+    Source: MixtureGrowth's novelty, arXiv 2311.04251.
+
+    Raises:
+        ValueError: ``previous`` span all directions, so there is nothing new left.
+    """
+    rows = np.atleast_2d(np.asarray(previous, dtype=np.float64))
+    _, sizes, directions = np.linalg.svd(rows, full_matrices=True)
+    largest = float(sizes.max(initial=0.0))
+    rank = int((sizes > largest * max(rows.shape) * np.finfo(np.float64).eps).sum())
+    rest = directions[rank:]
+    if not len(rest):
+        raise ValueError(
+            f"mutation: {len(rows)} coefficient vectors span all {rows.shape[1]} founders; there is "
+            "no direction left at right angles to them. Give fewer."
+        )
+    drawn = rng.normal(size=len(rest)) @ rest
+    return np.asarray(drawn / np.linalg.norm(drawn), dtype=np.float64)
+
+
 def task_vector_terms(
     founders: Sequence[Recipe],
     base: Recipe,

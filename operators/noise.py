@@ -6,6 +6,7 @@ individual could be rebuilt.
 """
 
 import hashlib
+from collections.abc import Iterator
 from math import prod, sqrt
 
 import numpy as np
@@ -44,11 +45,49 @@ def _box_muller(raw: NDArray[np.uint64]) -> NDArray[np.float32]:
 
 def bernoulli(seed: int, name: str, shape: tuple[int, ...], rate: float) -> Tensor:
     """Boolean mask of ``shape``, each entry True with probability ``rate`` (to within 2**-32)."""
-    elements = prod(shape)
-    raw = _bits(seed, name, "mask").random_raw(-(-elements // 2))
-    uniform = raw.astype("<u8", copy=False).view("<u4")[:elements]
-    keep = uniform.astype(np.uint64) < np.uint64(round(rate * 2.0**32))
+    keep = np.empty(prod(shape), dtype=np.bool_)
+    for start, drawn in _bernoulli_blocks(seed, name, len(keep), rate):
+        keep[start : start + len(drawn)] = drawn
     return torch.from_numpy(keep).view(shape)
+
+
+def bernoulli_bits(seed: int, name: str, elements: int, rate: float) -> NDArray[np.uint8]:
+    """The mask of :func:`bernoulli` as a vector of bits, eight to a byte, the first the highest."""
+    packed = np.empty(-(-elements // 8), dtype=np.uint8)
+    for start, drawn in _bernoulli_blocks(seed, name, elements, rate):
+        bits = np.packbits(drawn)
+        packed[start // 8 : start // 8 + len(bits)] = bits
+    return packed
+
+
+def _bernoulli_blocks(
+    seed: int, name: str, elements: int, rate: float
+) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    bits, limit = _bits(seed, name, "mask"), round(rate * 2.0**32)
+    for start in range(0, elements, _BLOCK):
+        count = min(_BLOCK, elements - start)
+        if limit >= 2**32:
+            yield start, np.ones(count, dtype=np.bool_)
+        else:
+            raw = bits.random_raw(-(-count // 2)).astype("<u8", copy=False)
+            yield start, raw.view("<u4")[:count] < np.uint32(limit)
+
+
+def bernoulli_each(seed: int, name: str, rates: Tensor) -> Tensor:
+    """Boolean mask, each entry True with its own probability in ``rates``; on the device of ``rates``.
+
+    Draws as :func:`bernoulli` does: where all rates are equal, the two give one mask.
+    """
+    chances = rates.reshape(-1).cpu().numpy()
+    keep = np.empty(len(chances), dtype=np.bool_)
+    bits = _bits(seed, name, "mask")
+    for start in range(0, len(chances), _BLOCK):
+        limit = np.rint(chances[start : start + _BLOCK].astype(np.float64) * 2.0**32)
+        raw = bits.random_raw(-(-len(limit) // 2))
+        keep[start : start + _BLOCK] = (
+            raw.astype("<u8", copy=False).view("<u4")[: len(limit)] < limit
+        )
+    return torch.from_numpy(keep).view(rates.shape).to(rates.device)
 
 
 def direction(seed: int, name: str, shape: tuple[int, ...], rate: float, rank: int) -> Tensor:

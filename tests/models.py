@@ -1,8 +1,12 @@
 """Tiny models for tests of operators: a few tensors, named like a two-layer Llama's."""
 
+from typing import Any
+
 import torch
 
 from operators.materialize import Materializer
+from operators.merge import MERGES
+from operators.merge.table import Values
 from operators.recipe import Founder, Recipe
 from operators.weights import Weights, weights_of
 
@@ -48,3 +52,17 @@ def same(a: Weights, b: Weights) -> bool:
 
 def close(a: Weights, b: Weights, atol: float = 1e-6) -> bool:
     return all(torch.allclose(a[n], b[n], rtol=1e-5, atol=atol) for n in a.layout.names)
+
+
+def merged_tensor(
+    method: str, inputs: list[torch.Tensor], base: torch.Tensor | None, seed: int = 0, **given: Any
+) -> torch.Tensor:
+    """One tensor's merge with the method's defaults and ``given``; one value may stand for all inputs."""
+    values = {}
+    for parameter in MERGES[method].parameters:
+        value = given.pop(parameter.name, parameter.default)
+        spread = parameter.per_input and not isinstance(value, tuple)
+        values[parameter.name] = (value,) * len(inputs) if spread else value
+    if given:
+        raise TypeError(f"{method} has no {', '.join(given)}")
+    return MERGES[method].function(inputs, base, Values(values), seed, "x")

@@ -1,97 +1,17 @@
-"""Every entry of MERGES, by one suite; and materialising in general."""
+"""Single merges, noise, and materialising in general. What all merges share: test_merge_properties."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import BASE, SHAPES, A, B, C, built, close, founders, model, same
+from models import BASE, SHAPES, A, B, C, built, founders, model, same
 
 from operators.coefficients import Grouped, Rule
 from operators.materialize import Materializer, MissingFounderError
-from operators.merge import MERGES, merge
-from operators.noise import bernoulli, normal
+from operators.merge import merge
+from operators.noise import bernoulli, bernoulli_each, normal
 from operators.recipe import Founder, Noise, linear
-from operators.weights import WeightsMismatchError, allocate, check_fit, layout_of, weights_of
-
-# What makes each method give back a model that is merged with itself.
-SELF = {
-    "dare_ties": {"density": 1.0, "normalize": True},
-    "task_arithmetic": {"normalize": True},
-    "ties": {"density": 1.0},
-}
-every = pytest.mark.parametrize("method", MERGES.values(), ids=list(MERGES))
-
-
-def two(method, x, y, **params):
-    return merge(method.name, [x, y], base=BASE, params=params or None, seed=1)
-
-
-@every
-def test_merging_a_model_with_itself_changes_nothing(method):
-    assert close(built(two(method, A, A, **SELF.get(method.name, {}))), founders()[A])
-
-
-@every
-def test_merging_is_reproducible_and_leaves_the_founders_alone(method):
-    given = founders()
-    before = {f: {n: t.clone() for n, t in w.tensors.items()} for f, w in given.items()}
-    recipe = two(method, A, B)
-    materializer = Materializer(given[BASE].layout, given)
-    first = {n: t.clone() for n, t in materializer.build(recipe).tensors.items()}
-    materializer.build(linear({C: 2.0}))
-    assert same(materializer.build(recipe), weights_of(first))
-    for founder, tensors in before.items():
-        assert all(torch.equal(given[founder][n], t) for n, t in tensors.items())
-
-
-@every
-def test_bfloat16_in_bfloat16_out_with_float32_inside(method):
-    low = founders(torch.bfloat16)
-    high = {f: weights_of({n: t.float() for n, t in w.tensors.items()}) for f, w in low.items()}
-    got, exact = built(two(method, A, B), low), built(two(method, A, B), high)
-    for name in SHAPES:
-        assert got[name].dtype == torch.bfloat16
-        assert torch.equal(got[name], exact[name].bfloat16())  # rounded once, at the end
-
-
-@every
-@pytest.mark.parametrize("value", [0.0, 1.0, -2.5])
-def test_constant_tensors_and_ties_give_no_nan(method, value):
-    given = founders()
-    for founder in given:
-        given[founder] = weights_of({n: torch.full(s, value) for n, s in SHAPES.items()})
-    made = built(two(method, A, B, **SELF.get(method.name, {})), given)
-    assert all(torch.allclose(t, torch.tensor(value)) for t in made.tensors.values())
-
-
-@every
-def test_single_element_tensors(method):
-    tensors = {
-        f: weights_of({"x": torch.tensor([float(i + 1)])}) for i, f in enumerate((BASE, A, B))
-    }
-    made = Materializer(layout_of({"x": torch.zeros(1)}), tensors).build(two(method, A, B))
-    assert bool(torch.isfinite(made["x"]).all())
-
-
-@every
-def test_table_entries_state_their_source_and_sane_parameters(method):
-    assert method.source
-    for parameter in method.parameters:
-        if parameter.search and parameter.bounds:
-            assert (
-                parameter.bounds[0]
-                <= parameter.search[0]
-                <= parameter.search[1]
-                <= parameter.bounds[1]
-            )
-
-
-@pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties"])
-def test_order_of_inputs_does_not_matter(method):
-    params = {"weight": (0.2, 0.7, 0.4)}
-    forward = merge(method, [A, B, C], base=BASE, params=params)
-    backward = merge(method, [C, B, A], base=BASE, params={"weight": (0.4, 0.7, 0.2)})
-    assert close(built(forward), built(backward))
+from operators.weights import WeightsMismatchError, allocate, check_fit, weights_of
 
 
 def test_dare_keeps_what_it_should_and_rescales():
@@ -177,6 +97,13 @@ def test_the_first_noise_numbers_never_change():
     got = [round(float(v), 6) for v in normal(0, "w", (4,))]
     assert got == [-2.016676, -0.354726, -1.288131, 0.600631]
     assert bernoulli(0, "w", (12,), 0.5).int().tolist() == [1, 0, 1, 0, 0, 0, 1, 1, 1, 1, 0, 0]
+
+
+def test_equal_rates_for_each_element_draw_the_mask_of_that_rate():
+    rates = torch.full((3, 70_000), 0.3, dtype=torch.float64)
+    assert torch.equal(bernoulli_each(4, "w", rates), bernoulli(4, "w", (3, 70_000), 0.3))
+    ends = bernoulli_each(4, "w", torch.tensor([0.0, 1.0] * 500))
+    assert ends.tolist() == [False, True] * 500
 
 
 def test_low_rank_noise_has_its_rank_and_unit_variance():

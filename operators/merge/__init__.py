@@ -7,14 +7,60 @@ from types import MappingProxyType
 from typing import Final
 
 from operators.coefficients import Coefficient, Grouped, simplify
+from operators.merge.bitdelta import BITDELTA
+from operators.merge.consensus import MODEL_STOCK, RAM, RAMPLUS_TL, SCE
+from operators.merge.exclusive import EXCLUSIVE
 from operators.merge.linear import LINEAR, TASK_ARITHMETIC
+from operators.merge.lora import EVO_LORA, EVO_LORA_PUBLISHED, LORA_CONCAT
+from operators.merge.pcb import PCB
+from operators.merge.single import ARCEE_FUSION, NEARSWAP, PASSTHROUGH
 from operators.merge.slerp import SLERP
+from operators.merge.sparsify import (
+    BREADCRUMBS,
+    BREADCRUMBS_TIES,
+    DARE_LINEAR,
+    DELLA,
+    DELLA_LINEAR,
+)
+from operators.merge.spherical import KARCHER, MULTISLERP, NUSLERP
 from operators.merge.table import MergeMethod, Number, Parameter
 from operators.merge.ties import DARE_TIES, TIES
+from operators.merge.widen import WIDEN
 from operators.recipe import Merge, ParameterValue, Recipe
 
 MERGES: Final[Mapping[str, MergeMethod]] = MappingProxyType(
-    {m.name: m for m in (LINEAR, TASK_ARITHMETIC, SLERP, TIES, DARE_TIES)}
+    {
+        m.name: m
+        for m in (
+            LINEAR,
+            TASK_ARITHMETIC,
+            SLERP,
+            NUSLERP,
+            MULTISLERP,
+            KARCHER,
+            TIES,
+            DARE_LINEAR,
+            DARE_TIES,
+            DELLA,
+            DELLA_LINEAR,
+            BREADCRUMBS,
+            BREADCRUMBS_TIES,
+            MODEL_STOCK,
+            SCE,
+            NEARSWAP,
+            ARCEE_FUSION,
+            PASSTHROUGH,
+            RAM,
+            RAMPLUS_TL,
+            PCB,
+            WIDEN,
+            EXCLUSIVE,
+            EVO_LORA,
+            EVO_LORA_PUBLISHED,
+            LORA_CONCAT,
+            BITDELTA,
+        )
+    }
 )
 
 __all__ = ["MERGES", "MergeMethod", "Number", "Parameter", "merge", "method_named"]

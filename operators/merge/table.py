@@ -53,6 +53,9 @@ class Parameter:
 
 
 Function: TypeAlias = Callable[[Sequence[Tensor], Tensor | None, Values, int, str], Tensor]
+# Elements [start, stop) of the merged tensor as a vector, float32; any block, in any order.
+Blocks: TypeAlias = Callable[[int, int], Tensor]
+Blockwise: TypeAlias = Callable[[Sequence[Tensor], Tensor | None, Values, int, str], Blocks]
 FactorsFunction: TypeAlias = Callable[[Sequence[Factors], Values, int, str], Factors]
 
 
@@ -70,6 +73,9 @@ class MergeMethod:
     ``factors(inputs, values, seed, name)`` is what the method does to changes of the base that are kept
     as factors (LoRA adapters), where that is cheaper or different; it gives the change of the base.
 
+    ``blocks`` is ``function`` block by block, for inputs of any floating-point dtype: the same bits
+    without a float32 copy of any whole input. See :mod:`operators.merge.blocks`.
+
     ``base``: whether a base model is "required", "optional" (the method then works on differences from
     it) or not used: "none". ``inputs`` is the least and the greatest number of inputs (None: any).
     """
@@ -83,6 +89,7 @@ class MergeMethod:
     seeded: bool = False
     scope: Literal["tensor", "model"] = "tensor"
     factors: FactorsFunction | None = None
+    blocks: Blockwise | None = None
 
     def parameter(self, name: str) -> Parameter | None:
         return next((p for p in self.parameters if p.name == name), None)

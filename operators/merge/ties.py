@@ -1,14 +1,23 @@
 """``ties`` and ``dare_ties``: thin out each task vector, elect a sign, keep what agrees with it."""
 
-from collections.abc import Sequence
-from math import floor
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import floor, fsum
+from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from operators.merge.blocks import Delta, difference, flat, spans, total, whole
+from operators.merge.darex import Q_EXPONENT, RESCALE, global_q
 from operators.merge.linear import SCALE, WEIGHT, required
-from operators.merge.table import MergeMethod, Parameter, Values
-from operators.noise import bernoulli
+from operators.merge.table import Blocks, Blockwise, MergeMethod, Parameter, Values
+from operators.noise import bernoulli_bits
+
+# A block of a task vector and where it starts -> the block thinned out, in place.
+Thin: TypeAlias = Callable[[Tensor, int], Tensor]
 
 
 def keep_largest(delta: Tensor, density: float) -> Tensor:
@@ -16,34 +25,37 @@ def keep_largest(delta: Tensor, density: float) -> Tensor:
 
     Among equal magnitudes at the threshold the earlier elements are kept, so the count is exact.
     """
-    size = delta.numel()
-    if density >= 1.0 or size <= 1:
+    if density >= 1.0 or delta.numel() <= 1:
         return delta
-    count = max(1, floor(density * size))
-    magnitude = delta.abs().reshape(-1)
-    threshold = magnitude.kthvalue(size - count + 1).values
-    keep = magnitude > threshold
-    tied = (magnitude == threshold).nonzero().reshape(-1)
-    keep[tied[: count - int(keep.sum())]] = True
-    return delta * keep.view_as(delta)
+    return _thinned(delta, _largest(_blocks_of(delta), delta.numel(), density))
 
 
-def drop_and_rescale(delta: Tensor, density: float, rescale: str, seed: int, name: str) -> Tensor:
+def drop_and_rescale(
+    delta: Tensor, density: float, rescale: str, seed: int, name: str, exponent: float = 1.0
+) -> Tensor:
     """Keep each element with probability ``density`` and rescale what is left.
 
     ``rescale``: ``l1`` keeps Σ|δ| (what mergekit does), ``inverse_density`` divides by the density
-    (the DARE paper), ``none`` leaves the size as it is.
+    (the DARE paper), ``darex`` by density^``exponent`` (:mod:`operators.merge.darex`), ``none`` leaves
+    the size as it is.
     """
     if density >= 1.0:
         return delta
-    kept = delta * bernoulli(seed, name, tuple(delta.shape), density).to(delta.device)
-    if rescale == "l1":
-        left = kept.abs().sum(dtype=torch.float64)
-        if float(left) > 0.0:
-            kept *= float(delta.abs().sum(dtype=torch.float64) / left)
-    elif rescale == "inverse_density" and density > 0.0:
-        kept /= density
-    return kept
+    blocks, size = _blocks_of(delta), delta.numel()
+    return _thinned(delta, _random(blocks, size, density, rescale, seed, name, exponent))
+
+
+def _blocks_of(delta: Tensor) -> Delta:
+    vector = delta.reshape(-1)
+    return lambda start, stop: vector[start:stop]
+
+
+def _thinned(delta: Tensor, thin: Thin) -> Tensor:
+    made = delta.clone(memory_format=torch.contiguous_format)
+    vector = made.view(-1)
+    for start, stop in spans(made.numel()):
+        thin(vector[start:stop], start)
+    return made
 
 
 def elect_and_merge(
@@ -54,64 +66,185 @@ def elect_and_merge(
     With ``normalize``, divide each element by the weights that took part there (0 counts as 1): two
     equal models then give the model, not half of it.
     """
-    weighted = [d * w for d, w in zip(deltas, weights, strict=True)]
-    total = torch.zeros_like(weighted[0])
-    for part in weighted:
-        total += part
-    sign = torch.where(total >= 0, 1.0, -1.0)
-    merged, share = torch.zeros_like(total), torch.zeros_like(total)
-    for part, weight in zip(weighted, weights, strict=True):
-        agrees = part.sign() == sign
-        merged += part * agrees
-        share += agrees * weight
-    if normalize:
-        merged /= torch.where(share.abs() < 1e-8, 1.0, share)
+    merged = torch.empty_like(deltas[0], memory_format=torch.contiguous_format)
+    out, vectors = merged.view(-1), flat(deltas)
+    for start, stop in spans(out.numel()):
+        parts = [v[start:stop].clone() for v in vectors]
+        out[start:stop] = _elect(parts, weights, normalize=normalize)
     return merged
 
 
-def _ties(
-    inputs: Sequence[Tensor], base: Tensor | None, values: Values, seed: int, name: str
-) -> Tensor:
-    origin, density = required(base), values.numbers("density")
-    thin = [keep_largest(x - origin, k) for x, k in zip(inputs, density, strict=True)]
-    merged = elect_and_merge(thin, values.numbers("weight"), normalize=values.switch("normalize"))
-    return merged.mul_(values.number("lambda")).add_(origin)
+def _elect(parts: Sequence[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
+    """:func:`elect_and_merge` of one block, whose parts are overwritten.
+
+    Masks are numbers, 0 and 1: choosing by a mask of booleans takes several times as long.
+    """
+    sign = torch.zeros_like(parts[0])
+    for part, weight in zip(parts, weights, strict=True):
+        sign.add_(part.mul_(weight))
+    sign.ge_(0.0).mul_(2.0).sub_(1.0)
+    merged, share = torch.zeros_like(sign), torch.zeros_like(sign)
+    for part, weight in zip(parts, weights, strict=True):
+        agreeing = part.mul_(sign).clamp_min_(0.0)
+        merged.add_(agreeing)
+        if normalize:
+            share.add_(agreeing.gt_(0.0).mul_(weight))
+    merged.mul_(sign)
+    return merged.div_(share.add_(share.abs().lt_(1e-8))) if normalize else merged
 
 
-def _dare_ties(
-    inputs: Sequence[Tensor], base: Tensor | None, values: Values, seed: int, name: str
-) -> Tensor:
-    origin, rescale = required(base), values.word("rescale")
-    thin = [
-        drop_and_rescale(x - origin, k, rescale, seed, f"{name}/{i}")
-        for i, (x, k) in enumerate(zip(inputs, values.numbers("density"), strict=True))
-    ]
-    merged = elect_and_merge(thin, values.numbers("weight"), normalize=values.switch("normalize"))
-    return merged.mul_(values.number("lambda")).add_(origin)
+@dataclass(frozen=True, slots=True)
+class _Largest:
+    """Keeps what is above ``threshold``, and what is equal to it before element ``tied_until``."""
+
+    threshold: float
+    tied_until: int
+
+    def __call__(self, delta: Tensor, start: int) -> Tensor:
+        keep = delta.abs()
+        tied = min(max(0, self.tied_until - start), keep.numel())
+        keep[:tied].ge_(self.threshold)
+        keep[tied:].gt_(self.threshold)
+        return delta.mul_(keep)
 
 
-DENSITY = Parameter("density", 0.5, bounds=(0.0, 1.0), search=(0.05, 1.0), per_input=True)
+def _largest(delta: Delta, elements: int, density: float) -> _Largest:
+    if density >= 1.0 or elements <= 1:
+        return _Largest(-1.0, 0)
+    # Floats that are not negative are in the order of their bits, and integers partition faster.
+    bits = np.empty(elements, dtype=np.int32)
+    for start, stop in spans(elements):
+        bits[start:stop] = _magnitude_bits(delta(start, stop))
+    place = elements - max(1, floor(density * elements))
+    bits.partition(place)
+    threshold = bits[place]
+    tied = int(np.count_nonzero(bits[place:] == threshold))  # so many of those equal to it are kept
+    if place and bits[:place].max() == threshold:
+        until = _place_of(delta, elements, threshold, tied)
+    else:
+        until = elements
+    return _Largest(float(threshold.view(np.float32)), until)
+
+
+def _place_of(delta: Delta, elements: int, threshold: np.int32, tied: int) -> int:
+    """One past the ``tied``-th element whose magnitude is the threshold."""
+    for start, stop in spans(elements):
+        here = np.flatnonzero(_magnitude_bits(delta(start, stop)) == threshold)
+        if len(here) >= tied:
+            return start + int(here[tied - 1]) + 1
+        tied -= len(here)
+    return elements
+
+
+def _magnitude_bits(delta: Tensor) -> NDArray[np.int32]:
+    made: NDArray[np.int32] = delta.abs().cpu().numpy().view(np.int32)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Random:
+    """Keeps the elements whose bit is set, multiplied by ``scale`` and divided by ``divisor``."""
+
+    bits: NDArray[np.uint8]
+    scale: float = 1.0
+    divisor: float = 1.0
+
+    def __call__(self, delta: Tensor, start: int) -> Tensor:
+        begin, count = start // 8, delta.numel()
+        mask = np.unpackbits(self.bits[begin : begin + -(-count // 8)], count=count)
+        delta.mul_(torch.from_numpy(mask).to(delta.device, torch.float32))
+        if self.scale != 1.0:
+            delta.mul_(self.scale)
+        return delta.div_(self.divisor) if self.divisor != 1.0 else delta
+
+
+def _random(
+    delta: Delta,
+    elements: int,
+    density: float,
+    rescale: str,
+    seed: int,
+    name: str,
+    exponent: float,
+) -> Thin:
+    if density >= 1.0:
+        return lambda block, start: block
+    keep = _Random(bernoulli_bits(seed, name, elements, density))
+    if rescale == "inverse_density" and density > 0.0:
+        return _Random(keep.bits, divisor=density)
+    if rescale == "darex" and density > 0.0:
+        return _Random(keep.bits, divisor=global_q(density, exponent))
+    if rescale != "l1":
+        return keep
+    sums = [(0.0, 0.0)]
+    for start, stop in spans(elements):
+        magnitude = delta(start, stop).abs()
+        sums.append((total(magnitude), total(keep(magnitude, start))))
+    before, left = (fsum(s) for s in zip(*sums, strict=True))
+    return _Random(keep.bits, scale=before / left) if left > 0.0 else keep
+
+
+def _elected(thinner: Callable[[Delta, int, Values, int, int, str], Thin]) -> Blockwise:
+    def form(
+        inputs: Sequence[Tensor], base: Tensor | None, values: Values, seed: int, name: str
+    ) -> Blocks:
+        origin, *vectors = flat([required(base), *inputs])
+        weights, normalize = values.numbers("weight"), values.switch("normalize")
+        thin = [
+            thinner(difference(v, origin), v.numel(), values, i, seed, f"{name}/{i}")
+            for i, v in enumerate(vectors)
+        ]
+
+        def blocks(start: int, stop: int) -> Tensor:
+            here = origin[start:stop].float()
+            parts = [
+                t(v[start:stop].float() - here, start) for t, v in zip(thin, vectors, strict=True)
+            ]
+            merged = _elect(parts, weights, normalize=normalize)
+            return merged.mul_(values.number("lambda")).add_(here)
+
+        return blocks
+
+    return form
+
+
+def _trim(delta: Delta, elements: int, values: Values, index: int, seed: int, name: str) -> Thin:
+    return _largest(delta, elements, values.numbers("density")[index])
+
+
+def _drop(delta: Delta, elements: int, values: Values, index: int, seed: int, name: str) -> Thin:
+    density = values.numbers("density")[index]
+    rescale, exponent = values.word("rescale"), values.number("q_exponent")
+    return _random(delta, elements, density, rescale, seed, name, exponent)
+
+
+_ties, _dare_ties = _elected(_trim), _elected(_drop)
+
+DENSITY = Parameter("density", 1.0, bounds=(0.0, 1.0), search=(0.05, 1.0), per_input=True)
 
 TIES = MergeMethod(
     "ties",
-    _ties,
+    whole(_ties),
     (WEIGHT, DENSITY, SCALE, Parameter("normalize", True)),
     base="required",
     inputs=(1, None),
     source="Yadav et al. 2023, arXiv 2306.01708",
+    blocks=_ties,
 )
 DARE_TIES = MergeMethod(
     "dare_ties",
-    _dare_ties,
+    whole(_dare_ties),
     (
         WEIGHT,
         DENSITY,
         SCALE,
         Parameter("normalize", False),
-        Parameter("rescale", "l1", choices=("l1", "inverse_density", "none")),
+        RESCALE,
+        Q_EXPONENT,
     ),
     base="required",
     inputs=(1, None),
-    source="Yu et al. 2024, arXiv 2311.03099",
+    source="Yu et al. 2024, arXiv 2311.03099; darex: Deng et al. 2024, arXiv 2410.09344",
     seeded=True,
+    blocks=_dare_ties,
 )
