@@ -10,17 +10,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from cluster.adapters import adapter_digest, is_adapter, open_adapter
+from cluster.errors import CheckpointError as CheckpointError
 from operators.coefficients import layer_count
+from operators.lowrank import Adapter
 from operators.recipe import Founder
 from operators.weights import Layout, Weights, check_fit, weights_of
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint folder can't be used; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +52,44 @@ def open_checkpoint(path: Path) -> Weights:
         CheckpointError: no such folder, no safetensors in it, pickled weights only, a damaged file.
     """
     tensors: dict[str, Tensor] = {}
-    for file in tensor_files(path):
+    for file, names in tensors_by_file(path).items():
         try:
             with safe_open(file, framework="pt") as opened:
-                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                tensors |= {name: opened.get_tensor(name) for name in names}
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
     if not any(t.is_floating_point() for t in tensors.values()):
         raise CheckpointError(f"{path}: holds no floating-point tensors")
     return weights_of(tensors)
+
+
+def tensors_by_file(path: Path) -> dict[Path, tuple[str, ...]]:
+    """The names of a checkpoint's tensors, by the file that holds them.
+
+    A file of a sharded checkpoint counts with the tensors that the index gives to it and no others.
+
+    Raises:
+        CheckpointError: as `tensor_files`, and where a file is damaged or lacks a tensor of the index.
+    """
+    files = tensor_files(path)
+    index = path / INDEX_FILE
+    listed = json.loads(index.read_text())["weight_map"] if index.is_file() else None
+    named = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                there = tuple(opened.keys())
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
+        if listed is not None:
+            wanted = tuple(n for n, f in listed.items() if Path(f).name == file.name)
+            if lacking := sorted(set(wanted) - set(there)):
+                raise CheckpointError(
+                    f"{file}: lacks {lacking[0]!r}, which {INDEX_FILE} gives to it"
+                )
+            there = wanted
+        named[file] = there
+    return named
 
 
 def tensor_files(path: Path) -> tuple[Path, ...]:
@@ -112,10 +140,11 @@ def digest_of(weights: Weights) -> str:
 
 
 def load_founders(base: Path, founders: Mapping[str, Path]) -> FounderSet:
-    """Open, check and digest a run's checkpoints.
+    """Open, check and digest a run's checkpoints: whole models, or PEFT adapters of the base.
 
     Raises:
-        CheckpointError: a checkpoint can't be read, holds NaN, or is there twice.
+        CheckpointError: a checkpoint or adapter can't be read, holds NaN, or is there twice; an
+            adapter is not plain LoRA or not of this base.
         WeightsMismatchError: a founder's tensors don't fit the base's: says which and where.
     """
     ancestor = open_checkpoint(base)
@@ -124,11 +153,18 @@ def load_founders(base: Path, founders: Mapping[str, Path]) -> FounderSet:
     base_files = FounderFiles(Founder(name, digest_of(ancestor)), base)
     loaded = []
     for founder_name, path in founders.items():
-        is_base = path.resolve() == base.resolve()
-        weights = ancestor if is_base else open_checkpoint(path)
-        _check_finite(weights, path)
-        check_fit(ancestor.layout, weights.layout, expected_from=str(base), other_from=str(path))
-        loaded.append(FounderFiles(Founder(founder_name, digest_of(weights)), path))
+        if is_adapter(path):
+            digest = adapter_digest(open_adapter(path, base_files.founder, ancestor))
+        elif path.resolve() == base.resolve():
+            digest = base_files.founder.digest
+        else:
+            weights = open_checkpoint(path)
+            _check_finite(weights, path)
+            check_fit(
+                ancestor.layout, weights.layout, expected_from=str(base), other_from=str(path)
+            )
+            digest = digest_of(weights)
+        loaded.append(FounderFiles(Founder(founder_name, digest), path))
     by_digest: dict[str, str] = {}
     for entry in loaded:
         twin = by_digest.setdefault(entry.founder.digest, entry.founder.name)
@@ -147,22 +183,46 @@ def _check_finite(weights: Weights, path: Path) -> None:
         raise CheckpointError(f"{path}: tensor {bad!r} holds NaN or infinite values")
 
 
-def map_founders(files: Sequence[FounderFiles]) -> dict[Founder, Weights]:
+def map_founders(files: Sequence[FounderFiles]) -> dict[Founder, Weights | Adapter]:
     """Memory-map the checkpoints, and check that they hold what they held when the run began.
+
+    The first of ``files`` is the base: adapters are changes of it, and it is mapped once for all.
 
     Raises:
         CheckpointError: a file has changed since, or can't be read.
     """
-    mapped = {}
-    for entry in files:
-        weights = open_checkpoint(entry.path)
-        if digest_of(weights) != entry.founder.digest:
-            raise CheckpointError(
-                f"{entry.path}: its tensors are not those that founder {entry.founder.name!r} had "
-                "when the run began (digests differ). Restore the files, or start a new run"
-            )
-        mapped[entry.founder] = weights
+    ancestor = _unchanged(files[0])
+    mapped: dict[Founder, Weights | Adapter] = {files[0].founder: ancestor}
+    for entry in files[1:]:
+        if is_adapter(entry.path):
+            adapter = open_adapter(entry.path, files[0].founder, ancestor)
+            _check_digest(entry, adapter_digest(adapter))
+            mapped[entry.founder] = adapter
+        elif entry.founder not in mapped:
+            mapped[entry.founder] = _unchanged(entry)
     return mapped
+
+
+def base_weights(base: Founder, founders: Mapping[Founder, Weights | Adapter]) -> Weights:
+    """The base's tensors among mapped founders."""
+    weights = founders[base]
+    if isinstance(weights, Adapter):
+        raise TypeError("an adapter can't be a base")
+    return weights
+
+
+def _unchanged(entry: FounderFiles) -> Weights:
+    weights = open_checkpoint(entry.path)
+    _check_digest(entry, digest_of(weights))
+    return weights
+
+
+def _check_digest(entry: FounderFiles, digest: str) -> None:
+    if digest != entry.founder.digest:
+        raise CheckpointError(
+            f"{entry.path}: its tensors are not those that founder {entry.founder.name!r} had "
+            "when the run began (digests differ). Restore the files, or start a new run"
+        )
 
 
 def layout_for(ancestor: Weights, dtype: torch.dtype | None) -> Layout:

@@ -4,7 +4,8 @@ from time import perf_counter
 
 import torch
 
-from cluster.founders import CheckpointError, layout_for, map_founders
+from cluster.errors import CheckpointError
+from cluster.founders import base_weights, layout_for, map_founders
 from cluster.jobs import Ask, EngineSpec, HostAnswer, HostSpec, HostStats, Job, Timing
 from cluster.resources import peak_memory
 from fitness.engine import Engine, EngineError, NonFiniteOutputError, Prepared, RequestError
@@ -28,9 +29,8 @@ class ModelHost:
         torch.set_num_threads(spec.engine.threads)
         self._engine = _make_engine(spec)
         founders = map_founders((spec.base, *spec.founders))
-        ancestor = founders[spec.base.founder]
         dtype = _dtype(spec.engine.dtype)
-        layout = layout_for(ancestor, dtype)
+        layout = layout_for(base_weights(spec.base.founder, founders), dtype)
         self._materializer = Materializer(layout, founders)
         self._buffer = allocate(layout, spec.engine.device)
         self._spec = spec

@@ -13,14 +13,18 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 import evo.lineage
-from cluster.founders import load_founders
 from evo.config import RunConfig
 from evo.config_file import load_config
 from evo.errors import UserError
 from evo.evolution import CONFIG_FILE, Evolution
 from evo.export import export
+from evo.export_adapter import export_adapter
+from evo.importing import import_evolve
+from evo.merging.as_yaml import save_yaml
 from evo.progress import RunProgress, bar
+from evo.setup import reopen_founders
 from evo.summary import results_table
+from evo.zoo.adapters import train_adapters
 from evo.zoo.build import build
 from evo.zoo.tasks import parse_mix, write_task
 
@@ -36,6 +40,8 @@ def run_config(config: Path, run_dir: Path, overrides: Sequence[str]) -> dict[st
             progress.note("scoring winner and baselines on test")
             summary = evolution.finish()
     console = Console()
+    for note in evolution.notes:
+        console.print(f"vocabulary: {note}", highlight=False, soft_wrap=True, markup=False)
     console.print(results_table(summary, f"{', '.join(t.name for t in loaded.tasks)}: {run_dir}"))
     console.print(
         f"{summary['evaluations']} evaluations in {summary['time']['search_s']:.1f} s, "
@@ -100,7 +106,9 @@ def _print_table(data: pa.Table) -> None:
     click.echo(frame.to_string(index=False, max_colwidth=60))
 
 
-def export_individual(run_dir: Path, individual: str, out: Path) -> None:
+def export_individual(
+    run_dir: Path, individual: str, out: Path, *, adapter: bool = False, rank: int = 0
+) -> None:
     """Export from what the run folder holds: its config, its lineage, and the founders it names."""
     lineage = evo.lineage.open(run_dir)
     path = run_dir / CONFIG_FILE
@@ -110,10 +118,35 @@ def export_individual(run_dir: Path, individual: str, out: Path) -> None:
         )
     except ValueError as error:
         raise UserError(f"{path}: the run's config no longer holds: {error}") from error
-    founders = load_founders(config.base, config.founders)
+    founders = reopen_founders(config, run_dir)
     found = lineage.find(individual)
-    export(lineage.recipe(found), founders, out, dtype=config.engine.dtype)
+    recipe = lineage.recipe(found)
+    if adapter:
+        remote = config.engine.trust_remote_code
+        report = export_adapter(recipe, founders, out, rank=rank, trust_remote_code=remote)
+        click.echo(f"{found[:12]} -> {out}: {report.describe()}")
+        return
+    if out.suffix in (".yaml", ".yml"):
+        save_yaml(recipe, founders, out, dtype=config.engine.dtype)
+    else:
+        export(recipe, founders, out, dtype=config.engine.dtype)
     click.echo(f"{found[:12]} -> {out}")
+
+
+def import_config(config: Path, out: Path | None, evaluations: int | None) -> None:
+    """Translate a mergekit-evolve config; the notes go to stderr, so that the rest can be piped."""
+    if out is not None and out.exists():
+        raise UserError(f"{out}: exists already; choose another --out")
+    imported = import_evolve(config, evaluations=evaluations)
+    if out is None:
+        click.echo(imported.text, nl=False)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(imported.text, encoding="utf-8")
+        click.echo(f"{config} -> {out}", err=True)
+    click.echo("Not carried over, or not the same:", err=True)
+    for note in imported.notes:
+        click.echo(f"- {note}", err=True)
 
 
 def build_zoo(folder: Path, seed: int) -> None:
@@ -121,6 +154,14 @@ def build_zoo(folder: Path, seed: int) -> None:
     with bar("zoo") as advance:
         build(folder, seed=seed, progress=advance)
     click.echo(f"{folder}: ready")
+
+
+def build_adapters(folder: Path, seed: int) -> None:
+    """Train the zoo's adapters behind a progress bar, and say what they know."""
+    with bar("adapters") as advance:
+        figures = train_adapters(folder, seed=seed, progress=advance)
+    for name, scores in figures.items():
+        click.echo(f"{name}: " + ", ".join(f"{task} {score:.3f}" for task, score in scores.items()))
 
 
 def write_zoo_task(folder: Path, mix: str, name: str, seed: int) -> None:

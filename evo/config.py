@@ -140,11 +140,16 @@ class BaselinesConfig(_Settings):
 
 
 class RunConfig(_Settings):
-    """One evolution. Relative paths start at ``root``, and that at the config file's folder."""
+    """One evolution. Relative paths start at ``root``, and that at the config file's folder.
+
+    ``vocabulary`` aligns founders with other tokens than the base's, or with heads tied in some and not
+    in others: ``union`` keeps every model's tokens, ``base`` the base's; unset, such founders are refused.
+    """
 
     root: Annotated[Path, Field(validate_default=True)] = Path()
     base: Path
     founders: dict[str, Path]
+    vocabulary: Literal["union", "base"] | None = None
     tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
     algorithm: AlgorithmSettings = RecipeSearchSettings()
     budget: BudgetConfig = BudgetConfig(evaluations=300)

@@ -5,7 +5,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
 
-from cluster.founders import load_founders
+from cluster.founders import open_checkpoint
 from cluster.pool import Pool
 from cluster.resources import peak_memory
 from evo.algorithms import Algorithm, Candidate, Start, make
@@ -18,8 +18,9 @@ from evo.final import Finals
 from evo.lineage.reader import LINEAGE_FOLDER, Lineage
 from evo.lineage.writer import FINAL, LineageWriter
 from evo.search import Generation, Progress, Search
-from evo.setup import load_tasks, make_pool
+from evo.setup import load_tasks, make_pool, open_founders
 from evo.summary import versions, write_json, write_summary
+from operators.recipe import Recipe
 
 CONFIG_FILE = "config.json"
 
@@ -41,7 +42,7 @@ class Evolution:
         observe: called after each evaluation.
 
     Raises:
-        UserError: ``run_dir`` holds a run already.
+        UserError: ``run_dir`` holds a run already, or the founders' vocabularies differ.
         CheckpointError, WeightsMismatchError, TaskError: founders or tasks can't be used.
     """
 
@@ -60,10 +61,14 @@ class Evolution:
         if (self.run_dir / CONFIG_FILE).exists() or (self.run_dir / LINEAGE_FOLDER).exists():
             raise UserError(f"{self.run_dir}: holds a run already; choose another folder")
         self._tasks = load_tasks(config.tasks)
-        self._founders = load_founders(config.base, config.founders)
+        self._founders, self.notes = open_founders(config, self.run_dir)
         founders = tuple(f.founder for f in self._founders.founders)
         self._start = Start(
-            founders, self._founders.base.founder, config.seed, self._founders.layers
+            founders,
+            self._founders.base.founder,
+            config.seed,
+            self._founders.layers,
+            open_checkpoint(self._founders.base.path).layout.names,
         )
         chosen = algorithm(self._start) if algorithm else make(config.algorithm, self._start)
         self.run_dir.mkdir(parents=True, exist_ok=True)
@@ -75,6 +80,8 @@ class Evolution:
         (self.run_dir / LINEAGE_FOLDER).mkdir()
         self._algorithm = type(chosen).__name__ if algorithm else config.algorithm.name
         self._writer.event("start", f"{self._algorithm}, seed {config.seed}", 0)
+        for note in self.notes:
+            self._writer.event("vocabulary", note, 0)
         for founder in founders:
             self._writer.individual(Candidate(founder, "founder"), 0)
         self._search = Search(chosen, self._evaluator, config.budget, self._writer, observe)
@@ -115,8 +122,24 @@ class Evolution:
         """Export an individual (id, prefix of one, or ``best``) as an ordinary checkpoint."""
         from evo.export import export
 
-        recipe = self.best.recipe if individual == "best" else self.lineage.recipe(individual)
-        return export(recipe, self._founders, Path(out), dtype=self.config.engine.dtype)
+        return export(
+            self._recipe(individual), self._founders, Path(out), dtype=self.config.engine.dtype
+        )
+
+    def save_adapter(self, individual: str, out: Path | str, *, rank: int = 0) -> Path:
+        """Export an individual as a PEFT LoRA adapter of the base: exact, or of ``rank`` at most.
+
+        Raises:
+            UserError: it is no low-rank change of the base, and no ``rank`` is given.
+        """
+        from evo.export_adapter import export_adapter
+
+        remote = self.config.engine.trust_remote_code
+        recipe = self._recipe(individual)
+        report = export_adapter(
+            recipe, self._founders, Path(out), rank=rank, trust_remote_code=remote
+        )
+        return report.path
 
     def finish(self) -> dict[str, Any]:
         """Choose the winner by select, score it and the baselines on test, write the summary.
@@ -180,6 +203,9 @@ class Evolution:
         """Let go of the hosts. What is committed stays."""
         if self._own_pool:
             self._pool.close()
+
+    def _recipe(self, individual: str) -> Recipe:
+        return self.best.recipe if individual == "best" else self.lineage.recipe(individual)
 
     def _times(self, final_s: float) -> dict[str, float]:
         """Where the search's time went. ``shares`` are of the hosts' time: hosts × seconds."""

@@ -3,6 +3,8 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,9 +16,10 @@ from cluster.founders import (
     INDEX_FILE,
     SINGLE_FILE,
     FounderSet,
+    base_weights,
     layout_for,
     map_founders,
-    tensor_files,
+    tensors_by_file,
 )
 from evo.errors import UserError
 from operators.materialize import Materializer
@@ -37,30 +40,24 @@ def export(recipe: Recipe, founders: FounderSet, out: Path, *, dtype: str = "") 
         UserError: ``out`` exists and is not empty.
         CheckpointError: founders changed since the run.
     """
+    with whole_folder(out) as folder:
+        _write(recipe, founders, folder, dtype)
+    return out
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside ``out`` that gets its name when the block ends well, and else goes.
+
+    Raises:
+        UserError: ``out`` exists and is not empty.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists already; choose another --out")
-    mapped = map_founders(founders.all_files())
-    kind = getattr(torch, dtype) if dtype else None
-    materializer = Materializer(layout_for(mapped[founders.base.founder], kind), mapped)
-    tensors = dict(materializer.build(recipe).tensors)
-    base = founders.base.path
-    for file in tensor_files(base):  # integer buffers are nobody's genes: they are the base's
-        with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118
-                if name not in tensors:
-                    tensors[name] = opened.get_tensor(name)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _save_tensors(tensors, temporary)
-        if base.is_dir():
-            for file in sorted(base.iterdir()):
-                if file.is_file() and not file.name.endswith(_NOT_COPIED):
-                    shutil.copyfile(file, temporary / file.name)
-        if dtype and (temporary / "config.json").is_file():
-            _set_dtype(temporary / "config.json", dtype)
-        (temporary / "recipe.json").write_text(to_json(recipe) + "\n", encoding="utf-8")
-        (temporary / "README.md").write_text(_card(recipe, founders), encoding="utf-8")
+        yield temporary
         temporary.chmod(0o755)
         if out.exists():
             out.rmdir()
@@ -68,7 +65,29 @@ def export(recipe: Recipe, founders: FounderSet, out: Path, *, dtype: str = "") 
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return out
+
+
+def _write(recipe: Recipe, founders: FounderSet, folder: Path, dtype: str) -> None:
+    mapped = map_founders(founders.all_files())
+    kind = getattr(torch, dtype) if dtype else None
+    ancestor = base_weights(founders.base.founder, mapped)
+    materializer = Materializer(layout_for(ancestor, kind), mapped)
+    tensors = dict(materializer.build(recipe).tensors)
+    base = founders.base.path
+    # Integer buffers are nobody's genes: they are the base's.
+    for file, names in tensors_by_file(base).items():
+        with safe_open(file, framework="pt") as opened:
+            for name in names:
+                if name not in tensors:
+                    tensors[name] = opened.get_tensor(name)
+    _save_tensors(tensors, folder)
+    if base.is_dir():
+        for file in sorted(base.iterdir()):
+            if file.is_file() and not file.name.endswith(_NOT_COPIED):
+                shutil.copyfile(file, folder / file.name)
+    if dtype and (folder / "config.json").is_file():
+        _set_dtype(folder / "config.json", dtype)
+    write_origin(recipe, founders, folder, tags=("merge",))
 
 
 def _save_tensors(tensors: dict[str, torch.Tensor], folder: Path) -> None:
@@ -92,23 +111,35 @@ def _set_dtype(path: Path, dtype: str) -> None:
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _card(recipe: Recipe, founders: FounderSet) -> str:
+def write_origin(
+    recipe: Recipe,
+    founders: FounderSet,
+    folder: Path,
+    *,
+    tags: Sequence[str],
+    notes: Sequence[str] = (),
+) -> None:
+    """Write how an individual was made into ``folder``: ``recipe.json`` and the model card.
+
+    ``notes`` are paragraphs for the card, and ``tags`` follow its metadata's conventions.
+    """
     used = {part for part in walk(recipe) if isinstance(part, Founder)}
     lines = [f"- {f.name}: `{f.digest}`" for f in sorted(used, key=lambda f: f.name)]
-    return "\n".join(
-        [
-            "---",
-            "tags: [merge, evo-models]",
-            "---",
-            "# An evolved model",
-            "",
-            f"Individual `{recipe.id}`: {describe(recipe)}",
-            "",
-            "Made by evo-models without gradients, from these founders (SHA-256 of their tensors):",
-            "",
-            *lines,
-            "",
-            "`recipe.json` rebuilds it from them.",
-            "",
-        ]
-    )
+    card = [
+        "---",
+        f"tags: [{', '.join((*tags, 'evo-models'))}]",
+        "---",
+        "# An evolved model",
+        "",
+        f"Individual `{recipe.id}`: {describe(recipe)}",
+        "",
+        "Made by evo-models without gradients, from these founders (SHA-256 of their tensors):",
+        "",
+        *lines,
+        "",
+        "`recipe.json` rebuilds it from them.",
+        "",
+        *(line for note in notes for line in (note, "")),
+    ]
+    (folder / "recipe.json").write_text(to_json(recipe) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text("\n".join(card), encoding="utf-8")

@@ -65,7 +65,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
         "events": _schema(
             ("time", pa.timestamp("us", tz="UTC"), False, "when"),
             ("generation", pa.int32(), False, "in which generation"),
-            ("kind", pa.string(), False, "start, retry, failed, finish"),
+            ("kind", pa.string(), False, "start, vocabulary, retry, failed, finish"),
             ("detail", pa.string(), False, "what happened"),
         ),
     }
