@@ -39,6 +39,7 @@ format: setup ## format and fix what can be fixed
 bench: setup ## run the benchmarks; results land in benchmarks/results
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/merge.py
 
 clean: ## remove .venv, caches and the demo's folder
 	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

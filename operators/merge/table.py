@@ -53,7 +53,8 @@ class Parameter:
 
 
 Function: TypeAlias = Callable[[Sequence[Tensor], Tensor | None, Values, int, str], Tensor]
-# Elements [start, stop) of the merged tensor as a vector, float32; any block, in any order.
+# Elements [start, stop) of the merged tensor as a vector, float32: the blocks of
+# operators.merge.blocks.spans, in any order and by any thread.
 Blocks: TypeAlias = Callable[[int, int], Tensor]
 Blockwise: TypeAlias = Callable[[Sequence[Tensor], Tensor | None, Values, int, str], Blocks]
 FactorsFunction: TypeAlias = Callable[[Sequence[Factors], Values, int, str], Factors]
