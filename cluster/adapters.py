@@ -128,12 +128,16 @@ def _settings(file: Path) -> _Settings:
             {str(k): float(v) for k, v in (config.get("alpha_pattern") or {}).items()},
             bool(config.get("fan_in_fan_out")),
         )
+        for pattern in (*settings.rank_pattern, *settings.alpha_pattern):
+            re.compile(pattern)
     except CheckpointError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, re.error) as error:
         raise CheckpointError(f"{file}: not a PEFT adapter's config ({error!r})") from error
     if min((settings.rank, *settings.rank_pattern.values())) < 1:
         raise CheckpointError(f"{file}: r and the ranks of rank_pattern must be 1 or more")
+    if not all(map(math.isfinite, (settings.alpha, *settings.alpha_pattern.values()))):
+        raise CheckpointError(f"{file}: lora_alpha and the values of alpha_pattern must be finite")
     return settings
 
 
@@ -246,7 +250,7 @@ class _Reader:
             raise CheckpointError(
                 f"{self.file}: {module} has {shapes}, but {ADAPTER_CONFIG} gives it rank {rank}"
             )
-        if not all(bool(torch.isfinite(t).all()) for t in (a, b)):
+        if not all(bool(torch.isfinite(t.float()).all()) for t in (a, b)):
             raise CheckpointError(f"{self.file}: {module} holds NaN or infinite values")
         expected = tuple(self.ancestor[name].shape)
         plain, swapped = (b.shape[0], a.shape[1]), (a.shape[1], b.shape[0])

@@ -31,19 +31,20 @@ def uniform_average(founders: Sequence[Recipe]) -> Recipe:
     return linear([(founder, 1.0 / len(founders)) for founder in founders])
 
 
-def static_grid(method: str, start: Start) -> list[Candidate]:
+def static_grid(method: str, start: Start, size: int | None = None) -> list[Candidate]:
     """The merges of all founders by ``method``, over a grid of scales (and densities).
 
     Every founder has weight 1; scales are evenly spaced over the parameter's search range in MERGES,
-    its lower end left out (there nothing is merged).
+    its lower end left out (there nothing is merged). ``size`` is how many merges there are at most.
     """
     entry = MERGES[method]
     scale = entry.parameter("lambda")
     if scale is None or scale.search is None:
         raise ValueError(f"{method} has no scale to tune")
     low, high = scale.search
-    scales = np.linspace(low, high, _SCALES[method] + 1)[1:]
     densities: tuple[float | None, ...] = _DENSITIES if entry.parameter("density") else (None,)
+    count = _SCALES[method] if size is None else max(1, size // len(densities))
+    scales = np.linspace(low, high, count + 1)[1:]
     parents = tuple(f.id for f in start.founders)
     candidates = []
     for value, density in itertools.product(scales, densities):

@@ -113,8 +113,14 @@ def tokenizer_state(path: Path, base: Checkpoint | None = None) -> Mapping[str, 
     if (path / STATE_FILE).is_file():
         known = base is not None and _same_bytes(path / STATE_FILE, base.path / STATE_FILE)
         state = base.state if base is not None and known else json_of(path / STATE_FILE)
-        if state is not None and not _named_elsewhere(path) - tokens_of(state).keys():
-            return state
+        try:
+            if state is not None and not _named_elsewhere(path) - tokens_of(state).keys():
+                return state
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path / STATE_FILE}: not a tokenizer's files ({error!r}). Copy them again from "
+                "where the model came from"
+            ) from error
     import transformers
 
     try:

@@ -7,9 +7,17 @@ from typing import Annotated, Any, Final, TypeAlias
 from pydantic import BaseModel, Field
 
 from evo.algorithms.genome import Genome, GenomePlusSettings, GenomeSettings
+from evo.algorithms.other_searches import (
+    CrossEntropySettings,
+    DifferentialEvolutionSettings,
+    LoraHubSettings,
+    cross_entropy,
+    differential_evolution,
+    lorahub,
+)
 from evo.algorithms.protocol import Algorithm, Candidate, Scored, Start
 from evo.algorithms.random_search import RandomSearch, RandomSearchSettings
-from evo.algorithms.recipe_search import RecipeSearch, RecipeSearchSettings
+from evo.algorithms.recipe_search import RecipeSearchSettings, recipe_search
 from evo.errors import UserError
 
 __all__ = ["ALGORITHMS", "Algorithm", "AlgorithmSettings", "Candidate", "Scored", "Start", "make"]
@@ -19,14 +27,23 @@ ALGORITHMS: Final[Mapping[str, tuple[type[BaseModel], Callable[[Any, Start], Alg
         {
             "genome": (GenomeSettings, Genome),
             "genome_plus": (GenomePlusSettings, Genome),
-            "recipe_search": (RecipeSearchSettings, RecipeSearch),
+            "recipe_search": (RecipeSearchSettings, recipe_search),
+            "cross_entropy": (CrossEntropySettings, cross_entropy),
+            "differential_evolution": (DifferentialEvolutionSettings, differential_evolution),
+            "lorahub": (LoraHubSettings, lorahub),
             "random_search": (RandomSearchSettings, RandomSearch),
         }
     )
 )
 
 AlgorithmSettings: TypeAlias = Annotated[
-    GenomeSettings | GenomePlusSettings | RecipeSearchSettings | RandomSearchSettings,
+    GenomeSettings
+    | GenomePlusSettings
+    | RecipeSearchSettings
+    | CrossEntropySettings
+    | DifferentialEvolutionSettings
+    | LoraHubSettings
+    | RandomSearchSettings,
     Field(discriminator="name"),
 ]
 
@@ -35,7 +52,8 @@ def make(settings: AlgorithmSettings, start: Start) -> Algorithm:
     """The algorithm that ``settings`` name, at its beginning.
 
     Raises:
-        UserError: more layer groups than the models have layers: some would hold no tensor.
+        UserError: more layer groups than the models have layers, or a filter that no tensor's name
+            has in it: some genes would do nothing. Or the algorithm refuses founders or settings.
     """
     groups = getattr(settings, "layer_groups", 1)
     if groups > max(1, start.layers):
@@ -43,4 +61,11 @@ def make(settings: AlgorithmSettings, start: Start) -> Algorithm:
             f"algorithm.layer_groups: {groups} groups, but the models have {start.layers} layers that "
             "can be told apart by name (layers.N, h.N or blocks.N)"
         )
+    for name in getattr(settings, "filters", ()):
+        if start.tensors and not any(name in tensor for tensor in start.tensors):
+            few = ", ".join(start.tensors[:3])
+            raise UserError(
+                f"algorithm.filters: no tensor of the models has {name!r} in its name; they are called "
+                f"{few} and so on"
+            )
     return ALGORITHMS[settings.name][1](settings, start)

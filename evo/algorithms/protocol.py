@@ -55,12 +55,16 @@ class Algorithm(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What every algorithm starts from: the founders, their base, a seed, and the models' layers."""
+    """What every algorithm starts from: the founders, their base, a seed, and the models' layers.
+
+    ``tensors`` are the names of the models' tensors, where they are known.
+    """
 
     founders: tuple[Founder, ...]
     base: Founder
     seed: int
     layers: int = 0
+    tensors: tuple[str, ...] = ()
 
 
 def founder_candidates(start: Start) -> list[Candidate]:

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from evo.algorithms.protocol import Candidate, Scored, Start, founder_candidates
+from evo.algorithms.protocol import Candidate, Scored, Start
+from evo.algorithms.trials import Trials
 from operators.mutation import from_task_vectors
-from operators.selection import ranking
 
 
 class RandomSearchSettings(BaseModel):
@@ -35,26 +35,23 @@ class RandomSearch:
         self._settings = settings
         self._start = start
         self._rng = np.random.default_rng(start.seed)
-        self._population: tuple[Scored, ...] = ()
-        self._generation = -1
+        self._trials = Trials(start)
 
     @property
     def generation(self) -> int:
-        return self._generation
+        return self._trials.generation
 
     @property
     def population(self) -> tuple[Scored, ...]:
-        return self._population
+        return self._trials.population
 
     def ask(self) -> list[Candidate]:
-        if self._generation < 0:
-            return founder_candidates(self._start)
+        if self.generation < 0:
+            return list(self._trials.founders)
         return [self._draw() for _ in range(self._settings.batch)]
 
     def tell(self, evaluations: Sequence[Scored]) -> None:
-        order = ranking([s.fitness for s in evaluations])
-        self._population = tuple(evaluations[i] for i in order)
-        self._generation += 1
+        self._trials.end_generation(evaluations)
 
     def _draw(self) -> Candidate:
         founders = self._start.founders

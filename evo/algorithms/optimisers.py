@@ -1,0 +1,175 @@
+"""Optimisers: points of the unit cube in, fitness back. They know nothing of genes or recipes.
+
+All maximise, draw from their own seeded generator, and never leave the cube.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from cmaes import CMAwM
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+NARROW = 1e-4  # of the unit cube: nothing is left to explore
+WHOLE = 0.5  # first deviation of coordinates with a step: each value gets its try in the first generations
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A point to try, and the ids of the trials that it was made from."""
+
+    x: Vector
+    parents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A point that was tried; ``fitness`` is finite."""
+
+    id: str
+    x: Vector
+    fitness: float
+
+
+class Optimiser(Protocol):
+    """Ask for points, tell what they gave: as many, in the order asked."""
+
+    @property
+    def converged(self) -> bool:
+        """Nothing new is to be expected: start again."""
+        ...
+
+    def ask(self) -> list[Proposal]: ...
+
+    def tell(self, trials: Sequence[Trial]) -> None: ...
+
+
+class CmaEs:
+    """CMA-ES with margin: a normal distribution whose covariance follows the better half.
+
+    Coordinates with a step keep a least probability of leaving their current value. Population
+    4 + ⌊3 ln D⌋ by default. The best of the generation before counts as parent of all.
+
+    Source: Hansen 2016, arXiv 1604.00772; margin: Hamano et al. 2022, arXiv 2205.13482.
+    """
+
+    def __init__(
+        self, x0: Vector, steps: Vector, seed: int, *, sigma: float, population: int | None = None
+    ) -> None:
+        cube = np.tile([0.0, 1.0], (len(x0), 1))
+        wide = np.where(steps > 0.0, max(WHOLE / sigma, 1.0), 1.0)
+        self._cma = CMAwM(
+            x0, sigma, cube, steps, seed=seed, population_size=population, cov=np.diag(wide**2)
+        )
+        self._raw: list[Vector] = []
+        self._parents: tuple[str, ...] = ()
+
+    @property
+    def converged(self) -> bool:
+        return bool(self._cma.should_stop())
+
+    def ask(self) -> list[Proposal]:
+        pairs = [self._cma.ask() for _ in range(self._cma.population_size)]
+        self._raw = [raw for _, raw in pairs]
+        return [Proposal(np.clip(x, 0.0, 1.0), self._parents) for x, _ in pairs]
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        self._cma.tell([(x, -t.fitness) for x, t in zip(self._raw, trials, strict=True)])
+        self._parents = (max(trials, key=lambda t: t.fitness).id,)
+
+
+class CrossEntropy:
+    """The cross-entropy method: mean and variance of the elite, one coordinate at a time.
+
+    ``smoothing`` is the share of the new mean and deviation in the next ones. The elite are the parents.
+
+    Source: Rubinstein 1999; de Boer et al. 2005, algorithm 3.
+    """
+
+    def __init__(
+        self,
+        x0: Vector,
+        seed: int,
+        *,
+        sigma: float,
+        population: int,
+        elite: float,
+        smoothing: float,
+    ) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._mean, self._deviation = x0, np.full(len(x0), sigma)
+        self._population, self._elite = population, max(2, round(elite * population))
+        self._smoothing = smoothing
+        self._parents: tuple[str, ...] = ()
+
+    @property
+    def converged(self) -> bool:
+        return bool(self._deviation.max() < NARROW)
+
+    def ask(self) -> list[Proposal]:
+        draws = self._rng.normal(self._mean, self._deviation, (self._population, len(self._mean)))
+        return [Proposal(x, self._parents) for x in np.clip(draws, 0.0, 1.0)]
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        elite = sorted(trials, key=lambda t: -t.fitness)[: self._elite]
+        points, keep = np.stack([t.x for t in elite]), 1.0 - self._smoothing
+        self._mean = keep * self._mean + self._smoothing * points.mean(axis=0)
+        self._deviation = keep * self._deviation + self._smoothing * points.std(axis=0, ddof=1)
+        self._parents = tuple(dict.fromkeys(t.id for t in elite))
+
+
+class DifferentialEvolution:
+    """DE/current-to-best/1/bin: v = x + F·(best − x) + F·(a − b), mixed into x gene by gene.
+
+    The first generation is drawn around ``x0``; each point's child replaces it unless it is worse. A
+    coordinate beyond the cube goes half the way from its parent to the edge. ``F`` is drawn anew for
+    each child from ``weight``; ``crossover`` is the share of genes that come from v.
+
+    Source: Storn & Price 1997; Price, Storn & Lampinen 2005, chapters 2 and 4.
+    """
+
+    def __init__(
+        self,
+        x0: Vector,
+        seed: int,
+        *,
+        sigma: float,
+        population: int,
+        weight: tuple[float, float],
+        crossover: float,
+    ) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._first = self._rng.normal(x0, sigma, (population, len(x0))).clip(0.0, 1.0)
+        self._weight, self._crossover = weight, crossover
+        self._trials: list[Trial] = []
+
+    @property
+    def converged(self) -> bool:
+        points = [t.x for t in self._trials]
+        return bool(points) and bool(np.ptp(points, axis=0).max() < NARROW)
+
+    def ask(self) -> list[Proposal]:
+        if not self._trials:
+            return [Proposal(x) for x in self._first]
+        best = max(self._trials, key=lambda t: t.fitness)
+        return [self._child(i, best) for i in range(len(self._trials))]
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        old = self._trials or list(trials)
+        self._trials = [
+            new if new.fitness >= was.fitness else was for new, was in zip(trials, old, strict=True)
+        ]
+
+    def _child(self, at: int, best: Trial) -> Proposal:
+        rng, x = self._rng, self._trials[at].x
+        others = [t for i, t in enumerate(self._trials) if i != at]
+        a, b = (others[int(i)] for i in rng.choice(len(others), size=2, replace=False))
+        factor = rng.uniform(*self._weight)
+        mutant = x + factor * (best.x - x) + factor * (a.x - b.x)
+        mutant = np.where(mutant < 0.0, x / 2.0, np.where(mutant > 1.0, (x + 1.0) / 2.0, mutant))
+        taken = rng.random(len(x)) < self._crossover
+        taken[rng.integers(len(x))] = True
+        parents = (self._trials[at].id, best.id, a.id, b.id)
+        return Proposal(np.where(taken, mutant, x), tuple(dict.fromkeys(parents)))
