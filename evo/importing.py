@@ -276,6 +276,9 @@ class _Writer:
             else:
                 most = max(abs(bound) for bound in weight.search)
                 yield f"  bounds: {{weight: [{-most}, {most}]}}    # was allow_negative_weights"
+        elif weight is not None and weight.search is not None:
+            low, high = weight.search
+            yield f"  bounds: {{weight: [{max(0.0, low)}, {high}]}}    # no allow_negative_weights"
 
 
 def _with_base(genome: Genome) -> tuple[Model, ...]:

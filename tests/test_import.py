@@ -99,7 +99,7 @@ def test_a_full_config_keeps_what_can_be_kept(full):
     assert config.algorithm.layer_groups == 2
     assert list(config.algorithm.filters) == ["self_attn", "mlp"]
     assert config.algorithm.params == {"normalize": False, "lambda": 1.0}
-    assert config.algorithm.bounds == {}
+    assert config.algorithm.bounds == {"weight": (0.0, 1.5)}
     assert config.budget.evaluations == 40
     tasks = {t.name: t for t in config.tasks}
     assert list(tasks) == ["spartqa_train", "my-task-", "wikitext"]
