@@ -5,6 +5,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
 
+from cluster.adapters import is_adapter
 from cluster.founders import open_checkpoint
 from cluster.pool import Pool
 from cluster.resources import peak_memory
@@ -69,6 +70,7 @@ class Evolution:
             config.seed,
             self._founders.layers,
             open_checkpoint(self._founders.base.path).layout.names,
+            all(is_adapter(f.path) for f in self._founders.founders),
         )
         chosen = algorithm(self._start) if algorithm else make(config.algorithm, self._start)
         self.run_dir.mkdir(parents=True, exist_ok=True)

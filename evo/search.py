@@ -128,9 +128,11 @@ class Search:
         results = self._evaluator.run([c.recipe for c in candidates], DEV, on_result=hear)
         for candidate, result in zip(candidates, results, strict=True):
             self._record(candidate, result, generation)
-        if generation == 0 and self.best is None:
+        # Where nothing of the first two generations can be built or run, nothing later will.
+        if generation <= 1 and results and not any(r.ok for r in results):
             self._lineage.commit(generation)
-            raise UserError(f"every founder failed; the first says: {results[0].error}")
+            who = "founder" if generation == 0 else "child of the founders"
+            raise UserError(f"every {who} failed; the first says: {results[0].error}")
 
     def _record(self, candidate: Candidate, result: JobResult, generation: int) -> None:
         self._lineage.individual(candidate, generation)

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.merge import merge
+from operators.merge import merge, method_named
 from operators.recipe import Recipe, linear
 
 AVERAGE = "average"
+# What a method calls its inputs' shares, where it knows any.
+_SHARES = ("weight", "beta", "priority")
 
 
 def merits(fitness: Sequence[float]) -> NDArray[np.float64]:
@@ -81,15 +83,19 @@ def crossover(
     base: Recipe | None = None,
     seed: int = 0,
 ) -> Recipe:
-    """The child (Σ f_i·θ_i) / Σf, or a merge of MERGES by name with weights f_i / Σf.
+    """The child (Σ f_i·θ_i) / Σf, or a merge of MERGES by name.
 
-    Give the parents' :func:`merits` in their population where fitness may be negative: measured
-    from each other, the worse of two would always have nothing to pass on.
-    SLERP goes the second parent's share of the way. Methods that need a base take ``base``.
+    A method with weights (or betas, or priorities) gets f_i / Σf as these; SLERP goes the second
+    parent's share of the way; methods that know no shares merge the parents as equals. Methods that
+    need a base take ``base``. Give the parents' :func:`merits` in their population where fitness may be
+    negative: measured from each other, the worse of two would always have nothing to pass on.
     """
-    shares = [float(s) for s in proportions(fitness)]
+    shares = tuple(float(s) for s in proportions(fitness))
     if method == AVERAGE:
         return linear(zip(parents, shares, strict=True))
     if method == "slerp":
         return merge(method, parents, params={"t": shares[1]})
-    return merge(method, parents, base=base, params={"weight": tuple(shares)}, seed=seed)
+    entry = method_named(method)
+    named = next((name for name in _SHARES if entry.parameter(name)), None)
+    params = {} if named is None else {named: shares}
+    return merge(method, parents, base=base, params=params, seed=seed)

@@ -10,6 +10,7 @@ from evo.algorithms import ALGORITHMS, Candidate, Scored, Start, make
 from evo.algorithms.genome import GenomePlusSettings, GenomeSettings
 from evo.algorithms.random_search import RandomSearchSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings
+from evo.errors import UserError
 from operators.coefficients import Grouped
 from operators.recipe import Founder, Linear, Noise
 
@@ -285,3 +286,12 @@ def test_candidates_are_values():
     a, b = Candidate(FOUNDERS[0], "founder"), Candidate(FOUNDERS[0], "founder")
     assert a == b
     assert a.id == FOUNDERS[0].id
+
+
+def test_a_merge_of_adapters_is_refused_where_founders_are_whole_models():
+    for settings in (
+        RecipeSearchSettings(method="evo_lora_published"),
+        GenomeSettings(crossover="evo_lora_published"),
+    ):
+        with pytest.raises(UserError, match="evo_lora_published merges LoRA adapters"):
+            make(settings, start())

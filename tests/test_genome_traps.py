@@ -20,7 +20,7 @@ from evo.final import Finals
 from evo.lineage.writer import LineageWriter
 from fitness.tasks import TaskSpec, load_task
 from operators.crossover import choose_parents, crossover, proportions
-from operators.merge import merge
+from operators.merge import MERGES, merge
 from operators.mutation import perturb, perturb_coefficients
 from operators.recipe import Founder, Linear, Noise, linear
 from operators.selection import select
@@ -54,6 +54,15 @@ def by_name(recipe):
 def test_crossover_averages_by_fitness():
     child = crossover([A, B], [1.0, 3.0])
     assert child == linear({A: 0.25, B: 0.75})
+
+
+TWO = [m for m, e in MERGES.items() if e.inputs[0] <= 2 and e.inputs[1] in (2, None)]
+
+
+@pytest.mark.parametrize("method", [m for m in TWO if not MERGES[m].adapters_only])
+def test_every_merge_of_two_models_can_cross(method):
+    child = crossover([A, B], [1.0, 3.0], method=method, base=BASE, seed=5)
+    assert all(torch.isfinite(t).all() for t in built(child).tensors.values())
 
 
 @pytest.mark.parametrize("method", ["slerp", "ties", "dare_ties", "linear"])

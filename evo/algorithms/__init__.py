@@ -19,6 +19,7 @@ from evo.algorithms.protocol import Algorithm, Candidate, Scored, Start
 from evo.algorithms.random_search import RandomSearch, RandomSearchSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings, recipe_search
 from evo.errors import UserError
+from operators.merge import MERGES
 
 __all__ = ["ALGORITHMS", "Algorithm", "AlgorithmSettings", "Candidate", "Scored", "Start", "make"]
 
@@ -61,6 +62,11 @@ def make(settings: AlgorithmSettings, start: Start) -> Algorithm:
             f"algorithm.layer_groups: {groups} groups, but the models have {start.layers} layers that "
             "can be told apart by name (layers.N, h.N or blocks.N)"
         )
+    for method in _methods(settings):
+        if method in MERGES and MERGES[method].adapters_only and not start.adapters:
+            raise UserError(
+                f"algorithm: {method} merges LoRA adapters of the base, and not all founders are that"
+            )
     for name in getattr(settings, "filters", ()):
         if start.tensors and not any(name in tensor for tensor in start.tensors):
             few = ", ".join(start.tensors[:3])
@@ -69,3 +75,9 @@ def make(settings: AlgorithmSettings, start: Start) -> Algorithm:
                 f"{few} and so on"
             )
     return ALGORITHMS[settings.name][1](settings, start)
+
+
+def _methods(settings: AlgorithmSettings) -> tuple[str, ...]:
+    """The merge methods that an algorithm is set to use."""
+    named = (getattr(settings, "crossover", ""), getattr(settings, "method", ""))
+    return (*named, *getattr(settings, "methods", ()))

@@ -57,7 +57,8 @@ class Algorithm(Protocol):
 class Start:
     """What every algorithm starts from: the founders, their base, a seed, and the models' layers.
 
-    ``tensors`` are the names of the models' tensors, where they are known.
+    ``tensors`` are the names of the models' tensors, where they are known; ``adapters`` says that the
+    founders are LoRA adapters of the base, all of them.
     """
 
     founders: tuple[Founder, ...]
@@ -65,6 +66,7 @@ class Start:
     seed: int
     layers: int = 0
     tensors: tuple[str, ...] = ()
+    adapters: bool = False
 
 
 def founder_candidates(start: Start) -> list[Candidate]:

@@ -155,4 +155,5 @@ EVO_LORA_PUBLISHED = MergeMethod(
     inputs=(1, None),
     source="Evo-Merging, arXiv 2509.12951, as its code adds up the factors",
     factors=_published_factors,
+    adapters_only=True,
 )

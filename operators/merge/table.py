@@ -73,6 +73,7 @@ class MergeMethod:
 
     ``factors(inputs, values, seed, name)`` is what the method does to changes of the base that are kept
     as factors (LoRA adapters), where that is cheaper or different; it gives the change of the base.
+    ``adapters_only`` methods have no meaning for whole tensors.
 
     ``blocks`` is ``function`` block by block, for inputs of any floating-point dtype: the same bits
     without a float32 copy of any whole input. See :mod:`operators.merge.blocks`.
@@ -90,6 +91,7 @@ class MergeMethod:
     seeded: bool = False
     scope: Literal["tensor", "model"] = "tensor"
     factors: FactorsFunction | None = None
+    adapters_only: bool = False
     blocks: Blockwise | None = None
 
     def parameter(self, name: str) -> Parameter | None:
