@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,8 @@ def open_adapter(path: Path, base: Founder, ancestor: Weights) -> Adapter:
             f"{path / _PICKLED}: pickled weights can run code when loaded and are refused. Load it "
             "with peft and save_pretrained it again (safetensors is the default)"
         )
+    if not file.is_file():
+        raise CheckpointError(f"{file}: missing; an adapter needs it beside its {ADAPTER_CONFIG}")
     try:
         with safe_open(file, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -114,31 +117,54 @@ def adapter_digest(adapter: Adapter) -> str:
 def _settings(file: Path) -> _Settings:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-        kind = config.get("peft_type")
-        if kind != "LORA":
-            raise CheckpointError(
-                f"{file}: peft_type is {kind!r}; only LORA can be read. {_MERGE_FIRST}"
-            )
-        _refuse_variants(file, config)
-        settings = _Settings(
-            int(config["r"]),
-            float(config["lora_alpha"]),
-            bool(config.get("use_rslora")),
-            {str(k): int(v) for k, v in (config.get("rank_pattern") or {}).items()},
-            {str(k): float(v) for k, v in (config.get("alpha_pattern") or {}).items()},
-            bool(config.get("fan_in_fan_out")),
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: not a PEFT adapter's config ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(
+            f"{file}: not a PEFT adapter's config: expected an object, got {type(config).__name__}"
         )
-        for pattern in (*settings.rank_pattern, *settings.alpha_pattern):
-            re.compile(pattern)
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, re.error) as error:
-        raise CheckpointError(f"{file}: not a PEFT adapter's config ({error!r})") from error
-    if min((settings.rank, *settings.rank_pattern.values())) < 1:
-        raise CheckpointError(f"{file}: r and the ranks of rank_pattern must be 1 or more")
-    if not all(map(math.isfinite, (settings.alpha, *settings.alpha_pattern.values()))):
-        raise CheckpointError(f"{file}: lora_alpha and the values of alpha_pattern must be finite")
-    return settings
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise CheckpointError(
+            f"{file}: peft_type is {kind!r}; only LORA can be read. {_MERGE_FIRST}"
+        )
+    _refuse_variants(file, config)
+    ranks, alphas = (_patterns(file, config, key) for key in ("rank_pattern", "alpha_pattern"))
+    return _Settings(
+        _rank(file, "r", config.get("r")),
+        _alpha(file, "lora_alpha", config.get("lora_alpha")),
+        bool(config.get("use_rslora")),
+        {p: _rank(file, f"rank_pattern[{p!r}]", value) for p, value in ranks.items()},
+        {p: _alpha(file, f"alpha_pattern[{p!r}]", value) for p, value in alphas.items()},
+        bool(config.get("fan_in_fan_out")),
+    )
+
+
+def _rank(file: Path, key: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CheckpointError(f"{file}: {key} must be a whole number of 1 or more, got {value!r}")
+    return value
+
+
+def _alpha(file: Path, key: str, value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not abs(value) <= sys.float_info.max:
+        raise CheckpointError(f"{file}: {key} must be a finite number, got {value!r}")
+    return float(value)
+
+
+def _patterns(file: Path, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    patterns = config.get(key) or {}
+    if not isinstance(patterns, dict):
+        raise CheckpointError(f"{file}: {key} must map patterns to numbers, got {patterns!r}")
+    for pattern in patterns:
+        try:
+            re.compile(_matching(pattern))
+        except re.error as error:
+            raise CheckpointError(
+                f"{file}: {key}: {pattern!r} is no regular expression ({error})"
+            ) from error
+    return patterns
 
 
 def _refuse_variants(file: Path, config: Mapping[str, Any]) -> None:
@@ -172,7 +198,11 @@ def _refuse_variants(file: Path, config: Mapping[str, Any]) -> None:
 
 def _pattern(patterns: Collection[str], module: str) -> str:
     """The key of a rank or alpha pattern that holds for ``module``, by PEFT's rule; else ``module``."""
-    return next((p for p in patterns if re.match(rf"(.*\.)?({p})$", module)), module)
+    return next((p for p in patterns if re.match(_matching(p), module)), module)
+
+
+def _matching(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +223,18 @@ class _Reader:
                 continue
             which = (found["linear"] or found["embedding"])[-1]
             pairs.setdefault((found["module"], bool(found["embedding"])), {})[which] = tensor
-        made = {}
+        made: dict[str, Factors] = {}
+        modules: dict[str, str] = {}  # that change each tensor
         for (module, embedding), pair in sorted(pairs.items()):
             if pair.keys() != {"A", "B"}:
                 raise CheckpointError(f"{self.file}: {module} has only one of lora_A and lora_B")
             name = self._tensor_name(module)
+            if name in made:
+                raise CheckpointError(
+                    f"{self.file}: {modules[name]!r} and {module!r} both change the base's {name!r}; "
+                    f"one of them is not of this base. {_OTHER_BASE}"
+                )
+            modules[name] = module
             if embedding:
                 self._check_own_head(name)
             made[name] = self._pair(pair["A"], pair["B"], module, name, embedding)
@@ -245,6 +282,11 @@ class _Reader:
             raise CheckpointError(
                 f"{self.file}: {module} has {shapes}, which are no matrices. {_MERGE_FIRST}"
             )
+        if not (a.is_floating_point() and b.is_floating_point()):
+            raise CheckpointError(
+                f"{self.file}: {module} has factors of {a.dtype} and {b.dtype}; they must be "
+                "floating-point. Save the adapter again unquantized"
+            )
         rank = self.settings.rank_of(module)
         if a.shape[0] != rank or b.shape[1] != rank:
             raise CheckpointError(
@@ -264,6 +306,12 @@ class _Reader:
                 f"base's tensor is {list(expected)}. {_OTHER_BASE}"
             )
         scaling = self.settings.scaling_of(module)
-        if transposed:  # ΔW = (B·A)ᵀ = Aᵀ·Bᵀ
-            return Factors(a.T.float() * scaling, b.T)
-        return Factors(b.float() * scaling, a)
+        # Transposed: ΔW = (B·A)ᵀ = Aᵀ·Bᵀ.
+        left, right = (a.T, b.T) if transposed else (b, a)
+        scaled = left.float() * scaling
+        if not bool(torch.isfinite(scaled).all()):
+            raise CheckpointError(
+                f"{self.file}: the factors of {module} times their scaling {scaling:g} (lora_alpha "
+                f"or alpha_pattern in {ADAPTER_CONFIG}) are too large for float32"
+            )
+        return Factors(scaled, right)

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cluster.adapters import adapter_digest, is_adapter, open_adapter
+from cluster.adapters import ADAPTER_CONFIG, adapter_digest, is_adapter, open_adapter
 from cluster.errors import CheckpointError as CheckpointError
 from operators.coefficients import layer_count
 from operators.lowrank import Adapter
@@ -116,9 +116,10 @@ def tensor_files(path: Path) -> tuple[Path, ...]:
         return files
     if (path / SINGLE_FILE).is_file():
         return (path / SINGLE_FILE,)
-    if (path / "adapter_config.json").is_file():
+    if (path / ADAPTER_CONFIG).is_file():
         raise CheckpointError(
-            f"{path}: is a PEFT adapter; merge it into its base first (peft's merge_and_unload)"
+            f"{path}: is a PEFT adapter, which may be a founder, but not a base or a model to merge: "
+            "merge it into its base first (peft's merge_and_unload)"
         )
     pickled = next((name for name in _PICKLED if (path / name).exists()), None)
     if pickled:
@@ -141,6 +142,8 @@ def digest_of(weights: Weights) -> str:
 
 def load_founders(base: Path, founders: Mapping[str, Path]) -> FounderSet:
     """Open, check and digest a run's checkpoints: whole models, or PEFT adapters of the base.
+
+    The base may be a founder too, by its own path or as a copy: a population may hold it.
 
     Raises:
         CheckpointError: a checkpoint or adapter can't be read, holds NaN, or is there twice; an

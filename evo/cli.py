@@ -97,6 +97,10 @@ def export(run_dir: Path, individual: str, out: Path, adapter: bool, rank: int |
 
     if rank and not adapter:
         raise click.UsageError("--rank is of an adapter: give --adapter too")
+    if adapter and out.suffix in (".yaml", ".yml"):
+        raise click.UsageError(
+            "--adapter writes a folder, and a FILE.yaml is of a merge: choose one"
+        )
     export_individual(run_dir, individual, out, adapter=adapter, rank=rank or 0)
 
 

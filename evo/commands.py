@@ -27,6 +27,7 @@ from evo.summary import results_table
 from evo.zoo.adapters import train_adapters
 from evo.zoo.build import build
 from evo.zoo.tasks import parse_mix, write_task
+from operators.recipe import Founder, walk
 
 
 def run_config(config: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -118,9 +119,10 @@ def export_individual(
         )
     except ValueError as error:
         raise UserError(f"{path}: the run's config no longer holds: {error}") from error
-    founders = reopen_founders(config, run_dir)
     found = lineage.find(individual)
     recipe = lineage.recipe(found)
+    used = {part.name for part in walk(recipe) if isinstance(part, Founder)}
+    founders = reopen_founders(config, run_dir, used)
     if adapter:
         remote = config.engine.trust_remote_code
         report = export_adapter(recipe, founders, out, rank=rank, trust_remote_code=remote)

@@ -1,6 +1,7 @@
 """Individuals as ordinary checkpoints, which plain transformers loads."""
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -58,13 +59,22 @@ def whole_folder(out: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield temporary
-        temporary.chmod(0o755)
+        _open_to_readers(temporary)
         if out.exists():
             out.rmdir()
         temporary.rename(out)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _open_to_readers(folder: Path) -> None:
+    """The modes that the umask wants: temporary folders and safetensors' files are the owner's alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():  # aligned checkpoints link to files that are not ours
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _write(recipe: Recipe, founders: FounderSet, folder: Path, dtype: str) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from cluster.adapters import ADAPTER_CONFIG, ADAPTER_FILE
 from cluster.founders import FounderSet, base_weights, layout_for, map_founders
 from evo.errors import UserError
 from evo.export import whole_folder, write_origin
+from evo.vocabulary_write import TABLES_FILE
 from operators.lowrank import Factors, truncate
 from operators.materialize import Materializer
 from operators.recipe import Recipe
@@ -40,6 +41,7 @@ class AdapterReport:
         matrices: how many are changed.
         discarded: share of ‖ΔW‖² over all tensors that is not in the adapter.
         worst: the tensor that lost the greatest share of its own ‖ΔW‖², and that share.
+        aligned_base: the base, where the run has aligned its vocabulary: no published model.
     """
 
     path: Path
@@ -47,16 +49,25 @@ class AdapterReport:
     matrices: int
     discarded: float
     worst: tuple[str, float]
+    aligned_base: Path | None = None
 
     def describe(self) -> str:
         text = f"LoRA of rank {self.rank} on {self.matrices} matrices, "
-        if self.discarded == 0.0:
-            return text + "exact"
         name, share = self.worst
-        return (
-            f"{text}without {100 * self.discarded:.3g} % of ‖ΔW‖² "
-            f"(most in {name}: {100 * share:.3g} % of its own)"
-        )
+        if self.discarded == 0.0:
+            text += "exact"
+        else:
+            text += (
+                f"without {100 * self.discarded:.3g} % of ‖ΔW‖² "
+                f"(most in {name}: {100 * share:.3g} % of its own)"
+            )
+        if self.aligned_base is not None:
+            text += (
+                f"; its base is the aligned one of the run, {self.aligned_base}, whose files link to "
+                "the originals: keep both, or copy it whole (cp -rL) and set base_model_name_or_path "
+                f"in {ADAPTER_CONFIG} to the copy"
+            )
+        return text
 
 
 def export_adapter(
@@ -74,10 +85,12 @@ def export_adapter(
     report and the model card say how much that is.
 
     Raises:
-        UserError: ``out`` is not empty, the base is no transformers model, the individual is the base,
+        UserError: ``rank`` is negative, ``out`` is not empty, the base is no transformers model, the individual is the base,
             or its change has no exact low rank and no ``rank`` is given.
         CheckpointError: founders changed since the run.
     """
+    if rank < 0:
+        raise UserError(f"rank must be 1 or more, or 0 for an exact adapter; got {rank}")
     with whole_folder(out) as folder:
         mapped = map_founders(founders.all_files())
         base = base_weights(founders.base.founder, mapped)
@@ -94,6 +107,8 @@ def export_adapter(
             _changes(materializer.build(recipe), base, targets) if exact is None else dict(exact)
         )
         kept, report = _fitted(changes, targets, rank, out)
+        if (founders.base.path / TABLES_FILE).is_file():
+            report = replace(report, aligned_base=founders.base.path)
         _save(kept, targets, founders.base.path, folder)
         note = f"A LoRA adapter of `{founders.base.path}`: {report.describe()}."
         write_origin(recipe, founders, folder, tags=("lora", "peft"), notes=(note,))
@@ -150,7 +165,7 @@ def _fitted(
     for name, change in changes.items():
         share = 1.0
         if name in targets:
-            kept[name], share = truncate(change, rank or min(change.rank, *change.shape))
+            kept[name], share = truncate(change, min(rank or change.rank, *change.shape))
         elif not rank:
             raise UserError(f"tensor {name!r} is in no module that peft can change; give a --rank")
         lost[name] = share if rank else 0.0, _energy(change)

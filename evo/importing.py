@@ -213,11 +213,7 @@ class _Writer:
         yield f"  method: {method}"
         if genome.layer_granularity > 0:
             yield from self._groups(genome)
-        filters = list(genome.filters or ())
-        if (
-            "*" in filters
-        ):  # it stands for every tensor, as the default that follows the filters does
-            del filters[filters.index("*") :]
+        filters = self._filters(genome)
         if filters:
             yield f"  filters: {_scalar(filters)}"
         yield from self._parameters(genome, method)
@@ -237,6 +233,22 @@ class _Writer:
             self.notes.append(
                 "random_init: the search starts at algorithm.origin, by default 1/n each"
             )
+
+    def _filters(self, genome: Genome) -> list[str]:
+        """Those that can decide: the first that is in a tensor's name does."""
+        kept: list[str] = []
+        for index, name in enumerate(genome.filters or ()):
+            if name == "*":  # every tensor, as the default that follows the filters
+                break
+            earlier = next((k for k in kept if k in name), None)
+            if earlier is None:
+                kept.append(name)
+            else:
+                self.notes.append(
+                    f"genome.filters[{index}]: {name!r} is left out, for {earlier!r} before it takes "
+                    "every tensor with that in its name"
+                )
+        return kept
 
     def _groups(self, genome: Genome) -> Iterator[str]:
         size = genome.layer_granularity
@@ -289,7 +301,7 @@ def _layers(model: Model) -> int | None:
     config = json_of(Path(model.path).expanduser() / "config.json")
     inner = {**config, **(config.get("text_config") or {})}
     found = next((inner[key] for key in _LAYERS if key in inner), None)
-    return found if isinstance(found, int) else None
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def _free(wanted: str, taken: set[str]) -> str:

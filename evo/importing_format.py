@@ -4,12 +4,21 @@ Source: mergekit 0.1.5, mergekit.evo.config and mergekit.evo.genome.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from evo.errors import UserError
+
+Word = Annotated[str, Field(min_length=1)]
 
 
 class Theirs(BaseModel):
@@ -24,7 +33,7 @@ class Theirs(BaseModel):
 class Model(Theirs):
     """``path``, ``path@revision``, ``path+adapter``, or the same with keys."""
 
-    path: str
+    path: Word
     revision: str | None = None
     adapter: str | None = None
 
@@ -43,14 +52,14 @@ class Model(Theirs):
 
 
 class Genome(Theirs):
-    models: tuple[Model, ...]
+    models: Annotated[tuple[Model, ...], Field(min_length=2)]
     merge_method: Literal["linear", "task_arithmetic", "ties", "dare_ties", "slerp"]
     base_model: Model | None = None
     tokenizer_source: str | None = None
-    layer_granularity: int = 0
+    layer_granularity: Annotated[int, Field(ge=0)] = 0
     normalize: bool | None = None
     allow_negative_weights: bool = False
-    filters: tuple[str, ...] | None = None
+    filters: tuple[Word, ...] | None = None
     smooth: bool = False
 
     @model_validator(mode="after")
@@ -67,7 +76,7 @@ class Genome(Theirs):
 
 
 class EvolveTask(Theirs):
-    name: str
+    name: Word
     weight: float = 1.0
     metric: str = "acc,none"
 
@@ -80,8 +89,8 @@ class EvolveTask(Theirs):
 class EvolveConfig(Theirs):
     genome: Genome
     tasks: tuple[EvolveTask, ...]
-    limit: int | None = None
-    num_fewshot: int | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
     shuffle: bool = False
     random_init: bool = False
     apply_chat_template: bool = True

@@ -1,19 +1,26 @@
 """From a config to what a run is made of: tasks that are read and checked, and a pool that runs."""
 
+import json
 import shutil
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
-from cluster.founders import FounderSet, load_founders
+from cluster.founders import CheckpointError, FounderSet, load_founders
 from cluster.jobs import EngineSpec, HostSpec, PoolSpec
 from cluster.pool import LocalPool, Pool
 from cluster.resources import cores
 from cluster.scorer import requests_for
 from evo.config import EngineConfig, PoolConfig, RunConfig, TaskConfig
+from evo.errors import UserError
 from evo.evaluation import WeighedTask
-from evo.vocabulary_align import align, aligned_paths
+from evo.vocabulary_align import Aligned, align, aligned_paths
 from evo.vocabulary_files import check_agreement
 from evo.vocabulary_write import TABLES_FILE
 from fitness.tasks import Task, TaskSpec, check_tasks_disjoint, load_task
+from operators.weights import WeightsMismatchError
+
+ALIGNED_FILE = "aligned.json"  # names of the aligned checkpoints that the run is made of
 
 
 def load_tasks(configs: tuple[TaskConfig, ...]) -> tuple[WeighedTask, ...]:
@@ -49,33 +56,75 @@ def open_founders(config: RunConfig, run_dir: Path) -> tuple[FounderSet, tuple[s
     """The founders of a new run, and what was done to their vocabularies, a line each.
 
     Where ``config.vocabulary`` asks for it and there is need, aligned checkpoints are written to
-    ``run_dir/founders``.
+    ``run_dir/founders``, and their names to ``run_dir/aligned.json``. A failure leaves neither.
 
     Raises:
         UserError: vocabularies differ and ``config.vocabulary`` is not set, or can't be aligned.
         CheckpointError, WeightsMismatchError: as `load_founders`.
     """
+    (run_dir / ALIGNED_FILE).unlink(missing_ok=True)  # of a run that did not get to begin
     if config.vocabulary is None:
         check_agreement(config.base, config.founders)
         return load_founders(config.base, config.founders), ()
     out = _aligned_folder(run_dir)
     if out.is_dir() and all((f / TABLES_FILE).is_file() for f in out.iterdir()):
-        shutil.rmtree(out)  # of a run that did not get to begin
-    aligned = align(config.founders, config.base, config.vocabulary, out)
+        shutil.rmtree(out)
+    existed = run_dir.exists()
     try:
-        return load_founders(aligned.base, aligned.models), aligned.notes
+        aligned = align(config.founders, config.base, config.vocabulary, out)
+        try:
+            founders = _load_aligned(aligned, config)
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)
+            raise
     except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
+        if not existed:
+            with suppress(OSError):
+                run_dir.rmdir()
         raise
+    if aligned.changed:
+        names = json.dumps(aligned.changed) + "\n"
+        (run_dir / ALIGNED_FILE).write_text(names, encoding="utf-8")
+    return founders, aligned.notes
 
 
-def reopen_founders(config: RunConfig, run_dir: Path) -> FounderSet:
-    """The founders of the run in ``run_dir``, as it has aligned them.
+def _load_aligned(aligned: Aligned, config: RunConfig) -> FounderSet:
+    try:
+        return load_founders(aligned.base, aligned.models)
+    except (CheckpointError, WeightsMismatchError) as error:
+        # The aligned folders go: what is wrong is wrong in the originals.
+        text = str(error)
+        pairs = [(aligned.models[n], p) for n, p in config.founders.items()]
+        for now, original in sorted([(aligned.base, config.base), *pairs], reverse=True):
+            text = text.replace(str(now), str(original))
+        raise type(error)(text) from error
+
+
+def reopen_founders(config: RunConfig, run_dir: Path, used: Collection[str]) -> FounderSet:
+    """The base and those founders named in ``used`` of the run in ``run_dir``, as it has aligned them.
 
     Raises:
+        UserError: one of them is gone; the message says which, and what to do.
         CheckpointError, WeightsMismatchError: as `load_founders`.
     """
-    return load_founders(*aligned_paths(config.founders, config.base, _aligned_folder(run_dir)))
+    marker, out = run_dir / ALIGNED_FILE, _aligned_folder(run_dir)
+    changed = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else ()
+    base, models = aligned_paths(config.founders, config.base, out, changed)
+    models = {name: path for name, path in models.items() if name in used}
+    for key, original, path in (
+        ("base", config.base, base),
+        *((f"founders.{n}", config.founders[n], path) for n, path in models.items()),
+    ):
+        if not original.exists():
+            raise UserError(
+                f"{original}: no such checkpoint; it is {key} of the run in {run_dir}. Put it back, or "
+                f"edit {key} in the config.json there"
+            )
+        if not path.exists():
+            raise UserError(
+                f"{path}: the aligned checkpoint that is {key} of the run is gone: restore it"
+            )
+    return load_founders(base, models)
 
 
 def _aligned_folder(run_dir: Path) -> Path:

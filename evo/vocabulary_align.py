@@ -6,9 +6,7 @@ good as long as the original is there.
 """
 
 import json
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +16,7 @@ from tokenizers import Tokenizer
 
 from cluster.adapters import is_adapter
 from evo.errors import UserError
+from evo.export import whole_folder
 from evo.vocabulary import (
     TokenPlan,
     Vocabulary,
@@ -49,11 +48,13 @@ class Aligned:
     Attributes:
         base: the base's folder.
         models: the folder of each model, in the order given.
+        changed: names of the folders that were written.
         notes: what was added, dropped or decided, a line each.
     """
 
     base: Path
     models: Mapping[str, Path]
+    changed: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -90,17 +91,18 @@ def align(models: Mapping[str, Path], base: Path, mode: Mode | Path, out: Path) 
     return Aligned(
         aligned[base.resolve()],
         {name: aligned.get(path.resolve(), path) for name, path in models.items()},
+        tuple(changed),
         _notes(read, base_name, target, plan, untie),
     )
 
 
 def aligned_paths(
-    models: Mapping[str, Path], base: Path, out: Path
+    models: Mapping[str, Path], base: Path, out: Path, changed: Collection[str]
 ) -> tuple[Path, dict[str, Path]]:
-    """Where `align` with this ``out`` has left the base and the models."""
+    """Where `align` with this ``out`` has left the base and the models; ``changed`` are its folders."""
 
     def at(name: str, path: Path) -> Path:
-        return out / name if (out / name).is_dir() else path
+        return out / name if name in changed else path
 
     base_name = next((n for n, p in models.items() if p.resolve() == base.resolve()), "_base")
     return at(base_name, base), {name: at(name, path) for name, path in models.items()}
@@ -189,9 +191,7 @@ def _write_all(
         having = {name: tables[kind] for name, tables in opened.items() if kind in tables}
         if having:
             fills[kind] = fill_rows(plan, having, base_name)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with whole_folder(out) as folder:
         for name in changed:
             tables = {
                 getattr(read[name], kind) or spelled[kind]: aligned_table(
@@ -199,12 +199,7 @@ def _write_all(
                 )
                 for kind, table in opened[name].items()
             }
-            write_folder(read[name], tables, target, untie, temporary / name)
-        temporary.chmod(0o755)
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            write_folder(read[name], tables, target, untie, folder / name)
 
 
 def _notes(

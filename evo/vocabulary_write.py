@@ -56,13 +56,20 @@ def read_tables(checkpoint: Checkpoint, untie: bool) -> dict[str, Tensor]:
     """The tables by kind, memory-mapped. To ``untie``, a model without a head takes its embedding.
 
     Raises:
-        UserError: the config ties the head to the embedding, but the files hold another one.
+        UserError: a table holds NaN, or the config ties the head to the embedding, but the files hold
+            another one.
     """
     kinds = {getattr(checkpoint, k): k for k in KINDS if getattr(checkpoint, k)}
     tables: dict[str, Tensor] = {}
     for file, names in tensors_by_file(checkpoint.path).items():
         with safe_open(file, framework="pt") as opened:
             tables |= {kinds[n]: opened.get_tensor(n) for n in names if n in kinds}
+    for kind, table in tables.items():
+        # Models that lack a token take the mean of these rows: a NaN would show up in theirs.
+        if not bool(torch.isfinite(table).all()):
+            raise UserError(
+                f"{checkpoint.path}: tensor {getattr(checkpoint, kind)!r} holds NaN or infinite values"
+            )
     twice = checkpoint.tied and "head" in tables
     if twice and not torch.equal(tables["embedding"], tables["head"]):
         raise UserError(

@@ -1,6 +1,7 @@
 """Exported individuals as plain transformers sees them, and checkpoints that are refused."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cluster.founders import CheckpointError, load_founders, map_founders, open_checkpoint
 from cluster.host import ModelHost
 from cluster.jobs import EngineSpec, HostSpec
+from evo.commands import export_individual
 from evo.errors import UserError
 from evo.evolution import Evolution
 from evo.export import export
@@ -178,6 +180,17 @@ def test_a_toy_run_saves_its_best(tmp_path):
     assert load_file(tmp_path / "first" / "model.safetensors")["x"].tolist() == [1, 0, 0, 0]
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_exported_files_are_as_readable_as_the_umask_lets_them(mask, founders, tmp_path):
+    before = os.umask(mask)
+    try:
+        out = export(recipes(founders)["founder"], founders, tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in out.iterdir()} == {0o666 & ~mask}
+    assert out.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
 def test_what_exists_is_not_overwritten(founders, tmp_path):
     recipe = recipes(founders)["founder"]
     (tmp_path / "full").mkdir()
@@ -190,6 +203,24 @@ def test_what_exists_is_not_overwritten(founders, tmp_path):
     assert (tmp_path / "file").read_text() == "more work"
     (tmp_path / "empty").mkdir()
     assert export(recipe, founders, tmp_path / "empty") == tmp_path / "empty"
+
+
+def test_an_export_needs_the_founders_that_are_in_it_and_no_others(tmp_path):
+    config = toy_config(tmp_path / "f")
+    with Evolution(config, tmp_path / "run") as evolution:
+        list(evolution)
+        rows = evolution.lineage.table("individuals").to_pylist()
+    wanted, other, *_ = config.founders
+    ids = {r["description"]: r["id"] for r in rows if r["operator"] == "founder"}
+    config.founders[other].unlink()
+    export_individual(tmp_path / "run", ids[wanted], tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    with pytest.raises(UserError) as caught:
+        export_individual(tmp_path / "run", ids[other], tmp_path / "more")
+    message = str(caught.value)
+    assert message.startswith(f"{config.founders[other]}: no such checkpoint")
+    assert f"Put it back, or edit founders.{other} in the config.json there" in message
+    assert not (tmp_path / "more").exists()
 
 
 def copied(checkpoints, folder):

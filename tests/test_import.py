@@ -200,6 +200,15 @@ def test_a_filter_for_every_tensor_is_the_default(file):
     assert parsed(import_evolve(path), path).algorithm.filters == ("mlp",)
 
 
+def test_filters_that_decide_nothing_are_left_out(file):
+    path = file(MINIMAL.replace("linear", "linear\n  filters: [mlp.down, mlp, down, mlp, mlp.up]"))
+    imported = import_evolve(path)
+    assert parsed(imported, path).algorithm.filters == ("mlp.down", "mlp", "down")
+    notes = " ".join(imported.notes)
+    assert "genome.filters[3]: 'mlp' is left out, for 'mlp' before it" in notes
+    assert "genome.filters[4]: 'mlp.up' is left out, for 'mlp' before it" in notes
+
+
 def test_layers_that_cannot_be_divided_are_said(file, tmp_path):
     base = save(tmp_path / "base", build_model("llama"))
     text = MINIMAL.replace("org/a", str(base)).replace("linear", "linear\n  layer_granularity: 3")
@@ -220,7 +229,17 @@ BAD = {
         MINIMAL.replace("  models: [org/a, org/b]\n", ""),
         "genome.models: Field required",
     ),
-    "one model": (MINIMAL.replace(", org/b", ""), "founders: evolution needs two founders or more"),
+    "no models at all": (MINIMAL.replace("org/a, org/b", ""), "genome.models: Tuple should have"),
+    "one model": (MINIMAL.replace(", org/b", ""), "genome.models: Tuple should have at least 2"),
+    "a model without a name": (MINIMAL.replace("org/a", '"@r"'), "genome.models[0].path: String"),
+    "negative groups": (
+        MINIMAL.replace("linear", "linear\n  layer_granularity: -3"),
+        "genome.layer_granularity: Input should be greater than or equal to 0",
+    ),
+    "an empty filter": (
+        MINIMAL.replace("linear", "linear\n  filters: ['']"),
+        "genome.filters[0]: String",
+    ),
     "another method": (MINIMAL.replace("linear", "della"), "genome.merge_method: Input should be"),
     "ties without a base": (
         MINIMAL.replace("linear", "ties"),
@@ -237,7 +256,8 @@ BAD = {
     ),
     "a task without a name": (MINIMAL.replace("[arc]", "[{weight: 1}]"), "tasks[0].name"),
     "a limit that is none": (MINIMAL + "limit: many\n", "limit: Input should be a valid integer"),
-    "a limit of zero": (MINIMAL + "limit: 0\n", "tasks[0].limit.dev"),
+    "a limit of zero": (MINIMAL + "limit: 0\n", ": limit: Input should be greater"),
+    "a negative limit": (MINIMAL + "limit: -3\n", ": limit: Input should be greater"),
 }
 
 

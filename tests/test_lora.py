@@ -155,6 +155,16 @@ def test_a_half_precision_adapter_is_merged_in_float32(bases, adapters, tmp_path
     assert all((child[n] - expected[n]).abs().max() <= 1e-6 for n in child.layout.names)
 
 
+def test_a_float8_adapter_is_read_as_the_numbers_that_it_holds(bases, adapters, tmp_path):
+    path, same = (shutil.copytree(adapters["a"], tmp_path / n) for n in ("small", "same"))
+    small = {n: t.to(torch.float8_e4m3fn) for n, t in load_file(path / WEIGHTS).items()}
+    save_file(small, path / WEIGHTS)
+    save_file({n: t.float() for n, t in small.items()}, same / WEIGHTS)
+    founders = load_founders(bases["llama"], {"small": path, "same": same})
+    child, expected = (built(f.founder, founders) for f in founders.founders)
+    assert all(torch.equal(child[n], expected[n]) for n in child.layout.names)
+
+
 def test_a_digest_is_of_the_base_and_of_what_the_adapter_changes(bases, adapters, tmp_path):
     one = load_founders(bases["llama"], {"x": adapters["a"]}).founders[0].founder
     copy = shutil.copytree(adapters["a"], tmp_path / "copy")
@@ -280,14 +290,39 @@ def test_an_adapter_of_a_tied_embedding_is_refused(bases, broken, tmp_path):
     ("change", "said"),
     [
         (lambda c, t: c.update(r=5), "gives it rank 5"),
-        (lambda c, t: c.update(r=0), "must be 1 or more"),
-        (lambda c, t: c.pop("lora_alpha"), "not a PEFT adapter's config"),
+        (lambda c, t: c.update(r=0), "r must be a whole number of 1 or more, got 0"),
+        (lambda c, t: c.update(r=4.7), "r must be a whole number of 1 or more, got 4.7"),
+        (lambda c, t: c.pop("lora_alpha"), "lora_alpha must be a finite number, got None"),
+        (lambda c, t: c.update(lora_alpha=float("inf")), "lora_alpha must be a finite number"),
+        (lambda c, t: c.update(lora_alpha=10**400), "lora_alpha must be a finite number"),
+        (
+            lambda c, t: c.update(alpha_pattern={"q_proj": float("nan")}),
+            "alpha_pattern['q_proj'] must be a finite number, got nan",
+        ),
+        (lambda c, t: c.update(lora_alpha=1e300), "q_proj times their scaling 2.5e+299"),
+        (lambda c, t: c.update(rank_pattern={"q_(": 2}), "rank_pattern: 'q_(' is no regular"),
+        (lambda c, t: c.update(alpha_pattern={"[": 2}), "alpha_pattern: '[' is no regular"),
+        (lambda c, t: c.update(rank_pattern=[3]), "rank_pattern must map patterns"),
         (lambda c, t: t.pop(f"{Q}.lora_A.weight"), "only one of lora_A and lora_B"),
         (lambda c, t: t[f"{Q}.lora_A.weight"].fill_(torch.nan), "NaN or infinite"),
         (lambda c, t: t.update({f"{Q}.lora_A.weight": torch.ones(4, 32, 1)}), "no matrices"),
         (lambda c, t: t.clear(), "holds no lora_A"),
+        (
+            lambda c, t: t.update({n: v.int() for n, v in t.items()}),
+            "factors of torch.int32 and torch.int32; they must be floating-point",
+        ),
+        (
+            lambda c, t: t.update(
+                {n.replace("model.model.", "model."): v.clone() for n, v in t.items()}
+            ),
+            "'layers.0.self_attn.q_proj' and 'model.layers.0.self_attn.q_proj' both change",
+        ),
     ],
-    ids=["rank", "rank-0", "alpha", "half", "nan", "shape", "empty"],
+    ids=[
+        *("rank", "rank-0", "rank-broken", "alpha", "alpha-inf", "alpha-huge", "alpha-nan"),
+        *("overflow", "rank-regex", "alpha-regex", "patterns", "half", "nan", "shape", "empty"),
+        *("integers", "twice"),
+    ],
 )
 def test_damaged_adapters_are_refused(change, said, broken):
     assert said in broken(change)
@@ -301,9 +336,15 @@ def test_files_that_are_no_adapter_are_named(bases, adapters, tmp_path):
     (path / WEIGHTS).rename(path / "adapter_model.bin")
     with pytest.raises(CheckpointError, match=r"adapter_model\.bin: pickled .* save_pretrained"):
         load_founders(bases["llama"], {"x": path})
-    (path / CONFIG).write_text("[")
-    with pytest.raises(CheckpointError, match=f"{CONFIG}: not a PEFT adapter's config"):
+    (path / "adapter_model.bin").unlink()
+    with pytest.raises(CheckpointError, match=f"{WEIGHTS}: missing; an adapter needs it"):
         load_founders(bases["llama"], {"x": path})
+    for text, said in (("[", "Expecting"), ("[]", "got list"), ("null", "got NoneType")):
+        (path / CONFIG).write_text(text)
+        with pytest.raises(CheckpointError, match=f"{CONFIG}: not a PEFT adapter's config.*{said}"):
+            load_founders(bases["llama"], {"x": path})
+    with pytest.raises(CheckpointError, match="x: is a PEFT adapter, which may be a founder"):
+        load_founders(path, {"a": bases["llama"]})
 
 
 # Merging
@@ -454,6 +495,22 @@ def test_a_whole_fine_tune_can_be_cut_to_an_adapter(bases, tmp_path):
     assert report.worst[1] == 1.0  # the tied embedding has none
 
 
+def test_no_matrix_is_written_with_more_rank_than_it_can_have(founders, tmp_path):
+    recipe = perturb(mix(founders), sigma=0.05, rate=0.5, seed=3)
+    report = export_adapter(recipe, founders, tmp_path / "out", rank=1000)
+    written = load_file(tmp_path / "out" / WEIGHTS)
+    base = open_checkpoint(founders.base.path)
+    for name, tensor in written.items():
+        if name.endswith("lora_A.weight"):
+            module = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+            assert len(tensor) <= min(base[f"{module}.weight"].shape), name
+    assert report.rank <= 32
+    with pytest.raises(
+        UserError, match="rank must be 1 or more, or 0 for an exact adapter; got -1"
+    ):
+        export_adapter(recipe, founders, tmp_path / "negative", rank=-1)
+
+
 def test_there_must_be_something_to_export(founders, tmp_path):
     with pytest.raises(UserError, match="changes no matrix"):
         export_adapter(founders.base.founder, founders, tmp_path / "out")
@@ -468,6 +525,13 @@ def test_a_rank_without_an_adapter_is_a_mistake(tmp_path):
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 2
     assert "give --adapter too" in done.output
+
+
+def test_an_adapter_is_no_yaml_file(tmp_path):
+    arguments = ["export", str(tmp_path), "best", "--out", str(tmp_path / "y.yaml"), "--adapter"]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 2
+    assert "choose one" in done.output
 
 
 # Runs

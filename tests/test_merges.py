@@ -66,6 +66,15 @@ def test_parameters_per_layer_group_reach_the_merge():
         (("dare_ties", [A, B], {"rescale": "l2"}), "rescale must be one of l1"),
         (("linear", [A, B], {"normalize": 1.0}), "normalize must be true or false"),
         (("linear", [A, B], {"weight": float("nan")}), "weight must be finite"),
+        (("linear", [A, B], {"weight": None}), "linear: weight must be a number, got None"),
+        (("linear", [A, B], {"weight": {}}), "linear: weight must be a number, got {}"),
+        (("linear", [A, B], {"weight": [None, 1.0]}), "linear: weight must be a number, got None"),
+        (("linear", [A, B], {"weight": [True, 1.0]}), "linear: weight must be a number, got True"),
+        (("ties", [A, B], {"lambda": "1"}), "ties: lambda must be a number, got '1'"),
+        (
+            ("nearswap", [A], {"t": float("inf")}),
+            "nearswap: t must be finite and 0 or more, got inf",
+        ),
     ],
 )
 def test_wrong_merges_say_what_is_wrong(arguments, says):

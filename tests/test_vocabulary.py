@@ -1,6 +1,7 @@
 """Founders with other tokens, or other heads: refused with a remedy, or aligned so that each stays itself."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,9 @@ from transformers import (
 
 from cluster.founders import CheckpointError, load_founders, open_checkpoint
 from evo.commands import export_individual, run_config
+from evo.config import RunConfig
 from evo.errors import UserError
+from evo.evolution import Evolution
 from evo.vocabulary import Vocabulary, aligned_table, fill_rows, plan_rows, union_state
 from evo.vocabulary_align import align
 from evo.vocabulary_files import check_agreement
@@ -430,6 +433,15 @@ def test_what_cannot_be_aligned_is_refused(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("text", ["{}", '{"model": {"vocab": null}}'])
+def test_a_tokenizer_file_that_holds_no_vocabulary_is_named(text, tmp_path):
+    base = save(tmp_path / "base", WORDS)
+    founder = save(tmp_path / "founder", WORDS, seed=1)
+    (founder / "tokenizer.json").write_text(text)
+    message = refusal(base, founder)
+    assert f"{founder / 'tokenizer.json'}: not a tokenizer's files" in message
+
+
 def test_conflicting_special_tokens_follow_the_base_and_are_told(tmp_path):
     base = save(tmp_path / "base", WORDS)
     tokens = [*WORDS, "<end>"]
@@ -483,6 +495,88 @@ def test_every_row_is_the_models_own_or_the_rules(orders, padding):
 
 
 # The whole way
+
+
+def union_config(folder, **founders):
+    (folder / "task.dev.jsonl").write_text('{"prompt": "abc", "answer": "d"}\n')
+    task = {"name": "t", "files": folder / "task"}
+    return RunConfig.model_validate(
+        {
+            "base": folder / "base",
+            "founders": founders,
+            "vocabulary": "union",
+            "tasks": [task],
+            "pool": {"kind": "local"},
+            "algorithm": {"name": "recipe_search", "population": 4},
+            "budget": {"evaluations": 2},
+        }
+    )
+
+
+@pytest.mark.parametrize("name", [EMBEDDING["llama"], "model.norm.weight"])
+def test_nan_is_said_of_the_original_and_leaves_no_folder(name, tmp_path):
+    save(tmp_path / "base", WORDS)
+    one = save(tmp_path / "one", [*WORDS, "x"], seed=1)
+    two = save(tmp_path / "two", [*"fedcba", *SPECIALS], seed=2)
+    tensors = load_file(one / "model.safetensors")
+    tensors[name][-1] = torch.nan  # of the embedding: the row that all others take for 'x'
+    save_file(tensors, one / "model.safetensors", {"format": "pt"})
+    with pytest.raises((CheckpointError, UserError)) as caught:
+        Evolution(union_config(tmp_path, one=one, two=two), tmp_path / "run")
+    assert str(caught.value) == f"{one}: tensor {name!r} holds NaN or infinite values"
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_aligned_checkpoint_that_is_gone_is_asked_for(tmp_path):
+    save(tmp_path / "base", WORDS)
+    one = save(tmp_path / "one", [*"fedcba", *SPECIALS], seed=1)
+    two = save(tmp_path / "two", WORDS, seed=2)
+    with Evolution(union_config(tmp_path, one=one, two=two), tmp_path / "run") as run:
+        list(run)
+        ids = {r["description"]: r["id"] for r in run.lineage.table("individuals").to_pylist()}
+    aligned = tmp_path / "run" / "founders" / "one"
+    written = [p for p in aligned.iterdir() if not p.is_symlink()]
+    assert {p.stat().st_mode & 0o777 for p in written} == {0o666 & ~current_umask()}
+    shutil.rmtree(aligned)
+    export_individual(tmp_path / "run", ids["two"], tmp_path / "out")
+    with pytest.raises(UserError, match=r"founders/one: the aligned checkpoint .* restore it"):
+        export_individual(tmp_path / "run", ids["one"], tmp_path / "more")
+
+
+def test_what_a_run_that_did_not_begin_has_aligned_is_forgotten(tmp_path):
+    save(tmp_path / "base", WORDS)
+    one = save(tmp_path / "one", [*"fedcba", *SPECIALS], seed=1)
+    two = save(tmp_path / "two", WORDS, seed=2)
+    config = union_config(tmp_path, one=one, two=two)
+    settings = config.algorithm.model_copy(update={"filters": ("nowhere",)})
+    with pytest.raises(UserError, match="no tensor of the models has 'nowhere'"):
+        Evolution(config.model_copy(update={"algorithm": settings}), tmp_path / "run")
+    save(tmp_path / "one", WORDS, seed=1)
+    with Evolution(config, tmp_path / "run") as run:
+        list(run)
+    shutil.rmtree(tmp_path / "run" / "founders", ignore_errors=True)
+    export_individual(tmp_path / "run", "best", tmp_path / "out")
+
+
+def current_umask():
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def test_an_adapter_of_an_aligned_base_says_where_that_is(tmp_path, capsys):
+    save(tmp_path / "base", WORDS)
+    one = save(tmp_path / "one", [*WORDS, "x"], seed=1)
+    two = save(tmp_path / "two", WORDS, seed=2)
+    with Evolution(union_config(tmp_path, one=one, two=two), tmp_path / "run") as run:
+        list(run)
+    export_individual(tmp_path / "run", "best", tmp_path / "out", adapter=True, rank=2)
+    base = tmp_path / "run" / "founders" / "_base"
+    said = f"its base is the aligned one of the run, {base}, whose files link to the originals"
+    assert said in capsys.readouterr().out
+    assert said in (tmp_path / "out" / "README.md").read_text()
+    settings = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(base)
 
 
 def test_a_run_with_a_union_exports_a_checkpoint_with_the_union(tmp_path):

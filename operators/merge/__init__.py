@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from types import MappingProxyType
 from typing import Final
 
@@ -133,8 +134,6 @@ def _checked(
         if not isinstance(value, bool):
             raise ValueError(f"{where} must be true or false, got {value!r}")
         return value
-    if isinstance(value, bool | str):
-        raise ValueError(f"{where} must be a number, got {value!r}")
     if entry.scope == "model" and any(
         isinstance(v, Grouped) for v in (value if isinstance(value, tuple) else (value,))
     ):
@@ -149,14 +148,21 @@ def _checked(
     return tuple(_in_bounds(where, parameter, v) for v in each)
 
 
-def _in_bounds(where: str, parameter: Parameter, value: Coefficient) -> Coefficient:
-    value = simplify(value)
+def _in_bounds(where: str, parameter: Parameter, value: object) -> Coefficient:
+    if isinstance(value, bool) or not isinstance(value, Grouped | Real):
+        raise ValueError(f"{where} must be a number, got {value!r}")
+    value = simplify(value if isinstance(value, Grouped) else float(value))
     numbers = [v for r in value.rules for v in r.values] if isinstance(value, Grouped) else [value]
     low, high = parameter.bounds or (-math.inf, math.inf)
     for number in numbers:
         if not math.isfinite(number) or not low <= number <= high:
-            limits = f"in [{low}, {high}]" if parameter.bounds else "finite"
-            raise ValueError(f"{where} must be {limits}, got {number}")
+            raise ValueError(f"{where} must be {_limits(low, high)}, got {number}")
         if parameter.integer and number != int(number):
             raise ValueError(f"{where} must be a whole number, got {number}")
     return value
+
+
+def _limits(low: float, high: float) -> str:
+    if math.isfinite(low) and math.isfinite(high):
+        return f"in [{low}, {high}]"
+    return f"finite and {low:g} or more" if math.isfinite(low) else "finite"
