@@ -62,7 +62,9 @@ def test_teacher_forcing_and_generation_agree(copier: HFEngine, end: str) -> Non
             for row, output in zip(examples, outputs, strict=True)
         ]
     assert values["exact_match"] == values["exact_match_generate"]
-    assert 0.1 * len(examples) < sum(values["exact_match"]) < 0.95 * len(examples)
+    # Both verdicts are met. How many of each depends on the processor that the copier was trained on.
+    right = sum(values["exact_match"])
+    assert min(right, len(examples) - right) >= 5
 
 
 def test_spaces_before_the_answer_belong_to_it_both_ways(copier: HFEngine) -> None:

@@ -29,8 +29,8 @@ ONE_METHOD = (RecipeSearchSettings, CrossEntropySettings, DifferentialEvolutionS
 SEARCHED = [n for n, m in MERGES.items() if any(p.search for p in m.parameters)]
 
 
-def start(seed=0, founders=FOUNDERS):
-    return Start(founders, BASE, seed, layers=4)
+def start(seed=0, founders=FOUNDERS, **more):
+    return Start(founders, BASE, seed, layers=4, **more)
 
 
 def cma_es(x0, seed):
@@ -144,7 +144,7 @@ def test_every_search_finds_weights_outside_the_hull(kind):
 def test_every_search_works_with_every_merge_method(kind, method):
     least, most = MERGES[method].inputs
     founders = FOUNDERS[: max(2, least)] if most is None else FOUNDERS
-    algorithm = make(kind(method=method), start(founders=founders))
+    algorithm = make(kind(method=method), start(founders=founders, adapters=True))
     rng = np.random.default_rng(0)
     told = {}
     for _ in range(4):
