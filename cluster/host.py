@@ -1,5 +1,6 @@
 """ModelHost: founders + materialize + engine. Knows nothing of Ray, tasks or algorithms."""
 
+import json
 from time import perf_counter
 
 import torch
@@ -9,7 +10,11 @@ from cluster.founders import base_weights, layout_for, map_founders
 from cluster.jobs import Ask, EngineSpec, HostAnswer, HostSpec, HostStats, Job, Timing
 from cluster.resources import peak_memory
 from fitness.engine import Engine, EngineError, NonFiniteOutputError, Prepared, RequestError
+from fitness.requests import CallOutput, Output
+from operators.architectures import architecture_of
 from operators.materialize import Materializer
+from operators.path import PathBuilder
+from operators.recipe import Recipe, Route
 from operators.weights import Weights, allocate
 
 
@@ -31,7 +36,9 @@ class ModelHost:
         founders = map_founders((spec.base, *spec.founders))
         dtype = _dtype(spec.engine.dtype)
         layout = layout_for(base_weights(spec.base.founder, founders), dtype)
+        self._founders = founders
         self._materializer = Materializer(layout, founders)
+        self._paths: PathBuilder | None = None
         self._buffer = allocate(layout, spec.engine.device)
         self._spec = spec
         self._prepared: dict[Ask, Prepared] = {}
@@ -50,15 +57,17 @@ class ModelHost:
             for ask in job.asks:
                 self._prepare(ask)
             started = perf_counter()
-            weights = self._materializer.build(job.recipe, self._buffer)
-            self._engine.install(weights)
+            if isinstance(job.recipe, Route):
+                self._engine.install_path(self._path_builder().build(job.recipe))
+            else:
+                self._engine.install(self._materializer.build(job.recipe, self._buffer))
             built = perf_counter()
-            outputs = tuple(tuple(self._engine.answer(self._prepared[a])) for a in job.asks)
+            outputs = tuple(self._answer(ask) for ask in job.asks)
             error = ""
         # A candidate may break anything that runs it, a user's module included: whatever it raises
         # is that candidate's failure, recorded by name, and the run goes on.
         except Exception as raised:
-            outputs, error = (), self._explain(raised)
+            outputs, error = (), self._explain(raised, job.recipe)
         done = perf_counter()
         self._jobs += 1
         timing = Timing(build_s=built - started, model_s=done - built)
@@ -68,6 +77,12 @@ class ModelHost:
         """Peak resident memory of this process, and the jobs it has done."""
         return HostStats(self.name, peak_memory(), self._jobs)
 
+    def _answer(self, ask: Ask) -> tuple[Output, ...]:
+        prepared = self._prepared[ask]
+        if ask.kind == "influence":
+            return (CallOutput(tuple(self._engine.influence(prepared))),)
+        return tuple(self._engine.answer(prepared))
+
     def _prepare(self, ask: Ask) -> None:
         if ask not in self._prepared:
             try:
@@ -75,9 +90,22 @@ class ModelHost:
             except RequestError as error:
                 raise RequestError(f"task {ask.task!r}, split {ask.split!r}: {error}") from error
 
-    def _explain(self, raised: Exception) -> str:
+    def _path_builder(self) -> PathBuilder:
+        if self._paths is None:
+            config = self._spec.base.path / "config.json"
+            if not config.is_file():
+                raise EngineError("data-flow paths need a language model: engine.kind: hf")
+            self._paths = PathBuilder(
+                self._materializer,
+                self._founders,
+                architecture_of(json.loads(config.read_text(encoding="utf-8"))),
+                self._spec.engine.device,
+            )
+        return self._paths
+
+    def _explain(self, raised: Exception, recipe: Recipe) -> str:
         text = f"{type(raised).__name__}: {raised}"
-        if isinstance(raised, NonFiniteOutputError):
+        if isinstance(raised, NonFiniteOutputError) and not isinstance(recipe, Route):
             bad = _first_non_finite(self._buffer)
             text += f" (tensor {bad} is not finite)" if bad else " (all weights are finite)"
         return text

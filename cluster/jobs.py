@@ -9,12 +9,15 @@ from fitness.requests import Output, Request
 from fitness.tasks import Task
 from operators.recipe import Recipe
 
-Kind: TypeAlias = Literal["score", "answers"]
+Kind: TypeAlias = Literal["score", "answers", "influence"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One thing to find out about an individual: its scores, or its answers, on a task's split."""
+    """One thing to find out about an individual on a task's split.
+
+    Its scores, its answers, or the influence of each of its layers.
+    """
 
     task: str
     split: str

@@ -5,7 +5,7 @@ from dataclasses import replace
 from time import perf_counter
 
 from cluster.jobs import Ask, AskResult, HostAnswer, Job, JobResult
-from fitness.requests import Output, Request
+from fitness.requests import CallOutput, Output, Request
 from fitness.tasks import Task
 
 
@@ -33,6 +33,11 @@ class FitnessScorer:
         return JobResult(job, results, answer.host, timing, error)
 
     def _score(self, ask: Ask, outputs: tuple[Output, ...]) -> AskResult:
+        if ask.kind == "influence":
+            (found,) = outputs
+            return AskResult(
+                ask, found.values if isinstance(found, CallOutput) else (), (), 0.0, 0.0
+            )
         task = self._tasks[ask.task]
         if ask.kind == "answers":
             return AskResult(ask, (), task.answers(ask.split, outputs), 0.0, 0.0)
@@ -46,6 +51,7 @@ def requests_for(tasks: Iterable[Task]) -> dict[Ask, tuple[Request, ...]]:
     for task in tasks:
         for split in task.splits:
             table[Ask(task.name, split)] = tuple(task.requests(split))
+            table[Ask(task.name, split, "influence")] = table[Ask(task.name, split)]
             if task.supports_answers:
                 table[Ask(task.name, split, "answers")] = tuple(task.answer_requests(split))
     return table

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fitness.requests import Output, Request
+from operators.path import LayerPath
 from operators.weights import Weights
 
 
@@ -55,6 +56,23 @@ class Engine(Protocol):
 
         Raises:
             InstallError: a parameter is in no tensor, or has another shape.
+        """
+        ...
+
+    def install_path(self, path: LayerPath) -> None:
+        """Make the model run the steps of ``path``, until the next install; nothing is copied.
+
+        Raises:
+            EngineError: this engine, or this model's architecture, runs no paths.
+            InstallError: the path's tensors do not fit.
+        """
+        ...
+
+    def influence(self, prepared: Prepared) -> list[float]:
+        """How much each layer of the installed model changes the residual stream, on these requests.
+
+        Raises:
+            EngineError: this engine, or this model's architecture, has no layers to tell apart.
         """
         ...
 

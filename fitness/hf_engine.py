@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from torch import Tensor
 from fitness.batches import PromptBatch, ScoredBatch, prompt_batches, scored_batches
 from fitness.engine import EngineError, NonFiniteOutputError, Prepared, RequestError
 from fitness.generation import NON_FINITE, generate
+from fitness.hf_path import Shell, layer_list
 from fitness.hf_requests import Limits, prompt_rows, scored_rows
+from fitness.influence import block_influence
 from fitness.install import Installer
 from fitness.requests import (
     LogLikelihood,
@@ -25,10 +28,14 @@ from fitness.requests import (
     RollingOutput,
 )
 from fitness.tokens import Encoder
+from operators.architectures import ArchitectureError, architecture_of, path_kinds
+from operators.path import LayerPath
 from operators.weights import Weights
 
 # float32 copies of logits are made for so many elements at a time (256 MiB).
 _SOFTMAX_ELEMENTS = 2**26
+# Module trees that are kept for paths of the same length through the same kinds of layers.
+_SHELLS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,10 @@ class HFEngine:
         self.model, self.tokenizer = _load(Path(path), dtype, trust_remote_code)
         self.model.to(device).eval()
         self._mark = object()
+        self._active: Any = self.model
+        self._shell: Shell | None = None
+        self._config = self.model.config.to_dict()
+        self._shells: OrderedDict[tuple[object, ...], Shell] = OrderedDict()
         self._device = device
         self._batch_tokens = batch_tokens
         self._encoder = Encoder(self.tokenizer)
@@ -125,6 +136,41 @@ class HFEngine:
         the base model are understood.
         """
         self._installer.install(weights)
+        self._activate(None)
+
+    def install_path(self, path: LayerPath) -> None:
+        """See `Engine.install_path`."""
+        kinds = path_kinds(self._config, path.layers)
+        if kinds not in self._shells:
+            try:
+                self._shells[kinds] = Shell(self.model, path.layers, self._device)
+            except ArchitectureError as error:
+                raise EngineError(str(error)) from error
+            if len(self._shells) > _SHELLS:
+                self._shells.popitem(last=False)
+        self._shells.move_to_end(kinds)
+        shell = self._shells[kinds]
+        shell.install(path)
+        self._activate(shell)
+
+    def _activate(self, shell: Shell | None) -> None:
+        if self._shell is not None and self._shell is not shell:
+            self._shell.release()
+        self._shell = shell
+        self._active = self.model if shell is None else shell.model
+
+    def influence(self, prepared: Prepared) -> list[float]:
+        """See `Engine.influence`."""
+        if not isinstance(prepared, _Prepared) or prepared.owner is not self._mark:
+            raise RequestError("these requests were prepared by another engine; prepare them here.")
+        try:
+            layers = layer_list(self.model, architecture_of(self._config))
+        except ArchitectureError as error:
+            raise EngineError(str(error)) from error
+        scored = [(b.ids, _up_to_the_last(b.ids != self._pad)) for b in prepared.scored]
+        return block_influence(
+            self.model, layers, scored or [(b.ids, b.mask) for b in prepared.prompts]
+        )
 
     def answer(self, prepared: Prepared) -> list[Output]:
         """See `Engine.answer`."""
@@ -133,7 +179,7 @@ class HFEngine:
         with torch.inference_mode():
             outputs = self._scored(prepared)
             for batch in prepared.prompts:
-                texts = generate(self.model, batch, self._encoder, eos=self._eos, pad=self._pad)
+                texts = generate(self._active, batch, self._encoder, eos=self._eos, pad=self._pad)
                 outputs.update(zip((r.request for r in batch.rows), texts, strict=True))
         return [outputs[i] for i in range(prepared.count)]
 
@@ -163,9 +209,9 @@ class HFEngine:
     def _token_scores(self, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
         """(float32 log-probability, whether it is not the arg-max) of each scored token."""
         if batch.keep is not None and self._keeps_logits:
-            logits = self.model(batch.ids, use_cache=False, logits_to_keep=batch.keep).logits
+            logits = self._active(batch.ids, use_cache=False, logits_to_keep=batch.keep).logits
         else:
-            logits = self.model(batch.ids, use_cache=False).logits
+            logits = self._active(batch.ids, use_cache=False).logits
             if batch.keep is not None:
                 logits = logits[:, batch.keep]
         logits = logits.flatten(0, 1)
@@ -181,6 +227,11 @@ def _log_softmax_at(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
     at = logprobs.gather(1, targets[:, None])[:, 0]
     return at, logits.argmax(dim=-1) != targets
+
+
+def _up_to_the_last(real: Tensor) -> Tensor:
+    """Each row of a right-padded batch up to its last real token: pads before it are tokens, too."""
+    return real.flip(1).cummax(1).values.flip(1)
 
 
 def _load(path: Path, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple[Any, Any]:

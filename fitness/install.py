@@ -66,6 +66,13 @@ class Installer:
                 nn.Parameter(tensor, requires_grad=False) if parameter else tensor,
             )
 
+    def release(self) -> None:
+        """Let go of the installed tensors; the module can't run until others are installed."""
+        for module, attribute, _, parameter in self._plan:
+            empty = torch.empty(0, device=self._device)
+            value = nn.Parameter(empty, requires_grad=False) if parameter else empty
+            setattr(module, attribute, value)
+
     def _match(self, layout: Layout) -> list[tuple[nn.Module, str, str, bool]]:
         specs = {spec.name: spec for spec in layout}
         plan = []

@@ -13,6 +13,7 @@ from fitness.engine import EngineError, NonFiniteOutputError, Prepared, RequestE
 from fitness.functions import resolve
 from fitness.install import Installer
 from fitness.requests import Call, CallOutput, Output, Request
+from operators.path import LayerPath
 from operators.weights import Weights
 
 
@@ -56,6 +57,22 @@ class ModuleEngine:
     def install(self, weights: Weights) -> None:
         """See `Engine.install`. Names are those of ``module.state_dict()``."""
         self._installer.install(weights)
+
+    def install_path(self, path: LayerPath) -> None:
+        """Refused: how a module's layers follow each other is in its code.
+
+        Raises:
+            EngineError: always.
+        """
+        raise EngineError("data-flow paths need a language model: engine.kind: hf")
+
+    def influence(self, prepared: Prepared) -> list[float]:
+        """Refused, as `install_path` is.
+
+        Raises:
+            EngineError: always.
+        """
+        raise EngineError("block influence needs a language model: engine.kind: hf")
 
     def answer(self, prepared: Prepared) -> list[Output]:
         """See `Engine.answer`.

@@ -14,7 +14,17 @@ from operators.merge import MERGES
 from operators.merge.linear import weighted_sum
 from operators.merge.table import Number, Values
 from operators.noise import direction as noise_direction
-from operators.recipe import Founder, Linear, Merge, Noise, ParameterValue, Recipe, parts, walk
+from operators.recipe import (
+    Founder,
+    Linear,
+    Merge,
+    Noise,
+    ParameterValue,
+    Recipe,
+    Route,
+    parts,
+    walk,
+)
 from operators.weights import Layout, TensorSpec, Weights, allocate
 
 NOISE_CACHE_BYTES = 256 * 2**20
@@ -226,6 +236,8 @@ class _Tensors:
                     seed,
                     name,
                 )
+            case Route():
+                raise TypeError("a path has no weights of its own: operators.path lays it")
 
     def _change(self, recipe: Recipe, base: Founder) -> Factors | None:
         name, shape = self._spec.name, self._spec.shape

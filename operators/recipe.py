@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from operators.coefficients import Coefficient, Grouped, Rule, add, multiply, simplify
+from operators.coefficients import Coefficient, Grouped, add, multiply, simplify
 
 ParameterValue: TypeAlias = bool | str | Coefficient | tuple[Coefficient, ...]
 
@@ -33,6 +33,8 @@ class _Node:
         return hash(self.id)
 
     def _set_id(self, node: dict[str, Any]) -> None:
+        if any(isinstance(part, Route) for part in parts(self)):  # type: ignore[arg-type]
+            raise ValueError("a data-flow path has no weights to sum, merge or step through")
         text = json.dumps(node, sort_keys=True, separators=(",", ":"), allow_nan=False)
         object.__setattr__(self, "id", hashlib.sha256(text.encode()).hexdigest())
 
@@ -46,7 +48,7 @@ class Founder(_Node):
     id: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._set_id(_node(self))
+        self._set_id(as_node(self))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +78,7 @@ class Noise(_Node):
             raise ValueError(f"noise: rank must be >= 0, and rate 1 with a rank, got {self.rank}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"noise: seed must be in [0, 2**63), got {self.seed}")
-        self._set_id(_node(self))
+        self._set_id(as_node(self))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +89,7 @@ class Linear(_Node):
     id: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._set_id(_node(self))
+        self._set_id(as_node(self))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,10 +108,56 @@ class Merge(_Node):
     id: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._set_id(_node(self))
+        self._set_id(as_node(self))
 
 
-Recipe: TypeAlias = Founder | Noise | Linear | Merge
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a data-flow path: which layer of which model, and by what its input is scaled.
+
+    Raises:
+        ValueError: ``layer`` is negative, or ``scale`` is not positive and finite (a path whose scales
+            are positive is an ordinary checkpoint; see :mod:`operators.fold`).
+    """
+
+    recipe: "Recipe"
+    layer: int
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layer", int(self.layer))
+        object.__setattr__(self, "scale", float(self.scale))
+        if self.layer < 0:
+            raise ValueError(f"path: a layer is numbered from 0, got {self.layer}")
+        if not (math.isfinite(self.scale) and self.scale > 0.0):
+            raise ValueError(f"path: a scale must be positive and finite, got {self.scale}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route(_Node):
+    """A data-flow path: ``embed``'s embedding, the steps' layers in order, ``head``'s norm and head.
+
+    On entering a step the residual stream is multiplied by its scale. Steps may use founders, merged
+    children, any weights: but no other path.
+
+    Source: arXiv 2403.13187, section 3.2.
+
+    Raises:
+        ValueError: there is no step, or a part is itself a path.
+    """
+
+    embed: "Recipe"
+    steps: tuple[Step, ...]
+    head: "Recipe"
+    id: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise ValueError("path: needs at least one step")
+        self._set_id(as_node(self))
+
+
+Recipe: TypeAlias = Founder | Noise | Linear | Merge | Route
 Terms: TypeAlias = tuple[tuple[Recipe, Coefficient], ...]
 
 
@@ -152,11 +200,12 @@ def linear(terms: Mapping[Recipe, Coefficient] | Iterable[tuple[Recipe, Coeffici
 
 def _order(recipe: Recipe) -> tuple[int, str, str]:
     # Founders by name, then merges, then noise: the order in which weights are summed.
-    kind = (Founder, Linear, Merge, Noise).index(type(recipe))
+    kind = (Founder, Linear, Merge, Noise, Route).index(type(recipe))
     return kind, recipe.name if isinstance(recipe, Founder) else "", recipe.id
 
 
-def _node(recipe: Recipe) -> dict[str, Any]:
+def as_node(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain data, its parts by their ids: what the id is the digest of."""
     match recipe:
         case Founder(name, digest):
             return {"founder": name, "digest": digest}
@@ -172,10 +221,16 @@ def _node(recipe: Recipe) -> dict[str, Any]:
                 "params": {name: _value_to_json(v) for name, v in params},
                 "seed": seed,
             }
+        case Route(embed, steps, head):
+            return {
+                "route": [[_reference(s.recipe), s.layer, s.scale] for s in steps],
+                "embed": _reference(embed),
+                "head": _reference(head),
+            }
 
 
 def _reference(recipe: Recipe) -> dict[str, Any]:
-    return _node(recipe) if isinstance(recipe, Founder | Noise) else {"recipe": recipe.id}
+    return as_node(recipe) if isinstance(recipe, Founder | Noise) else {"recipe": recipe.id}
 
 
 def parts(recipe: Recipe) -> tuple[Recipe, ...]:
@@ -185,6 +240,8 @@ def parts(recipe: Recipe) -> tuple[Recipe, ...]:
             return tuple(r for r, _ in terms)
         case Merge(_, inputs, base, _, _):
             return inputs if base is None else (*inputs, base)
+        case Route(embed, steps, head):
+            return tuple(dict.fromkeys((embed, *(s.recipe for s in steps), head)))
     return ()
 
 
@@ -204,89 +261,12 @@ def walk(recipe: Recipe) -> tuple[Recipe, ...]:
     return tuple(seen)
 
 
-def to_json(recipe: Recipe) -> str:
-    """The recipe as JSON text; parts that are sums or merges stand once, in ``where``, by id."""
-    node = _node(recipe)
-    where = {r.id: _node(r) for r in walk(recipe)[:-1] if isinstance(r, Linear | Merge)}
-    if where:
-        node["where"] = where
-    return json.dumps(node, sort_keys=True, separators=(",", ":"))
-
-
-def from_json(text: str) -> Recipe:
-    """The recipe that :func:`to_json` wrote.
-
-    Raises:
-        ValueError: ``text`` is no recipe; the message shows its beginning.
-    """
-    try:
-        data = json.loads(text)
-        where: Mapping[str, Any] = data.get("where", {})
-        known: dict[str, Recipe] = {}
-
-        def part(reference: Mapping[str, Any]) -> Recipe:
-            return known[reference["recipe"]] if "recipe" in reference else read(reference)
-
-        def read(node: Mapping[str, Any]) -> Recipe:
-            match node:
-                case {"founder": str(name), "digest": str(digest)}:
-                    return Founder(name, digest)
-                case {"noise": int(seed), "rate": rate, "rank": int(rank)}:
-                    return Noise(seed, float(rate), rank)
-                case {"linear": list(terms)}:
-                    return Linear(tuple((part(r), _coefficient_from_json(c)) for r, c in terms))
-                case {"merge": str(method), "inputs": list(inputs), "params": dict(params)}:
-                    base = node["base"]
-                    return Merge(
-                        method,
-                        tuple(part(r) for r in inputs),
-                        None if base is None else part(base),
-                        tuple(sorted((k, _value_from_json(v)) for k, v in params.items())),
-                        int(node["seed"]),
-                    )
-                case _:
-                    raise ValueError("unknown kind of node")
-
-        # JSON objects keep no order that we may rely on: read the parts that are ready, repeatedly.
-        waiting = dict(where)
-        while waiting:
-            ready = {k: n for k, n in waiting.items() if _needs(n) <= known.keys()}
-            if not ready:
-                raise ValueError("its parts refer to each other or to missing ones")
-            known |= {k: read(n) for k, n in ready.items()}
-            waiting = {k: n for k, n in waiting.items() if k not in ready}
-        return read(data)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a recipe ({error}): {text[:200]}") from error
-
-
-def _needs(node: Mapping[str, Any]) -> set[str]:
-    references = [r for r, _ in node.get("linear", ())] + list(node.get("inputs", ()))
-    if node.get("base") is not None:
-        references.append(node["base"])
-    return {r["recipe"] for r in references if "recipe" in r}
-
-
 def _value_to_json(value: ParameterValue) -> Any:
     if isinstance(value, Grouped):
         return {"rules": [[list(r.filters), list(r.values)] for r in value.rules]}
     if isinstance(value, tuple):
         return [_value_to_json(v) for v in value]
     return value
-
-
-def _coefficient_from_json(data: Any) -> Coefficient:
-    if isinstance(data, dict):
-        return Grouped(tuple(Rule(tuple(f), tuple(map(float, v))) for f, v in data["rules"]))
-    return float(data)
-
-
-def _value_from_json(data: Any) -> ParameterValue:
-    if isinstance(data, bool | str):
-        return data
-    if isinstance(data, list):
-        return tuple(_coefficient_from_json(v) for v in data)
-    return _coefficient_from_json(data)
 
 
 def describe(recipe: Recipe) -> str:
@@ -300,6 +280,23 @@ def describe(recipe: Recipe) -> str:
             return " + ".join(f"{_short(c)}·{describe(r)}" for r, c in terms)
         case Merge(method, inputs):
             return f"{method}({', '.join(_brief(r) for r in inputs)})"
+        case Route():
+            return " → ".join(_stretches(recipe))
+
+
+def _stretches(route: Route) -> list[str]:
+    """``rev[0:3]``: runs of neighbouring layers of one model, with the scale where it is not 1."""
+    found: list[tuple[str, int, int, float]] = []
+    for step in route.steps:
+        name = _brief(step.recipe)
+        if found and step.scale == 1.0 and found[-1][0] == name and found[-1][2] == step.layer:
+            found[-1] = (name, found[-1][1], step.layer + 1, found[-1][3])
+        else:
+            found.append((name, step.layer, step.layer + 1, step.scale))
+    return [
+        (f"{n}[{a}]" if b == a + 1 else f"{n}[{a}:{b}]") + ("" if s == 1.0 else f"×{s:.3g}")
+        for n, a, b, s in found
+    ]
 
 
 def _brief(recipe: Recipe) -> str:
