@@ -18,7 +18,7 @@ from evo.lineage.reader import LINEAGE_FOLDER
 from evo.lineage.writer import LineageWriter
 from evo.search import DEV, Search
 from operators.merge import MERGES, merge
-from operators.recipe import Recipe, linear
+from operators.recipe import Recipe, describe, linear
 from operators.selection import ranking
 
 # (scales, densities) of the grids: 40, 48 and 48 merges, as many as README's table used.
@@ -72,7 +72,7 @@ def score_baselines(
     founders = [Candidate(f, "founder") for f in start.founders]
     dev = [known[c.id].fitness if c.id in known else None for c in founders]
     entries = [
-        finals.entry(f.name, "founder", candidate, fitness)
+        finals.entry(describe(f), "founder", candidate, fitness)
         for f, candidate, fitness in zip(start.founders, founders, dev, strict=True)
     ]
     parents = tuple(c.id for c in founders)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.jobs import Ask, Job, JobResult, Kind
 from cluster.pool import Pool, run_all
+from evo.errors import UserError
 from fitness.tasks import Task
-from operators.recipe import Recipe
+from operators.recipe import Recipe, Route, describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,22 @@ class Measure:
 
 
 class Evaluator:
-    """Asks a pool for scores. Results are kept: no recipe is run twice on one split."""
+    """Asks a pool for scores. Results are kept: no recipe is run twice on one split.
 
-    def __init__(self, pool: Pool, tasks: Sequence[WeighedTask]) -> None:
+    ``step_cost`` is what a data-flow path's fitness loses for each of its steps beyond ``free_steps``, and
+    gains for each that it has less: on every split but test, whose scores are reported as they are.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        tasks: Sequence[WeighedTask],
+        *,
+        step_cost: float = 0.0,
+        free_steps: int = 0,
+    ) -> None:
         self._pool = pool
+        self._step_cost, self._free_steps = step_cost, free_steps
         self._tasks = tuple(tasks)
         self._total = sum(t.weight for t in tasks)
         self._results: dict[tuple[str, str, Kind], JobResult] = {}
@@ -69,6 +82,20 @@ class Evaluator:
                 on_result(result)
         return [self._results[r.id, split, kind] for r in recipes]
 
+    def influence(self, recipes: Sequence[Recipe]) -> dict[str, tuple[float, ...]]:
+        """Block influence of each layer by recipe id, the mean over the tasks' dev examples.
+
+        Raises:
+            UserError: a model of these has no layers to tell apart.
+        """
+        found = {}
+        for recipe, result in zip(recipes, self.run(recipes, "dev", "influence"), strict=True):
+            if not result.ok:
+                raise UserError(f"block influence of {describe(recipe)}: {result.error}")
+            each = [r.values for r in result.results]
+            found[recipe.id] = tuple(math.fsum(v) / len(each) for v in zip(*each, strict=True))
+        return found
+
     def measure(self, result: JobResult) -> Measure:
         """Fitness: the tasks' means, weighted, lower-is-better ones counted negative.
 
@@ -76,7 +103,12 @@ class Evaluator:
         """
         if not result.ok:
             return Measure(math.nan, math.nan, {})
-        return self.combine({r.ask.task: (r.mean, r.standard_error) for r in result.results})
+        measured = self.combine({r.ask.task: (r.mean, r.standard_error) for r in result.results})
+        recipe = result.job.recipe
+        if not isinstance(recipe, Route) or any(r.ask.split == "test" for r in result.results):
+            return measured
+        cost = self._step_cost * (len(recipe.steps) - self._free_steps)
+        return replace(measured, fitness=measured.fitness - cost)
 
     def combine(self, means: dict[str, tuple[float, float]]) -> Measure:
         """The Measure of per-task (mean, standard error)."""

@@ -1,6 +1,7 @@
 """Evolution: a run from founders to winner, as the command line and your own loops use it."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
@@ -9,7 +10,7 @@ from cluster.adapters import is_adapter
 from cluster.founders import open_checkpoint
 from cluster.pool import Pool
 from cluster.resources import peak_memory
-from evo.algorithms import Algorithm, Candidate, Start, make
+from evo.algorithms import Algorithm, Candidate, Start, length_penalty, make, wants_influence
 from evo.algorithms.genome import GenomePlusSettings
 from evo.baselines import score_baselines
 from evo.config import RunConfig
@@ -19,7 +20,7 @@ from evo.final import Finals
 from evo.lineage.reader import LINEAGE_FOLDER, Lineage
 from evo.lineage.writer import FINAL, LineageWriter
 from evo.search import Generation, Progress, Search
-from evo.setup import load_tasks, make_pool, open_founders
+from evo.setup import check_paths, load_tasks, make_pool, open_founders
 from evo.summary import versions, write_json, write_summary
 from operators.recipe import Recipe
 
@@ -61,6 +62,8 @@ class Evolution:
         self.run_dir = Path(run_dir)
         if (self.run_dir / CONFIG_FILE).exists() or (self.run_dir / LINEAGE_FOLDER).exists():
             raise UserError(f"{self.run_dir}: holds a run already; choose another folder")
+        if algorithm is None:
+            check_paths(config)
         self._tasks = load_tasks(config.tasks)
         self._founders, self.notes = open_founders(config, self.run_dir)
         founders = tuple(f.founder for f in self._founders.founders)
@@ -69,14 +72,25 @@ class Evolution:
             self._founders.base.founder,
             config.seed,
             self._founders.layers,
-            open_checkpoint(self._founders.base.path).layout.names,
-            all(is_adapter(f.path) for f in self._founders.founders),
+            tensors=open_checkpoint(self._founders.base.path).layout.names,
+            adapters=all(is_adapter(f.path) for f in self._founders.founders),
+            evaluations=config.budget.evaluations,
         )
+        # Made once more below where it wants to know the models: its mistakes cost no waiting.
         chosen = algorithm(self._start) if algorithm else make(config.algorithm, self._start)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._own_pool = pool is None
         self._pool = pool or make_pool(config, self._founders, self._tasks)
-        self._evaluator = Evaluator(self._pool, self._tasks)
+        layers = self._founders.layers
+        self._evaluator = Evaluator(
+            self._pool,
+            self._tasks,
+            step_cost=length_penalty(config.algorithm) / max(1, layers),
+            free_steps=layers,
+        )
+        if algorithm is None and wants_influence(config.algorithm):
+            self._start = replace(self._start, influence=self._evaluator.influence(founders))
+            chosen = make(config.algorithm, self._start)
         write_json(self.run_dir / CONFIG_FILE, config.model_dump(mode="json"))
         self._writer = LineageWriter(self.run_dir / LINEAGE_FOLDER)
         (self.run_dir / LINEAGE_FOLDER).mkdir()

@@ -11,6 +11,7 @@ from cluster.jobs import EngineSpec, HostSpec, PoolSpec
 from cluster.pool import LocalPool, Pool
 from cluster.resources import cores
 from cluster.scorer import requests_for
+from evo.algorithms import uses_paths
 from evo.config import EngineConfig, PoolConfig, RunConfig, TaskConfig
 from evo.errors import UserError
 from evo.evaluation import WeighedTask
@@ -18,6 +19,7 @@ from evo.vocabulary_align import Aligned, align, aligned_paths
 from evo.vocabulary_files import check_agreement
 from evo.vocabulary_write import TABLES_FILE
 from fitness.tasks import Task, TaskSpec, check_tasks_disjoint, load_task
+from operators.architectures import architecture_of
 from operators.weights import WeightsMismatchError
 
 ALIGNED_FILE = "aligned.json"  # names of the aligned checkpoints that the run is made of
@@ -149,3 +151,23 @@ def make_pool(config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask,
 
 def _engine_spec(config: EngineConfig) -> EngineSpec:
     return EngineSpec(**config.model_dump())
+
+
+def check_paths(config: RunConfig) -> None:
+    """Refuse a search over data-flow paths that no host could run, before anything is started.
+
+    Raises:
+        UserError: the engine runs no paths, or the architecture of the base is not a known one.
+    """
+    if not uses_paths(config.algorithm):
+        return
+    if config.engine.kind != "hf":
+        raise UserError(
+            f"algorithm: {config.algorithm.name} searches the layers of language models; "
+            "it needs engine.kind: hf"
+        )
+    path = config.base / "config.json"
+    try:
+        architecture_of(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
+from evo.algorithms.dataflow import Dataflow, DataflowSettings
 from evo.algorithms.genome import Genome, GenomePlusSettings, GenomeSettings
 from evo.algorithms.other_searches import (
     CrossEntropySettings,
@@ -15,13 +16,37 @@ from evo.algorithms.other_searches import (
     differential_evolution,
     lorahub,
 )
+from evo.algorithms.path_ga import JointSettings, PathGA, PathGASettings
+from evo.algorithms.path_space import PathSettings
 from evo.algorithms.protocol import Algorithm, Candidate, Scored, Start
 from evo.algorithms.random_search import RandomSearch, RandomSearchSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings, recipe_search
+from evo.algorithms.sequence import SequenceSettings, Stages, StageSettings
 from evo.errors import UserError
 from operators.merge import MERGES
 
-__all__ = ["ALGORITHMS", "Algorithm", "AlgorithmSettings", "Candidate", "Scored", "Start", "make"]
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "AlgorithmSettings",
+    "Candidate",
+    "Scored",
+    "Start",
+    "length_penalty",
+    "make",
+    "uses_paths",
+    "wants_influence",
+]
+
+
+def _stages(settings: SequenceSettings, start: Start) -> Algorithm:
+    return Stages(settings, start, make)
+
+
+def read_settings(data: Mapping[str, Any]) -> "AlgorithmSettings":
+    """Checked settings from plain data: ``{"name": "genome", ...}``."""
+    return TypeAdapter[AlgorithmSettings](AlgorithmSettings).validate_python(data)
+
 
 ALGORITHMS: Final[Mapping[str, tuple[type[BaseModel], Callable[[Any, Start], Algorithm]]]] = (
     MappingProxyType(
@@ -32,20 +57,17 @@ ALGORITHMS: Final[Mapping[str, tuple[type[BaseModel], Callable[[Any, Start], Alg
             "cross_entropy": (CrossEntropySettings, cross_entropy),
             "differential_evolution": (DifferentialEvolutionSettings, differential_evolution),
             "lorahub": (LoraHubSettings, lorahub),
+            "dataflow": (DataflowSettings, Dataflow),
+            "path_ga": (PathGASettings, PathGA),
+            "joint": (JointSettings, PathGA),
+            "sequence": (SequenceSettings, _stages),
             "random_search": (RandomSearchSettings, RandomSearch),
         }
     )
 )
 
 AlgorithmSettings: TypeAlias = Annotated[
-    GenomeSettings
-    | GenomePlusSettings
-    | RecipeSearchSettings
-    | CrossEntropySettings
-    | DifferentialEvolutionSettings
-    | LoraHubSettings
-    | RandomSearchSettings,
-    Field(discriminator="name"),
+    StageSettings | SequenceSettings, Field(discriminator="name")
 ]
 
 
@@ -75,6 +97,27 @@ def make(settings: AlgorithmSettings, start: Start) -> Algorithm:
                 f"{few} and so on"
             )
     return ALGORITHMS[settings.name][1](settings, start)
+
+
+def wants_influence(settings: "AlgorithmSettings") -> bool:
+    """Whether the algorithm, or a stage of it, asks for the models' block influence."""
+    if isinstance(settings, SequenceSettings):
+        return any(wants_influence(stage) for stage in settings.stages)
+    return isinstance(settings, PathGASettings) and settings.influence
+
+
+def uses_paths(settings: "AlgorithmSettings") -> bool:
+    """Whether the algorithm, or a stage of it, searches data-flow paths."""
+    if isinstance(settings, SequenceSettings):
+        return any(uses_paths(stage) for stage in settings.stages)
+    return isinstance(settings, PathSettings)
+
+
+def length_penalty(settings: "AlgorithmSettings") -> float:
+    """What fitness loses for each founder's length that a path is longer; of a sequence, the most."""
+    if isinstance(settings, SequenceSettings):
+        return max(length_penalty(stage) for stage in settings.stages)
+    return settings.length_penalty if isinstance(settings, PathSettings) else 0.0
 
 
 def _methods(settings: AlgorithmSettings) -> tuple[str, ...]:

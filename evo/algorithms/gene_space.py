@@ -15,7 +15,7 @@ from evo.algorithms.protocol import Start
 from evo.errors import UserError
 from operators.merge import method_named
 from operators.merge.table import MergeMethod, Parameter
-from operators.recipe import Founder, ParameterValue
+from operators.recipe import ParameterValue, Recipe
 
 # Weights of task vectors that are not normalised go so far below 0, as a share of how far they go above:
 # founders that stand in the way are subtracted. (0 here costs a tenth of the exact matches on the zoo.)
@@ -150,7 +150,7 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
     return space
 
 
-def _founders(entries: Sequence[MergeMethod], founders: tuple[Founder, ...]) -> tuple[Founder, ...]:
+def _founders(entries: Sequence[MergeMethod], founders: tuple[Recipe, ...]) -> tuple[Recipe, ...]:
     for entry in entries:
         if len(founders) < entry.inputs[0]:
             raise UserError(

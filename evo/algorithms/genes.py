@@ -58,7 +58,7 @@ class GeneSpace:
     """
 
     choices: tuple[Choice, ...]
-    founders: tuple[Founder, ...]
+    founders: tuple[Recipe, ...]
     base: Founder
     seed: int
     layer_groups: int
@@ -93,7 +93,7 @@ class GeneSpace:
         return tuple(
             part.name + of + place
             for part in self.parts
-            for of in ([f"[{f.name}]" for f in self.founders] if part.inputs > 1 else [""])
+            for of in ([f"[{_name(f)}]" for f in self.founders] if part.inputs > 1 else [""])
             for place in (places if part.columns > 1 else [""])
         )
 
@@ -180,3 +180,7 @@ def _as_sum(made: Recipe) -> Recipe:
                 terms += [(founder, share), (base, multiply(-1.0, share))]
             return linear(terms)
     return made
+
+
+def _name(model: Recipe) -> str:
+    return model.name if isinstance(model, Founder) else model.id[:12]

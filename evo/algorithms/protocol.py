@@ -1,7 +1,7 @@
 """Ask and tell: what an algorithm is to the loop."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from operators.recipe import Founder, Recipe
@@ -57,16 +57,20 @@ class Algorithm(Protocol):
 class Start:
     """What every algorithm starts from: the founders, their base, a seed, and the models' layers.
 
-    ``tensors`` are the names of the models' tensors, where they are known; ``adapters`` says that the
-    founders are LoRA adapters of the base, all of them.
+    A stage of a sequence starts from the winners of the stages before it, too. ``tensors`` are the names
+    of the models' tensors, where they are known; ``adapters`` says that the founders are LoRA adapters of
+    the base, all of them; ``evaluations`` is the budget, where it is one of evaluations; ``influence`` is
+    the block influence of each layer by founder id, where it was measured.
     """
 
-    founders: tuple[Founder, ...]
+    founders: tuple[Recipe, ...]
     base: Founder
     seed: int
     layers: int = 0
     tensors: tuple[str, ...] = ()
     adapters: bool = False
+    evaluations: int | None = None
+    influence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def founder_candidates(start: Start) -> list[Candidate]:

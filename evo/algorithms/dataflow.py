@@ -1,0 +1,290 @@
+"""``dataflow``: which layer comes next, over all layers of all models, r times over.
+
+Slots, indicator and scales as in arXiv 2403.13187, section 3.2; the first path is the best founder's
+own. Three ways to search:
+
+- ``flat``: CMA-ES over indicators and scales together, as published.
+- ``structured``: indicators by bit flips of the best path, scales by CMA-ES over the steps that it has,
+  in turns (SCIENCE.md section 2; arXiv 2605.12326). A scale of a slot that is not taken is no gene.
+- ``random``: a few random flips of the best founder's path, with random scales of its steps and no
+  selection: the baseline.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeAlias
+
+import numpy as np
+from cmaes import CMA, SepCMA
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from evo.algorithms.path_space import PathSearch, PathSettings
+from evo.algorithms.protocol import Candidate, Scored, Start
+from evo.algorithms.scales import LIMIT, Form, gene_count, scales_of
+from evo.errors import UserError
+from operators.dataflow import PathGenes, Slots, decode
+from operators.recipe import Recipe
+
+Floats: TypeAlias = NDArray[np.float64]
+Bits: TypeAlias = NDArray[np.bool_]
+FULL_COVARIANCE = 300  # genes up to which CMA-ES learns all correlations
+ALIKE = 0.8  # of the exchanges are for the same layer of another model
+TRIES = 50  # for a path that was not tried before
+TURNS = (6, 2)  # generations
+
+
+class DataflowSettings(PathSettings):
+    """``repeats`` is r. ``scales``: of each step, each pair of layers (matrix), by a small network, or
+    none; only the flat search takes matrix and network. ``population`` is 4 + ⌊3 ln D⌋ by default (the
+    paper: 128 for 100 generations). ``turns`` is for how many generations the structured search, and
+    no other, keeps at paths, then at scales (6 and 2 by default).
+    """
+
+    name: Literal["dataflow"] = "dataflow"
+    search: Literal["structured", "flat", "random"] = "structured"
+    repeats: Annotated[int, Field(ge=1)] = 3
+    scales: Form = "step"
+    sigma0: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0 / 6.0
+    population: Annotated[int, Field(ge=4)] | None = None
+    turns: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+
+    @model_validator(mode="after")
+    def _used(self) -> "DataflowSettings":
+        if self.scales in ("matrix", "network") and self.search != "flat":
+            raise ValueError(f"scales: {self.scales} needs search: flat")
+        if self.turns and self.search != "structured":
+            raise ValueError(f"turns needs search: structured; search: {self.search} takes none")
+        return self
+
+
+class Dataflow(PathSearch):
+    """Ask/tell for all three. Embedding and head are the best founder's."""
+
+    def __init__(self, settings: DataflowSettings, start: Start) -> None:
+        super().__init__(settings, start)
+        self._settings = settings
+        choices = self._space.choices
+        self._slots = Slots(choices.models, choices.layers, settings.repeats)
+        if choices.shortest > self._slots.count:
+            raise UserError(
+                f"algorithm.min_length: {choices.shortest} is more than the {self._slots.count} layers of "
+                f"{choices.models} models, {settings.repeats} times over; raise repeats"
+            )
+        self._owner = 0
+        self._flat: _Flat | None = None
+        self._taken: Bits = self._slots.own(0)
+        self._logs: dict[int, float] = {}  # logarithms of the scales of the best path's slots
+        self._best = -math.inf
+        self._cma: CMA | None = None
+        self._asked: dict[str, tuple[Bits, Floats]] = {}
+        self._seen: set[str] = set()
+
+    def ask(self) -> list[Candidate]:
+        if self._generation < 0:
+            return self._founders()
+        self._asked = {}
+        parents = tuple(s.candidate.id for s in self._population[:1])
+        match self._settings.search:
+            case "flat":
+                return self._ask_flat(parents)
+            case "random":
+                return [self._random() for _ in range(self._size())]
+        if self._scales_turn():
+            return self._ask_scales(parents)
+        return [self._new_path(parents) for _ in range(self._size())]
+
+    def tell(self, evaluations: Sequence[Scored]) -> None:
+        self._seen.update(s.candidate.id for s in evaluations)
+        if self._generation < 0:
+            self._owner = self._best_model(evaluations)
+            structured = self._settings.search == "structured"
+            own = self._slots.own(self._owner, spread=structured)
+            shortest = self._space.choices.shortest
+            self._taken = self._slots.fitted(own, self._owner, shortest, self._longest())
+            founder = self._space.models[self._owner]
+            told = [s.fitness for s in evaluations if s.candidate.recipe == founder]
+            if np.array_equal(self._taken, own):  # else the founder's fitness is not this path's
+                self._best = max([f for f in told if math.isfinite(f)], default=-math.inf)
+            if self._settings.search == "flat":
+                self._flat = _Flat(self._settings, self._slots, self._taken, self._seed())
+        elif self._flat is not None:
+            self._flat.tell(evaluations)
+        elif self._settings.search == "structured":
+            self._learn(evaluations)
+        self._finish(evaluations)
+
+    def _learn(self, evaluations: Sequence[Scored]) -> None:
+        if self._cma is not None and self._scales_turn() and evaluations:
+            finite = [s.fitness for s in evaluations if math.isfinite(s.fitness)]
+            worst = min(finite, default=0.0)
+            pairs = [
+                (self._asked[s.candidate.id][1], -s.fitness if math.isfinite(s.fitness) else -worst)
+                for s in evaluations
+            ]
+            if len(pairs) == self._cma.population_size:
+                self._cma.tell(pairs)
+        for scored in evaluations:
+            taken, logs = self._asked[scored.candidate.id]
+            # Equal ones too: a search among equals drifts to where it can get better.
+            if math.isfinite(scored.fitness) and scored.fitness >= self._best:
+                self._best = scored.fitness
+                if not np.array_equal(taken, self._taken):
+                    self._cma = None
+                self._taken = taken
+                slots = np.flatnonzero(taken).tolist()
+                self._logs = dict(zip(slots, logs[: len(slots)].tolist(), strict=True))
+
+    def _scales_turn(self) -> bool:
+        paths, scales = self._settings.turns or TURNS
+        return self._settings.scales != "none" and self._generation % (paths + scales) >= paths
+
+    def _ask_flat(self, parents: tuple[str, ...]) -> list[Candidate]:
+        if self._flat is None:
+            raise RuntimeError("asked before the founders were told")
+        candidates = []
+        for taken, scales in self._flat.ask(self._space.choices.shortest, self._longest()):
+            recipe = self._recipe(taken, scales)
+            self._flat.remember(recipe.id)
+            candidates.append(Candidate(recipe, "cma_es", parents))
+        return candidates
+
+    def _ask_scales(self, parents: tuple[str, ...]) -> list[Candidate]:
+        slots = np.flatnonzero(self._taken)
+        if self._cma is None:
+            mean = np.array([self._logs.get(int(s), 0.0) for s in slots])
+            # cmaes wants two dimensions at least: a path of one step has a scale that does nothing.
+            mean = mean if len(mean) > 1 else np.append(mean, 0.0)
+            self._cma = CMA(
+                mean,
+                self._settings.sigma0,
+                bounds=np.tile([-LIMIT, LIMIT], (len(mean), 1)),
+                population_size=self._settings.population,
+                seed=self._seed(),
+            )
+        candidates = []
+        for _ in range(self._cma.population_size):
+            logs = self._cma.ask()
+            candidates.append(self._remembered(self._taken, logs, "scales", parents))
+        return candidates
+
+    def _new_path(self, parents: tuple[str, ...]) -> Candidate:
+        """The best path, or after flips of it one that was not tried before, if there is one."""
+        taken = self._taken
+        for _ in range(TRIES):
+            logs = np.array([self._logs.get(int(s), 0.0) for s in np.flatnonzero(taken)])
+            candidate = self._remembered(taken, logs, "flip", parents)
+            if candidate.id not in self._seen:
+                break
+            taken = self._flipped()
+        self._seen.add(candidate.id)  # told only after the whole generation
+        return candidate
+
+    def _random(self) -> Candidate:
+        for _ in range(TRIES):
+            taken = self._flipped()
+            logs = np.zeros(int(taken.sum()))
+            if self._settings.scales == "step":
+                logs = np.clip(
+                    self._rng.normal(0.0, self._settings.sigma0, len(logs)), -LIMIT, LIMIT
+                )
+            candidate = self._remembered(taken, logs, "random", ())
+            if candidate.id not in self._seen:
+                break
+        self._seen.add(candidate.id)
+        return candidate
+
+    def _remembered(
+        self, taken: Bits, logs: Floats, operator: str, parents: tuple[str, ...]
+    ) -> Candidate:
+        recipe = self._recipe(taken, np.exp(logs[: int(taken.sum())]))
+        self._asked[recipe.id] = (taken, logs)
+        return Candidate(recipe, operator, parents)
+
+    def _flipped(self) -> Bits:
+        """The path with some slots dropped, added, or exchanged; itself where all is out of limits."""
+        for _ in range(TRIES):
+            taken = self._taken.copy()
+            for _ in range(1 + int(self._rng.poisson(0.7))):
+                self._flip(taken)
+            if self._space.choices.shortest <= int(taken.sum()) <= self._longest():
+                return taken
+        return self._taken
+
+    def _flip(self, taken: Bits) -> None:
+        """Take one slot more, or one less, or (half of the time) another in the place of one.
+
+        The other one lies between the neighbours of the one that goes, so that the order of the
+        rest stays; most often it is the same layer of another model.
+        """
+        rng, kind = self._rng, int(self._rng.integers(4))
+        inside, outside = np.flatnonzero(taken), np.flatnonzero(~taken)
+        if kind == 0 and len(outside):
+            taken[rng.choice(outside)] = True
+        elif kind == 1 and len(inside) > 1:
+            taken[rng.choice(inside)] = False
+        elif len(inside):
+            at = int(rng.integers(len(inside)))
+            before = inside[at - 1] if at > 0 else -1
+            after = inside[at + 1] if at + 1 < len(inside) else self._slots.count
+            free = outside[(outside > before) & (outside < after)]
+            alike = free[free % self._space.layers == inside[at] % self._space.layers]
+            chosen = alike if len(alike) and rng.random() < ALIKE else free
+            if len(chosen):
+                taken[inside[at]] = False
+                taken[rng.choice(chosen)] = True
+
+    def _recipe(self, taken: Bits, scales: Sequence[float] | Floats) -> Recipe:
+        steps = self._slots.steps(taken, list(scales))
+        genes = PathGenes(self._owner, steps, self._owner)
+        return decode(genes, self._space.models, self._space.layers)
+
+    def _longest(self) -> int:
+        return min(self._space.choices.longest, self._slots.count)
+
+    def _size(self) -> int:
+        return self._settings.population or 4 + math.floor(3 * math.log(self._slots.count))
+
+    def _seed(self) -> int:
+        return int(self._rng.integers(2**31))
+
+
+class _Flat:
+    """CMA-ES over indicators, then scales, in one vector. A slot is taken if its number is > 0."""
+
+    def __init__(self, settings: DataflowSettings, slots: Slots, own: Bits, seed: int) -> None:
+        self._form, self._slots = settings.scales, slots
+        # Two standard deviations from 0: some slots change in most samples, most slots stay.
+        indicator = np.where(own, 2.0, -2.0) * settings.sigma0
+        mean = np.concatenate([indicator, np.zeros(gene_count(self._form, slots))])
+        kind = CMA if len(mean) <= FULL_COVARIANCE else SepCMA
+        self._cma = kind(mean, settings.sigma0, population_size=settings.population, seed=seed)
+        self._samples: list[Floats] = []
+        self._of: dict[str, list[Floats]] = {}
+
+    def ask(self, shortest: int, longest: int) -> list[tuple[Bits, list[float]]]:
+        self._samples, self._of, found = [], {}, []
+        for _ in range(self._cma.population_size):
+            x = self._cma.ask()
+            self._samples.append(x)
+            indicator, genes = x[: self._slots.count], x[self._slots.count :]
+            # Too long or too short: the slots with the greatest numbers are taken.
+            wanted = int(np.clip((indicator > 0).sum(), shortest, longest))
+            taken = np.zeros(self._slots.count, dtype=np.bool_)
+            taken[np.argsort(-indicator, kind="stable")[:wanted]] = True
+            slots = [int(s) for s in np.flatnonzero(taken)]
+            found.append((taken, scales_of(self._form, genes, slots, self._slots)))
+        return found
+
+    def remember(self, recipe_id: str) -> None:
+        """Which sample the next recipe was made of; several samples may make the same one."""
+        made = sum(len(v) for v in self._of.values())
+        self._of.setdefault(recipe_id, []).append(self._samples[made])
+
+    def tell(self, evaluations: Sequence[Scored]) -> None:
+        finite = [s.fitness for s in evaluations if math.isfinite(s.fitness)]
+        worst = min(finite, default=0.0)
+        losses = {
+            s.candidate.id: -s.fitness if math.isfinite(s.fitness) else -worst for s in evaluations
+        }
+        self._cma.tell([(x, losses[i]) for i, samples in self._of.items() for x in samples])

@@ -1,0 +1,117 @@
+"""What data-flow algorithms search over: which models take part, path lengths, the path to begin with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from evo.algorithms.protocol import Candidate, Scored, Start, founder_candidates
+from evo.errors import UserError
+from operators.dataflow import Choices
+from operators.recipe import Founder, Recipe
+from operators.selection import ranking
+
+
+class PathSettings(BaseModel):
+    """Common to all searches over paths.
+
+    ``models`` are the founders whose layers take part (all by default). A path has ``min_length`` steps
+    at least and ``max_length`` at most (by default twice a founder's own); where a founder's own path
+    is outside of that, the search begins with as much of it, repeated if need be. ``length_penalty`` is what
+    a path's fitness on dev and select loses for each founder's length that it is longer than a founder,
+    and gains where it is shorter: with it, pruning falls out.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    models: tuple[str, ...] = ()
+    min_length: Annotated[int, Field(ge=1)] = 1
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    length_penalty: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @field_validator("models")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"models: one is listed twice: {', '.join(value)}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class PathSpace:
+    """The models of a search and its limits, settings resolved."""
+
+    models: tuple[Recipe, ...]
+    choices: Choices
+
+    @property
+    def layers(self) -> int:
+        return self.choices.layers
+
+
+def path_space(settings: PathSettings, start: Start) -> PathSpace:
+    """The space of ``settings`` over the run's founders.
+
+    Raises:
+        UserError: an unknown founder, limits that exclude each other, or models without layers.
+    """
+    by_name = {f.name: f for f in start.founders if isinstance(f, Founder)}
+    for name in settings.models:
+        if name not in by_name:
+            raise UserError(
+                f"algorithm.models: no founder is called {name!r}; there are {', '.join(by_name)}"
+            )
+    # Whatever an earlier stage of a sequence found takes part always.
+    winners = [f for f in start.founders if not isinstance(f, Founder)]
+    models = (*(by_name[n] for n in settings.models or by_name), *winners)
+    if start.layers < 1:
+        raise UserError("algorithm: the models have no layers that can be told apart by name")
+    longest = settings.max_length or 2 * start.layers
+    if longest < settings.min_length:
+        raise UserError(
+            f"algorithm.max_length: {longest} is less than min_length, {settings.min_length}"
+        )
+    influence = None
+    known = [start.influence[m.id] for m in models if m.id in start.influence]
+    if known:
+        # A merged model has none of its own: it is taken to be like the others.
+        usual = tuple(np.mean(known, axis=0))
+        influence = np.array([start.influence.get(m.id, usual) for m in models])
+        # Hidden states that overflow have no cosine: such a layer is not one to drop.
+        influence = np.where(np.isfinite(influence), influence, 1.0)
+    choices = Choices(len(models), start.layers, settings.min_length, longest, influence)
+    return PathSpace(tuple(models), choices)
+
+
+class PathSearch:
+    """Generation 0 evaluates the founders; later ones are a subclass's. Keeps who is alive."""
+
+    def __init__(self, settings: PathSettings, start: Start) -> None:
+        self._start = start
+        self._space = path_space(settings, start)
+        self._rng = np.random.default_rng(start.seed)
+        self._population: tuple[Scored, ...] = ()
+        self._generation = -1
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    @property
+    def population(self) -> tuple[Scored, ...]:
+        return self._population
+
+    def _founders(self) -> list[Candidate]:
+        return founder_candidates(self._start)
+
+    def _finish(self, members: Sequence[Scored]) -> None:
+        order = ranking([s.fitness for s in members])
+        self._population = tuple(members[i] for i in order)
+        self._generation += 1
+
+    def _best_model(self, evaluations: Sequence[Scored]) -> int:
+        """The number of the best of the taking part; the first where all failed."""
+        fitness: Mapping[str, float] = {s.candidate.id: s.fitness for s in evaluations}
+        return ranking([fitness.get(m.id, float("nan")) for m in self._space.models])[0]

@@ -1,0 +1,160 @@
+"""``sequence``: one search after the other; what each found joins the founders of the next.
+
+So the paths of arXiv 2403.13187, section 3.3 ("merging in both spaces") are ``recipe_search`` and then
+``dataflow``, whose paths may use the layers of the merged model too. What is handed on is the best
+individual that is no path: a path is no weights that could be merged, and no step of another path.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from evo.algorithms.dataflow import DataflowSettings
+from evo.algorithms.genome import GenomePlusSettings, GenomeSettings
+from evo.algorithms.other_searches import (
+    CrossEntropySettings,
+    DifferentialEvolutionSettings,
+    LoraHubSettings,
+)
+from evo.algorithms.path_ga import JointSettings, PathGASettings
+from evo.algorithms.protocol import Algorithm, Candidate, Scored, Start
+from evo.algorithms.random_search import RandomSearchSettings
+from evo.algorithms.recipe_search import RecipeSearchSettings
+from evo.errors import UserError
+from operators.recipe import Route
+
+# Chance leaves a small population of genome without children for some rounds: those go on.
+IDLE_ROUNDS = 10  # asks in a row with nothing new, after which a stage ends
+
+StageSettings: TypeAlias = (
+    GenomeSettings
+    | GenomePlusSettings
+    | RecipeSearchSettings
+    | CrossEntropySettings
+    | DifferentialEvolutionSettings
+    | LoraHubSettings
+    | DataflowSettings
+    | PathGASettings
+    | JointSettings
+    | RandomSearchSettings
+)
+
+
+class SequenceSettings(BaseModel):
+    """``stages`` are algorithms by name, or with settings of their own, as ``algorithm`` itself takes
+    them. ``evaluations`` is what each stage but the last may spend; by default the budget's
+    evaluations are shared out evenly.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: Literal["sequence"] = "sequence"
+    stages: Annotated[
+        tuple[Annotated[StageSettings, Field(discriminator="name")], ...], Field(min_length=2)
+    ] = (RecipeSearchSettings(), DataflowSettings())
+    evaluations: tuple[Annotated[int, Field(ge=1)], ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("stages"), list | tuple):
+            named = [{"name": s} if isinstance(s, str) else s for s in data["stages"]]
+            if any(isinstance(s, dict) and s.get("name") == "sequence" for s in named):
+                raise ValueError(
+                    "stages: a sequence can't be a stage of a sequence; list its stages"
+                )
+            return {**data, "stages": named}
+        return data
+
+    @model_validator(mode="after")
+    def _checked(self) -> "SequenceSettings":
+        if self.evaluations and len(self.evaluations) != len(self.stages) - 1:
+            raise ValueError(
+                f"evaluations: {len(self.evaluations)} numbers for {len(self.stages)} stages; "
+                "give one for each stage but the last"
+            )
+        return self
+
+
+class Stages:
+    """Ask/tell. A stage ends between two asks, once it has spent its evaluations or run dry.
+
+    Raises:
+        UserError: a stage refuses the founders or its settings, or nothing is left for the last one.
+    """
+
+    def __init__(
+        self,
+        settings: SequenceSettings,
+        start: Start,
+        make: Callable[[StageSettings, Start], Algorithm],
+    ) -> None:
+        self._stages = settings.stages
+        self._start = start
+        self._make = make
+        spent, budget = sum(settings.evaluations), start.evaluations
+        if budget is not None and settings.evaluations and spent >= budget:
+            raise UserError(
+                f"algorithm.evaluations: {spent} for all stages but the last leave it nothing of "
+                f"budget.evaluations, {budget}"
+            )
+        share = max(1, (budget or 300) // len(settings.stages))
+        self._limits = settings.evaluations or (share,) * (len(settings.stages) - 1)
+        self._number = 0
+        self._finished = 0  # generations of the stages before
+        self._scored: dict[str, Scored] = {}
+        self._spent_before = 0
+        self._idle = 0
+        # All of them, so that what is wrong with any stage is known before anything runs.
+        made = [self._made(number, start) for number in range(len(self._stages))]
+        self._stage = made[0]
+
+    @property
+    def generation(self) -> int:
+        return self._finished + self._stage.generation
+
+    @property
+    def population(self) -> tuple[Scored, ...]:
+        return self._stage.population
+
+    def ask(self) -> list[Candidate]:
+        if self._number < len(self._limits):
+            spent = len(self._scored) - self._spent_before
+            if spent >= self._limits[self._number] or self._idle >= IDLE_ROUNDS:
+                self._advance()
+        return self._stage.ask()
+
+    def tell(self, evaluations: Sequence[Scored]) -> None:
+        new = any(s.candidate.id not in self._scored for s in evaluations)
+        self._idle = 0 if new else self._idle + 1
+        self._scored |= {s.candidate.id: s for s in evaluations}
+        self._stage.tell(evaluations)
+
+    def _advance(self) -> None:
+        fitness = {
+            s.candidate.recipe: s.fitness
+            for s in self._scored.values()
+            if math.isfinite(s.fitness) and not isinstance(s.candidate.recipe, Route)
+        }
+        founders = self._start.founders
+        if fitness:
+            founders = tuple(dict.fromkeys((*founders, max(fitness, key=lambda r: fitness[r]))))
+        self._number += 1
+        self._idle = 0
+        self._spent_before = len(self._scored)
+        self._finished = self.generation + 1
+        # Each stage draws from a seed of its own, so that stages of one kind differ.
+        seed = int(np.random.SeedSequence([self._start.seed, self._number]).generate_state(1)[0])
+        self._stage = self._made(self._number, replace(self._start, founders=founders, seed=seed))
+
+    def _made(self, number: int, start: Start) -> Algorithm:
+        try:
+            return self._make(self._stages[number], start)
+        except UserError as error:
+            raise UserError(
+                f"algorithm.stages[{number}], {self._stages[number].name}: {error}"
+            ) from error
