@@ -57,6 +57,12 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "cross_entropy": {"name": "cross_entropy"},
     "differential_evolution": {"name": "differential_evolution"},
     "lorahub": {"name": "lorahub"},
+    "random paths": {"name": "dataflow", "search": "random"},
+    "dataflow, flat": {"name": "dataflow", "search": "flat"},
+    "dataflow": {"name": "dataflow"},
+    "path_ga": {"name": "path_ga"},
+    "joint": {"name": "joint"},
+    "sequence": {"name": "sequence", "evaluations": [200]},
 }
 STATIC = {f"{method}, tuned": method for method in ("task_arithmetic", "ties", "dare_ties")}
 METHODS = (*SEARCHES, *STATIC)

@@ -81,6 +81,16 @@ def lineage(
 @cli.command()
 @click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("individual", default="best")
+def show(run_dir: Path, individual: str) -> None:
+    """Draw an individual of RUN_DIR (an id, a prefix of one, or best): its path, or its parts."""
+    from evo.commands import show_individual
+
+    show_individual(run_dir, individual)
+
+
+@cli.command()
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("individual", default="best")
 @click.option(
     "--out",
     required=True,

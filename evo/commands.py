@@ -23,10 +23,12 @@ from evo.importing import import_evolve
 from evo.merging.as_yaml import save_yaml
 from evo.progress import RunProgress, bar
 from evo.setup import reopen_founders
+from evo.show import picture
 from evo.summary import results_table
 from evo.zoo.adapters import train_adapters
 from evo.zoo.build import build
 from evo.zoo.tasks import parse_mix, write_task
+from operators.architectures import architecture_of
 from operators.recipe import Founder, walk
 
 
@@ -149,6 +151,32 @@ def import_config(config: Path, out: Path | None, evaluations: int | None) -> No
     click.echo("Not carried over, or not the same:", err=True)
     for note in imported.notes:
         click.echo(f"- {note}", err=True)
+
+
+def _layers_of(run_dir: Path) -> int | None:
+    """Layers of the run's founders; None if their base has gone, which a picture can do without."""
+    try:
+        base = Path(json.loads((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))["base"])
+        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+        return int(config[architecture_of(config).depth])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def show_individual(run_dir: Path, individual: str) -> None:
+    """Draw an individual with its scores; needs the run's folder only, not the founders."""
+    lineage = evo.lineage.open(run_dir)
+    found = lineage.find(individual)
+    row = next(r for r in lineage.individuals.to_pylist() if r["id"] == found)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"{found}  {row['operator']}, generation {row['generation']}")
+    console.print(picture(lineage.recipe(found), _layers_of(run_dir)))
+    for evaluation in lineage.evaluations.to_pylist():
+        if evaluation["individual"] == found and evaluation["status"] == "ok":
+            console.print(
+                f"{evaluation['task']} {evaluation['split']}: {evaluation['score']:.3f} "
+                f"± {evaluation['standard_error']:.3f}"
+            )
 
 
 def build_zoo(folder: Path, seed: int) -> None:

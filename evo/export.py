@@ -4,9 +4,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -23,8 +24,12 @@ from cluster.founders import (
     tensors_by_file,
 )
 from evo.errors import UserError
+from evo.export_path import config_of, path_checkpoint
+from operators.architectures import architecture_of
 from operators.materialize import Materializer
-from operators.recipe import Founder, Recipe, describe, to_json, walk
+from operators.path import PathBuilder
+from operators.recipe import Founder, Recipe, Route, describe, walk
+from operators.recipe_json import to_json
 
 SHARD_BYTES = 5 * 10**9
 # Not copied from the base: its weights in any form, and what this export writes itself.
@@ -82,21 +87,25 @@ def _write(recipe: Recipe, founders: FounderSet, folder: Path, dtype: str) -> No
     kind = getattr(torch, dtype) if dtype else None
     ancestor = base_weights(founders.base.founder, mapped)
     materializer = Materializer(layout_for(ancestor, kind), mapped)
-    tensors = dict(materializer.build(recipe).tensors)
     base = founders.base.path
-    # Integer buffers are nobody's genes: they are the base's.
-    for file, names in tensors_by_file(base).items():
-        with safe_open(file, framework="pt") as opened:
-            for name in names:
-                if name not in tensors:
-                    tensors[name] = opened.get_tensor(name)
+    changed: dict[str, Any] = {"dtype": dtype} if dtype else {}
+    if isinstance(recipe, Route):
+        builder = PathBuilder(materializer, mapped, architecture_of(config_of(base)))
+        tensors, path_changes = path_checkpoint(recipe, builder, base)
+        changed |= path_changes
+    else:
+        tensors = dict(materializer.build(recipe).tensors)
+        # Integer buffers are nobody's genes: they are the base's.
+        for file, names in tensors_by_file(base).items():
+            with safe_open(file, framework="pt") as opened:
+                tensors |= {n: opened.get_tensor(n) for n in names if n not in tensors}
     _save_tensors(tensors, folder)
     if base.is_dir():
         for file in sorted(base.iterdir()):
             if file.is_file() and not file.name.endswith(_NOT_COPIED):
                 shutil.copyfile(file, folder / file.name)
-    if dtype and (folder / "config.json").is_file():
-        _set_dtype(folder / "config.json", dtype)
+    if changed and (folder / "config.json").is_file():
+        _change_config(folder / "config.json", changed)
     write_origin(recipe, founders, folder, tags=("merge",))
 
 
@@ -114,10 +123,11 @@ def _save_tensors(tensors: dict[str, torch.Tensor], folder: Path) -> None:
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _set_dtype(path: Path, dtype: str) -> None:
+def _change_config(path: Path, changed: Mapping[str, Any]) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
-    key = "torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"
-    config[key] = dtype
+    for key, value in changed.items():
+        old_name = key == "dtype" and "torch_dtype" in config and "dtype" not in config
+        config["torch_dtype" if old_name else key] = value
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

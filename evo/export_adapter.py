@@ -18,7 +18,7 @@ from evo.export import whole_folder, write_origin
 from evo.vocabulary_write import TABLES_FILE
 from operators.lowrank import Factors, truncate
 from operators.materialize import Materializer
-from operators.recipe import Recipe
+from operators.recipe import Recipe, Route
 from operators.weights import Weights
 
 Kind = Literal["linear", "conv1d", "embedding"]
@@ -85,12 +85,18 @@ def export_adapter(
     report and the model card say how much that is.
 
     Raises:
-        UserError: ``rank`` is negative, ``out`` is not empty, the base is no transformers model, the individual is the base,
-            or its change has no exact low rank and no ``rank`` is given.
+        UserError: ``rank`` is negative, ``out`` is not empty, the base is no transformers model, the
+            individual is the base or a path, or its change has no exact low rank and no ``rank`` is
+            given.
         CheckpointError: founders changed since the run.
     """
     if rank < 0:
         raise UserError(f"rank must be 1 or more, or 0 for an exact adapter; got {rank}")
+    if isinstance(recipe, Route):
+        raise UserError(
+            f"individual {recipe.id[:12]} is a data-flow path, which no adapter can be: "
+            "export it as a checkpoint, without --adapter"
+        )
     with whole_folder(out) as folder:
         mapped = map_founders(founders.all_files())
         base = base_weights(founders.base.founder, mapped)

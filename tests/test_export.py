@@ -22,7 +22,8 @@ from fitness.hf_engine import HFEngine
 from operators.materialize import MissingFounderError
 from operators.merge import merge
 from operators.mutation import perturb
-from operators.recipe import Founder, from_json, linear
+from operators.recipe import Founder, linear
+from operators.recipe_json import from_json
 
 NAMES = ("base", "a", "b")
 

@@ -12,7 +12,8 @@ from evo.algorithms.genes import GeneSpace
 from evo.errors import UserError
 from operators.coefficients import Grouped, value_at
 from operators.merge import MERGES
-from operators.recipe import Founder, Linear, Merge, from_json, to_json
+from operators.recipe import Founder, Linear, Merge
+from operators.recipe_json import from_json, to_json
 
 BASE = Founder("base", "0")
 SEARCHED = {n: m for n, m in MERGES.items() if any(p.search for p in m.parameters)}

@@ -10,7 +10,8 @@ import evo.lineage
 from evo.errors import UserError
 from evo.evolution import Evolution
 from evo.lineage import SCHEMAS, Lineage
-from operators.recipe import Founder, from_json
+from operators.recipe import Founder
+from operators.recipe_json import from_json
 
 FOUNDERS = 3
 

@@ -12,7 +12,8 @@ from models import BASE, A, B, C, built, close, founders, same
 
 from operators.coefficients import Grouped, Rule, add, layer_count, multiply, value_at
 from operators.merge import merge
-from operators.recipe import Founder, Linear, Merge, Noise, Recipe, from_json, linear, to_json, walk
+from operators.recipe import Founder, Linear, Merge, Noise, Recipe, linear, walk
+from operators.recipe_json import from_json, to_json
 
 NAMES = (
     "model.embed_tokens.weight",

@@ -9,7 +9,8 @@ import pyarrow.dataset as ds
 
 from evo.errors import UserError
 from evo.lineage.schema import SCHEMAS
-from operators.recipe import Recipe, from_json
+from operators.recipe import Recipe
+from operators.recipe_json import from_json
 
 LINEAGE_FOLDER = "lineage"
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from cluster.jobs import JobResult
 from evo.algorithms.protocol import Candidate, Scored
 from evo.lineage.schema import SCHEMAS
-from operators.recipe import describe, to_json
+from operators.recipe import describe
+from operators.recipe_json import to_json
 
 FINAL = "final"
 

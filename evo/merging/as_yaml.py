@@ -12,7 +12,7 @@ from evo.errors import UserError
 from evo.merging.recipe_file import DTYPES
 from operators.coefficients import Coefficient, Grouped, layer_count, layer_index, value_at
 from operators.merge import MERGES
-from operators.recipe import Founder, Linear, Merge, ParameterValue, Recipe, describe, walk
+from operators.recipe import Founder, Linear, Merge, ParameterValue, Recipe, Route, describe, walk
 
 _RESCALE = {"l1": True, "none": False}  # as mergekit says it; it has no word for inverse_density
 
@@ -46,6 +46,10 @@ def dump(
             }
         case Merge():
             content = _merge(recipe, founders, tensors)
+        case Route():
+            raise UserError(
+                f"{describe(recipe)}: mergekit's YAML has no words for a path; export it as a checkpoint"
+            )
         case _:
             raise UserError(f"{describe(recipe)}: mergekit's YAML has no words for noise")
     if dtype:
