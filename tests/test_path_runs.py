@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 
 import evo
+from evo.algorithms import ALGORITHMS, uses_paths
 from evo.commands import export_individual, run_config, show_individual
 from evo.errors import UserError
 from fitness.hf_engine import HFEngine
@@ -59,12 +60,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(folder: Path, name: str, algorithm: str, evaluations: int = 40) -> evo.lineage.Lineage:
+def run(
+    folder: Path,
+    name: str,
+    algorithm: str,
+    evaluations: int = 40,
+    pool: str = "{kind: local}",
+) -> evo.lineage.Lineage:
     config = folder / f"{name}.yaml"
     config.write_text(
         "base: base\nfounders: [one, two]\n"
         "tasks:\n  - {name: t, files: texts, metric: bits_per_byte}\n"
-        f"algorithm: {algorithm}\nbudget: {{evaluations: {evaluations}}}\npool: {{kind: local}}\n"
+        f"algorithm: {algorithm}\nbudget: {{evaluations: {evaluations}}}\npool: {pool}\n"
     )
     run_config(config, folder / name, ())
     return evo.lineage.open(folder / name)
@@ -282,3 +289,22 @@ def test_a_mistake_in_a_stage_ends_the_command_with_2(folder):
     assert "algorithm.stages[0]" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (folder / "typo").exists()
+
+
+NAMES = [name for name, (settings, _) in ALGORITHMS.items() if uses_paths(settings())]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("limit", [1, 2, 3, 20])
+def test_not_one_evaluation_more_than_allowed(name, limit, folder):
+    lineage = run(folder, f"limit_{name}_{limit}", name, limit)
+    assert len(fitness(lineage)) == limit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_ray_gives_what_one_process_gives(name, folder, ray_session):
+    here = run(folder, f"here_{name}", name)
+    there = run(folder, f"there_{name}", name, pool="{kind: ray, hosts: 2}")
+    assert fitness(here) == fitness(there)
+    assert here.individuals["id"].to_pylist() == there.individuals["id"].to_pylist()
