@@ -124,3 +124,14 @@ class HostStats:
     host: str
     peak_bytes: int
     jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEvent:
+    """Something that happened to the pool itself, for the lineage: ``kind`` is a word or two.
+
+    Such as ``host lost``, ``host joined``, ``deadline``.
+    """
+
+    kind: str
+    detail: str

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from cluster.host import ModelHost
-from cluster.jobs import HostStats, Job, JobResult, PoolSpec
+from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec
 from cluster.scorer import FitnessScorer
 
 
@@ -42,6 +42,10 @@ class Pool(Protocol):
 
     def stats(self) -> tuple[HostStats, ...]:
         """An account of each host."""
+        ...
+
+    def events(self) -> tuple[PoolEvent, ...]:
+        """What happened to hosts since the last call, oldest first."""
         ...
 
     def close(self) -> None:
@@ -90,6 +94,9 @@ class LocalPool:
 
     def stats(self) -> tuple[HostStats, ...]:
         return (self._host.stats(),)
+
+    def events(self) -> tuple[PoolEvent, ...]:
+        return ()
 
     def close(self) -> None:
         self._queue.clear()

@@ -5,57 +5,32 @@ at-least-once): a host that dies raises at once for all its calls, and this pool
 redo and where, so that every job still completes exactly once.
 """
 
-import logging
 import os
-import secrets
 import sys
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-# Read by Ray when it is imported, and inherited by the processes it starts. Ray's ports listen on
-# every interface, so even a private Ray runs with authentication on; its random token lives in the
-# environment of our processes, not in a file.
-if "ray" not in sys.modules:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_preload_python_modules", "torch,transformers")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-import ray
 from ray.exceptions import GetTimeoutError, RayError
 
+from cluster.connect import ray, start_ray  # before anything else of ray: it sets how ray behaves
 from cluster.host import ModelHost
-from cluster.jobs import HostAnswer, HostSpec, HostStats, Job, JobResult, PoolSpec, Timing
+from cluster.jobs import (
+    HostAnswer,
+    HostSpec,
+    HostStats,
+    Job,
+    JobResult,
+    PoolEvent,
+    PoolSpec,
+    Timing,
+)
 from cluster.pool import PoolError
 from cluster.scorer import FitnessScorer
 from fitness.tasks import Task
 
 IN_FLIGHT = 2  # calls per host: the next one is there when the current one ends
 MAX_ATTEMPTS = 3
-OBJECT_STORE_BYTES = 128 * 2**20  # requests and scores only: weights never pass through it
-
-
-def start_ray(cpus: int) -> None:
-    """Start a Ray of our own on this machine, closed to everybody without its random token.
-
-    Raises:
-        PoolError: ray was imported before this module, without authentication: too late to add it.
-    """
-    if os.environ.get("RAY_AUTH_MODE") != "token":
-        raise PoolError(
-            "ray was imported before evo, without authentication. Import evo first, set "
-            "RAY_AUTH_MODE=token, or call ray.init() yourself"
-        )
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
 
 
 def _find_modules(path: list[str]) -> None:
@@ -182,6 +157,9 @@ class RayPool:
 
     def stats(self) -> tuple[HostStats, ...]:
         return tuple(ray.get([h.actor.stats.remote() for h in self._hosts]))
+
+    def events(self) -> tuple[PoolEvent, ...]:
+        return ()
 
     def close(self) -> None:
         self._queue.clear()

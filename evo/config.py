@@ -99,13 +99,36 @@ class BudgetConfig(_Settings):
 
 
 class PoolConfig(_Settings):
-    """Where models run: ``local`` in this process, ``ray`` on ``hosts`` processes (default: one for
-    each ``engine.threads`` cores of this machine).
+    """Where models run: ``local`` in this process, ``ray`` on ``hosts`` processes.
+
+    Without ``hosts`` they are one for each ``engine.threads`` cores of this machine. ``auto`` follows the
+    cluster: one for each GPU, or with ``device: cpu`` for each ``threads`` cores, of every node, also of
+    nodes that join later. ``address`` is that of a running cluster (``auto``, ``HOST:PORT``); without it
+    a Ray of our own is started. ``deadline_s`` is what one evaluation may take; after that it is moved to
+    another host. ``gpus_per_host`` may be a fraction; ``memory_gib`` is what a host may allocate beside
+    the founders' mapped files; ``labels`` are those that a host's node must have. ``ship_founders``
+    copies the founders' bytes to nodes: where their path does not lead to the same files, always, never.
     """
 
     kind: Literal["ray", "local"] = "ray"
-    hosts: Positive | None = None
+    hosts: Positive | Literal["auto"] | None = None
+    address: str | None = None
     start_timeout_s: Annotated[float, Field(gt=0.0)] = 300.0
+    deadline_s: Annotated[float, Field(gt=0.0)] = 3600.0
+    gpus_per_host: Annotated[float, Field(gt=0.0)] | None = None
+    memory_gib: Annotated[float, Field(gt=0.0)] | None = None
+    labels: dict[str, str] = {}
+    ship_founders: Literal["auto", "always", "never"] = "auto"
+
+
+class LoopConfig(_Settings):
+    """``generational`` waits for a whole round before it asks again. ``steady_state`` tells each
+    evaluation as it ends, and always has ``in_flight`` of them asked (default: two for each host), so
+    that no host waits for a slower one; the order of completion then matters, and is recorded.
+    """
+
+    kind: Literal["generational", "steady_state"] = "generational"
+    in_flight: Positive | None = None
 
 
 class EngineConfig(_Settings):
@@ -153,6 +176,7 @@ class RunConfig(_Settings):
     tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
     algorithm: AlgorithmSettings = RecipeSearchSettings()
     budget: BudgetConfig = BudgetConfig(evaluations=300)
+    loop: LoopConfig = LoopConfig()
     pool: PoolConfig = PoolConfig()
     engine: EngineConfig = EngineConfig()
     baselines: BaselinesConfig = BaselinesConfig()
@@ -163,6 +187,11 @@ class RunConfig(_Settings):
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("loop", mode="before")
+    @classmethod
+    def _by_kind(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
 
     @field_validator("root")
     @classmethod

@@ -145,7 +145,8 @@ def make_pool(config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask,
         return LocalPool(spec)
     from cluster.ray_pool import RayPool
 
-    hosts = wanted.hosts or max(1, cores() // config.engine.threads)
+    wanted_hosts = None if wanted.hosts == "auto" else wanted.hosts
+    hosts = wanted_hosts or max(1, cores() // config.engine.threads)
     return RayPool(spec, hosts=hosts, start_timeout_s=wanted.start_timeout_s)
 
 

@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A Ray of our own with eight logical processors."""
-    from cluster.ray_pool import ray, start_ray
+    from cluster.connect import ray, start_ray
 
     start_ray(cpus=8)
     yield

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from operators.recipe import Founder, Recipe
 
@@ -50,6 +50,28 @@ class Algorithm(Protocol):
 
     def tell(self, evaluations: Sequence[Scored]) -> None:
         """The evaluations of what was asked, in the order asked."""
+        ...
+
+
+@runtime_checkable
+class SteadyAlgorithm(Algorithm, Protocol):
+    """An algorithm that also takes evaluations one by one, in the order in which they end.
+
+    Deterministic in that order: the same calls give the same candidates. For each candidate that
+    :meth:`ask_one` gave, one :meth:`tell_one` follows, in any order; :meth:`ask` and :meth:`tell` are not
+    used in such a run. ``generation`` becomes 0 when the founders are told, and grows by one with each
+    population that is told after them.
+    """
+
+    def ask_one(self) -> Candidate | None:
+        """What to evaluate next; None: nothing before more is told (as until all founders are).
+
+        May be a recipe that was asked before, or is being evaluated: it is told again.
+        """
+        ...
+
+    def tell_one(self, evaluation: Scored) -> None:
+        """One evaluation of what was asked; NaN fitness if it failed."""
         ...
 
 
