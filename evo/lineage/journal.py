@@ -5,7 +5,6 @@ write: a killed process loses what was not finished and nothing else. A last rec
 what a kill leaves and is dropped; anything else that can't be read is damage, and is refused.
 """
 
-import json
 import os
 import zlib
 from collections.abc import Iterator
@@ -30,11 +29,14 @@ SCHEMA = pa.schema(
         *_TAKEN,
         pa.field("kind", pa.string(), nullable=False),
         pa.field("values", pa.list_(pa.float64()), nullable=False),
-        pa.field("answers", pa.list_(pa.string()), nullable=False),  # each as JSON
+        pa.field("answers", pa.list_(pa.string()), nullable=False),
+        pa.field("numbers", pa.bool_(), nullable=False),  # whether the answers are whole numbers
         pa.field("check", pa.uint32(), nullable=False),  # CRC-32 of all the rest
     ],
     metadata=SCHEMAS["evaluations"].metadata,
 )
+_ROW = pa.struct(list(SCHEMA))
+_PLAIN = [f.name for f in SCHEMA if f.name not in ("values", "check")]
 _START = SCHEMA.serialize().to_pybytes()
 _MARK = b"\xff\xff\xff\xff"  # every message of an IPC stream begins with it
 
@@ -134,16 +136,17 @@ def _marks(data: bytes, start: int) -> Iterator[int]:
 
 def _encode(result: JobResult) -> bytes:
     scored = {r.ask: r for r in result.results}
-    rows = []
-    for ask, row in zip(result.job.asks, evaluation_rows(result), strict=True):
+    rows = evaluation_rows(result)
+    for ask, row in zip(result.job.asks, rows, strict=True):
         found = scored.get(ask)
+        answers = found.answers if found else ()
         row["kind"] = ask.kind
-        row["values"] = found.values if found else ()
-        row["answers"] = [json.dumps(a) for a in found.answers] if found else ()
+        row["values"] = np.asarray(found.values if found else (), dtype=np.float64)
+        row["answers"] = [None if a is None else str(a) for a in answers]
+        row["numbers"] = any(isinstance(a, int) for a in answers)
         row["check"] = _check(row)
-        rows.append(row)
-    columns = [pa.array([row[f.name] for row in rows], f.type) for f in SCHEMA]
-    data: bytes = pa.RecordBatch.from_arrays(columns, schema=SCHEMA).serialize().to_pybytes()
+    batch = pa.RecordBatch.from_struct_array(pa.array(rows, _ROW))
+    data: bytes = batch.serialize().to_pybytes()
     return data
 
 
@@ -161,7 +164,7 @@ def _decode(data: bytes, at: int) -> tuple[Record, int] | None:
     items = {
         (r["individual"], r["task"], r["split"]): (
             tuple(r["values"]),
-            tuple(json.loads(a) for a in r["answers"]),
+            tuple(int(a) if r["numbers"] and a is not None else a for a in r["answers"]),
         )
         for r in rows
     }
@@ -169,6 +172,6 @@ def _decode(data: bytes, at: int) -> tuple[Record, int] | None:
 
 
 def _check(row: dict[str, Any]) -> int:
-    plain = [row[f.name] for f in SCHEMA if f.name not in ("values", "check")]
+    plain = [row[name] for name in _PLAIN]
     floats = np.asarray(row["values"], dtype=np.float64).tobytes()
     return zlib.crc32(floats, zlib.crc32(repr(plain).encode()))
