@@ -13,24 +13,21 @@ own. Three ways to search:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import numpy as np
-from cmaes import CMA, SepCMA
-from numpy.typing import NDArray
+from cmaes import CMA
 from pydantic import Field, model_validator
 
+from evo.algorithms.in_flight import InFlight
 from evo.algorithms.path_space import PathSearch, PathSettings
 from evo.algorithms.protocol import Candidate, Scored, Start
-from evo.algorithms.scales import LIMIT, Form, gene_count, scales_of
-from evo.algorithms.trials import InFlight
+from evo.algorithms.scales import LIMIT, Form
+from evo.algorithms.strategies import Bits, Flat, Floats, Strategy
 from evo.errors import UserError
 from operators.dataflow import PathGenes, Slots, decode
 from operators.recipe import Recipe
 
-Floats: TypeAlias = NDArray[np.float64]
-Bits: TypeAlias = NDArray[np.bool_]
-FULL_COVARIANCE = 300  # genes up to which CMA-ES learns all correlations
 ALIKE = 0.8  # of the exchanges are for the same layer of another model
 TRIES = 50  # for a path that was not tried before
 TURNS = (6, 2)  # generations
@@ -66,7 +63,7 @@ class _Made:
 
     taken: Bits
     genes: Floats
-    strategy: "_Strategy | None" = None
+    strategy: Strategy | None = None
 
 
 class Dataflow(PathSearch):
@@ -87,11 +84,11 @@ class Dataflow(PathSearch):
                 f"{choices.models} models, {settings.repeats} times over; raise repeats"
             )
         self._owner = 0
-        self._flat: _Flat | None = None
+        self._flat: Flat | None = None
         self._taken: Bits = self._slots.own(0)
         self._logs: dict[int, float] = {}  # logarithms of the scales of the best path's slots
         self._best = -math.inf
-        self._scales: _Strategy | None = None
+        self._scales: Strategy | None = None
         self._in_flight: InFlight[_Made] = InFlight()
         self._seen: set[str] = set()
 
@@ -121,7 +118,14 @@ class Dataflow(PathSearch):
             if np.array_equal(self._taken, own):  # else the founder's fitness is not this path's
                 self._best = max([f for f in told if math.isfinite(f)], default=-math.inf)
             if self._settings.search == "flat":
-                self._flat = _Flat(self._settings, self._slots, self._taken, self._seed())
+                self._flat = Flat(
+                    self._slots,
+                    self._taken,
+                    self._settings.scales,
+                    self._seed(),
+                    sigma=self._settings.sigma0,
+                    population=self._settings.population,
+                )
         elif self._flat is not None:
             heard = self._in_flight.take(evaluations)
             # One after the other where several samples gave one path.
@@ -176,7 +180,7 @@ class Dataflow(PathSearch):
                 population_size=self._settings.population,
                 seed=self._seed(),
             )
-            self._scales = _Strategy(cma)
+            self._scales = Strategy(cma)
         candidates = []
         for logs in self._scales.ask():
             made = _Made(self._taken, logs, self._scales)
@@ -264,47 +268,3 @@ class Dataflow(PathSearch):
 
     def _seed(self) -> int:
         return int(self._rng.integers(2**31))
-
-
-class _Strategy:
-    """A CMA-ES that learns from its samples in any order, a population's worth at a time."""
-
-    def __init__(self, cma: CMA | SepCMA) -> None:
-        self._cma = cma
-        self._heard: list[tuple[Floats, float]] = []
-
-    def ask(self) -> list[Floats]:
-        return [self._cma.ask() for _ in range(self._cma.population_size)]
-
-    def tell(self, losses: Sequence[tuple[Floats, float]]) -> None:
-        self._heard += losses
-        while len(self._heard) >= self._cma.population_size:
-            self._cma.tell(self._heard[: self._cma.population_size])
-            del self._heard[: self._cma.population_size]
-
-
-class _Flat:
-    """CMA-ES over indicators, then scales, in one vector. A slot is taken if its number is > 0."""
-
-    def __init__(self, settings: DataflowSettings, slots: Slots, own: Bits, seed: int) -> None:
-        self._form, self._slots = settings.scales, slots
-        # Two standard deviations from 0: some slots change in most samples, most slots stay.
-        indicator = np.where(own, 2.0, -2.0) * settings.sigma0
-        mean = np.concatenate([indicator, np.zeros(gene_count(self._form, slots))])
-        kind = CMA if len(mean) <= FULL_COVARIANCE else SepCMA
-        self.strategy = _Strategy(
-            kind(mean, settings.sigma0, population_size=settings.population, seed=seed)
-        )
-
-    def ask(self, shortest: int, longest: int) -> list[tuple[Floats, Bits, list[float]]]:
-        """Samples, and the slots that each takes, with their scales."""
-        found = []
-        for x in self.strategy.ask():
-            indicator, genes = x[: self._slots.count], x[self._slots.count :]
-            # Too long or too short: the slots with the greatest numbers are taken.
-            wanted = int(np.clip((indicator > 0).sum(), shortest, longest))
-            taken = np.zeros(self._slots.count, dtype=np.bool_)
-            taken[np.argsort(-indicator, kind="stable")[:wanted]] = True
-            slots = [int(s) for s in np.flatnonzero(taken)]
-            found.append((x, taken, scales_of(self._form, genes, slots, self._slots)))
-        return found

@@ -23,7 +23,7 @@ from operators.succession import Pull, difference, succeed
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, le=100.0)]
-TRIES = 100  # for a round that has children: chance leaves a small population without
+TRIES = 100  # for a round with children: chance leaves a small population without
 
 
 class GenomeSettings(BaseModel):
@@ -102,7 +102,7 @@ class Genome(Steady):
     in a steady state one, in which the children are of the individuals as they were.
 
     A failed individual (NaN fitness) never breeds or survives; a failed move leaves the individual
-    where it was. Who is gone or elsewhere when its move is told gives way to the moved one: a newcomer.
+    where it was; a move told after its individual moved elsewhere, or died, brings a newcomer.
     """
 
     def __init__(self, settings: GenomeSettings, start: Start) -> None:
@@ -197,7 +197,7 @@ class Genome(Steady):
         return list(moved.values())
 
     def _land(self, evaluations: Sequence[Scored]) -> list[Scored]:
-        """Let each individual go where its move was told to lead; gives what moved nobody."""
+        """Let individuals go where their moves led them; gives the evaluations that moved nobody."""
         told = {s.candidate.id: s for s in evaluations}
         places = {id(particle): i for i, particle in enumerate(self._particles)}
         landed = set()
@@ -266,8 +266,7 @@ class Genome(Steady):
 
     def _newcomers(self, evaluations: Sequence[Scored]) -> list[_Particle]:
         known = {p.scored.candidate.id for p in self._particles}
-        fresh = [s for s in evaluations if s.candidate.id not in known]
-        alive = [s for s in fresh if math.isfinite(s.fitness)]
+        alive = [s for s in evaluations if math.isfinite(s.fitness) and s.candidate.id not in known]
         crowd = [p.recipe for p in self._particles] + [s.candidate.recipe for s in alive]
         return [_Particle(s, self._first_velocity(s.candidate.recipe, crowd), s) for s in alive]
 
@@ -295,8 +294,7 @@ class Genome(Steady):
 
 
 def _moved(move: _Move, scored: Scored) -> _Particle:
-    particle = move.particle
     if not math.isfinite(scored.fitness):
-        return replace(particle, velocity=())
-    best = scored if scored.fitness > particle.best.fitness else particle.best
+        return replace(move.particle, velocity=())
+    best = scored if scored.fitness > move.particle.best.fitness else move.particle.best
     return _Particle(scored, move.velocity, best)
