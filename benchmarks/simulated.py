@@ -10,9 +10,9 @@ from pathlib import Path
 from time import perf_counter, sleep
 
 import torch
-from cluster.ray_pool import IN_FLIGHT
 
 from cluster.jobs import AskResult, HostStats, Job, JobResult, PoolEvent, Timing
+from cluster.ray_pool import IN_FLIGHT
 
 
 class SimulatedPool:

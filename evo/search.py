@@ -14,6 +14,7 @@ from evo.lineage.writer import LineageWriter
 
 DEV = "dev"
 IDLE_ROUNDS = 100  # asks in a row with nothing new: the algorithm has run dry
+IDLE_ASKS = 300  # the same of a steady state, whose asks are for one individual
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class Search:
                 if algorithm.generation == number:
                     self._lineage.population(algorithm.population, number)
                     yield self._finish(number, algorithm.population)
-            if idle >= IDLE_ROUNDS and not self.reason:
+            if idle >= IDLE_ASKS and not self.reason:
                 self.reason = "no new candidates"
             if not self.reason and not self._is_over() and len(self._pending) < in_flight:
                 left = self._left()
