@@ -51,6 +51,8 @@ def read_config(run_dir: Path, *, check_files: bool) -> RunConfig:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{run_dir}: no run here (it has no {CONFIG_FILE})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error})") from error
     try:
         return RunConfig.model_validate_json(text, context={"check_files": check_files})
     except ValidationError as error:
