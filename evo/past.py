@@ -58,7 +58,10 @@ def read_config(run_dir: Path, *, check_files: bool) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {key + ': ' if key else ''}{first['msg']}") from error
+        where = f"{key}: " if key else ""
+        raise UserError(
+            f"{path}: the run's config no longer holds: {where}{first['msg']}"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error})") from error
 
