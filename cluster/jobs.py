@@ -1,6 +1,6 @@
 """What goes to a pool and what comes back: small, frozen, picklable."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -62,7 +62,7 @@ class AskResult:
     """Per-example results of one ask: ``values`` for scores, ``answers`` for answers."""
 
     ask: Ask
-    values: tuple[float, ...]
+    values: Sequence[float]
     answers: tuple[str | int | None, ...]
     mean: float
     standard_error: float

