@@ -119,3 +119,14 @@ def by_host(module: Point, data: str) -> list[float]:
         by_host.pace = 0.1 * (1 + number % 5)  # type: ignore[attr-defined]
     time.sleep(by_host.pace)  # type: ignore[attr-defined]
     return instant(module, data)
+
+
+def counted(module: Point, data: str) -> list[float]:
+    """Takes 0.1 s, and leaves a byte in the file of ``data`` ("FILE:SPLIT") for each call."""
+    path, _, split = data.rpartition(":")
+    time.sleep(0.1)
+    with open(path, "ab") as file:
+        file.write(b".")
+    shift = {"dev": 0.0, "select": 0.01, "test": 0.02}[split]
+    target = torch.tensor((0.9, 0.4, -0.7, 0.2)) + shift
+    return torch.exp(-((module.x - target) ** 2)).tolist()

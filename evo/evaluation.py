@@ -196,7 +196,7 @@ class Evaluator:
 
 
 def _packed(result: JobResult) -> JobResult:
-    """The same in a sixth of the memory: all results of a run are kept, and they come as loose objects."""
+    """The same in a quarter of the memory: all results of a run are kept, and they come as loose objects."""
     return replace(
         result,
         results=tuple(
