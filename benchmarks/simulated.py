@@ -31,9 +31,9 @@ class SimulatedPool:
         self._queue: deque[Job] = deque()
         self._ends: list[tuple[float, int, int, Job]] = []
         self._submitted = 0
-        self.busy = 0.0
-        self.began = 0.0
-        self.ended = 0.0
+        self._spans: list[tuple[float, float]] = []  # when some host was busy
+        self._full = 0.0  # when every host had work for the first time
+        self._last = 0.0  # when the last job came
 
     @property
     def pending(self) -> int:
@@ -48,7 +48,6 @@ class SimulatedPool:
         ahead = end - perf_counter()
         if ahead > 0:
             sleep(ahead)
-        self.ended = max(self.ended, end)
         self._held[host] -= 1
         heapq.heappush(self._room, (self._held[host], host))
         self._feed()
@@ -67,9 +66,16 @@ class SimulatedPool:
         self._queue.clear()
 
     @property
-    def utilisation(self) -> float:
-        """Share of the hosts' time, from the first job to the last end, that they were busy."""
-        return self.busy / (self.hosts * (self.ended - self.began))
+    def utilisation(self) -> dict[str, float]:
+        """Share of the hosts' time that they were busy: from the first job to the last end, with the
+        founders' round and the last jobs; and from when all had work until there was no more.
+        """
+        begin, end = min(s for s, _ in self._spans), max(e for _, e in self._spans)
+        return {"whole": self._busy(begin, end), "in_flow": self._busy(self._full, self._last)}
+
+    def _busy(self, begin: float, end: float) -> float:
+        inside = sum(max(0.0, min(e, end) - max(s, begin)) for s, e in self._spans)
+        return inside / (self.hosts * max(end - begin, 1e-9))
 
     def _feed(self) -> None:
         now = perf_counter()
@@ -80,11 +86,13 @@ class SimulatedPool:
             if held >= IN_FLIGHT:
                 return
             job = self._queue.popleft()
-            self.began = self.began or now
-            seconds = self._seconds(host, job)
-            self._free[host] = max(now, self._free[host]) + seconds
-            self.busy += seconds
+            start = max(now, self._free[host])
+            self._free[host] = start + self._seconds(host, job)
+            self._spans.append((start, self._free[host]))
+            self._last = now
             self._held[host] += 1
+            if not self._full and len(self._ends) + 1 >= self.hosts:
+                self._full = now
             self._submitted += 1
             heapq.heappush(self._room, (self._held[host], host))
             heapq.heappush(self._ends, (self._free[host], self._submitted, host, job))
