@@ -70,7 +70,7 @@ def start_host(spec: Any, name: str, place: str, needs: HostNeeds) -> Any:
     if needs.memory:
         options["memory"] = needs.memory
     if place != ANYWHERE:
-        options["scheduling_strategy"] = _affinity(place, soft=False)
+        options["scheduling_strategy"] = _affinity(place)
     elif needs.labels:
         options["label_selector"] = dict(needs.labels)
     return ray.remote(HostActor).options(**options).remote(spec, name, sys.path)
@@ -78,8 +78,7 @@ def start_host(spec: Any, name: str, place: str, needs: HostNeeds) -> Any:
 
 def start_scorer(tasks: Any) -> Any:
     """A ScorerActor of ``tasks`` (a reference): on this node, which the run can't outlive anyway."""
-    here = _affinity(_node(), soft=True)
-    options = {"num_cpus": 0, "scheduling_strategy": here, **_ONCE}
+    options = {"num_cpus": 0, "scheduling_strategy": _affinity(_node()), **_ONCE}
     return ray.remote(ScorerActor).options(**options).remote(tasks, sys.path)
 
 
@@ -87,6 +86,20 @@ def ask_host(actor: Any, job: Job) -> tuple[Any, Any]:
     """References to the note and to the answer, which goes to the scorer without passing here."""
     note, answer = actor.run.options(num_returns=2).remote(job)
     return note, answer
+
+
+def wait_for(references: list[Any], timeout_s: float) -> list[Any]:
+    """Those that are there as soon as one is, or none when the time is up."""
+    try:
+        ready, rest = ray.wait(references, num_returns=1, timeout=timeout_s)
+        if ready and rest:
+            ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+    except SystemError as error:
+        # What a signal's handler raises in there comes out as the cause of one of these.
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
+    return ready
 
 
 def read_nodes() -> tuple[Node, ...]:
@@ -135,7 +148,7 @@ def _node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def _affinity(node: str, *, soft: bool) -> Any:
+def _affinity(node: str) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return NodeAffinitySchedulingStrategy(node, soft=soft)
+    return NodeAffinitySchedulingStrategy(node, soft=False)

@@ -30,7 +30,7 @@ class HostNeeds:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        parts = [f"{self.cpus} processors"]
+        parts = [f"{self.cpus} processor" + "s" * (self.cpus != 1)]
         if self.gpus:
             parts.append(f"{self.gpus:g} GPU")
         if self.memory:

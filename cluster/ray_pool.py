@@ -13,7 +13,7 @@ from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
 
-from cluster.actors import ask_host, reason_of
+from cluster.actors import ask_host, reason_of, wait_for
 from cluster.connect import ray, start_ray  # before anything else of ray: it sets how ray behaves
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec, Timing
 from cluster.placement import HostNeeds, room
@@ -55,7 +55,7 @@ class RayPool:
         if self._owns_ray:
             start_ray(hosts * engine.threads if hosts else max(cores(), engine.threads))
         self._wanted = hosts
-        self._start_timeout_s = start_timeout_s
+        self.start_timeout_s = start_timeout_s
         self._deadline_s = deadline_s
         self._tick_s = min(TICK_S, deadline_s / 4)
         self._queue: deque[Job] = deque()
@@ -63,6 +63,7 @@ class RayPool:
         self._events: list[PoolEvent] = []
         self._ledger = Ledger(deadline_s)
         self._pending = 0
+        self._last_loss = ""
         self._waiting: Waiting = {}
         needs = HostNeeds(
             engine.threads,
@@ -152,7 +153,7 @@ class RayPool:
         if self._wanted is None and not any(room(node, needs) for node in nodes):
             raise PoolError(f"no node of the cluster has room for a host: it needs {needs}")
         self._fill()
-        until = self._idle_since + self._start_timeout_s
+        until = self._idle_since + self.start_timeout_s
         while self._roster.starting or not self._scoring.pid:
             self._step()
             if self._roster.last_error:
@@ -163,24 +164,26 @@ class RayPool:
                 raise PoolError(self._not_started())
 
     def _not_started(self) -> str:
-        free = ray.available_resources()
         count = f"{self._wanted} hosts" if self._wanted else "hosts"
         return (
             f"{count} of {self._roster.needs.cpus} threads did not start within "
-            f"{self._start_timeout_s:g} s; a host needs {self._roster.needs}, and the cluster has "
-            f"{free.get('CPU', 0.0):g} processors and {free.get('GPU', 0.0):g} GPU free. Ask for less "
-            "(pool.hosts, engine.threads), or raise pool.start_timeout_s"
+            f"{self.start_timeout_s:g} s; {self._shortage()}. Ask for less (pool.hosts, "
+            "engine.threads), or raise pool.start_timeout_s"
+        )
+
+    def _shortage(self) -> str:
+        free = ray.available_resources()
+        cpus, gpus = free.get("CPU", 0.0), free.get("GPU", 0.0)
+        return (
+            f"a host needs {self._roster.needs}, and the cluster has {cpus:g} processors and "
+            f"{gpus:g} GPU free"
         )
 
     def _step(self) -> None:
         """Wait a while for anything to happen, and see to it."""
         pause = max(0.0, self._ticked + self._tick_s - monotonic())
         if self._waiting:
-            everything = list(self._waiting)
-            ready, rest = ray.wait(everything, num_returns=1, timeout=pause)
-            if ready and rest:
-                ready += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
-            for reference in ready:
+            for reference in wait_for(list(self._waiting), pause):
                 handle = self._waiting.pop(reference, None)  # gone if its host fell just before
                 if handle is not None:
                     handle(reference)
@@ -194,12 +197,15 @@ class RayPool:
         """See to all that announces itself by no reference: nodes, deadlines, missing hosts."""
         now = self._ticked = monotonic()
         self._roster.census()
+        for host in self._roster.stranded:
+            self._salvage(host)
+            self._end(host, Loss("node", "its node is gone"), "host lost")
         for host in self._roster:
             if host.lane.overdue(now, self._deadline_s):
                 self._salvage(host)
                 if host.lane.overdue(now, self._deadline_s):
                     self._end(host, Loss("slow", f"over {self._deadline_s:g} s"), "deadline")
-        self._scoring.tick(now, self._start_timeout_s)
+        self._scoring.tick(now, self.start_timeout_s)
         unscored = self._scoring.hosts
         for host in self._roster.leaving:
             self._withdraw(host)
@@ -209,12 +215,12 @@ class RayPool:
         self._fill()
         if self._roster.ready or self._roster.leaving:
             self._idle_since = now
-        elif now - self._idle_since > self._start_timeout_s:
-            why = f" (the last one: {self._roster.last_error})" if self._roster.last_error else ""
+        elif now - self._idle_since > self.start_timeout_s:
+            why = self._roster.last_error or self._last_loss
             raise PoolError(
-                f"all hosts are lost{why}, and in pool.start_timeout_s no other came. "
-                f"{self._not_started()}. Nothing that was scored is lost: resume the run when the "
-                "cluster is well again"
+                f"all hosts are lost (last: {why}), and none could be started within "
+                f"{self.start_timeout_s:g} s; {self._shortage()}. Nothing that was scored is lost: "
+                "resume the run when the cluster is well again"
             )
 
     def _fill(self) -> None:
@@ -273,6 +279,7 @@ class RayPool:
         for flight in flights:
             self._waiting.pop(flight.note, None)
         self._queue.extendleft(f.job for f in reversed(flights[1:]))
+        self._last_loss = loss.reason
         what = f"; it was at job {flights[0].job.key}" if flights else ""
         self._note(kind, f"{host}: {loss.reason}{what}")
         if flights:

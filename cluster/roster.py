@@ -88,6 +88,11 @@ class Roster:
         return [h for h in self._hosts if h.state == "leaving"]
 
     @property
+    def stranded(self) -> list[Host]:
+        """Hosts of which the node is gone, as the last census saw it."""
+        return [h for h in self._hosts if h.node and h.node not in self._nodes]
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
         return tuple(self._nodes.values())
 

@@ -100,6 +100,7 @@ class Scoring:
             result = ray.get(reference)
         except RayTaskError as error:  # it could not get the answer, which was lost with its node
             self._remove(flight)
+            self._note("answer lost", f"of job {flight.job.key}: {reason_of(error)}")
             self._lost_answer(flight, Loss("answer", reason_of(error)))
         except RayError as error:
             self._replace(Loss("scorer", reason_of(error)), "scorer lost")

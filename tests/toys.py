@@ -104,6 +104,11 @@ def coordinates(module: Point, marker: str) -> list[float]:
     return module.x.tolist()
 
 
+def long_answer(module: Point, split: str) -> list[float]:
+    """More than Ray keeps with the caller: it stays on the host's node until it is fetched."""
+    return [float(module.x[0])] * 50_000
+
+
 def naps(module: Point, seconds: str) -> list[float]:
     time.sleep(float(seconds))
     return nearness(module, "dev")
@@ -166,23 +171,29 @@ def score_kills_for_b(row: Row, outputs: Sequence[Output], options: Options) -> 
     return (Scored(1.0),)
 
 
+def ask_long_answer(row: Row, options: Options) -> tuple[Request, ...]:
+    return (Call("toys:long_answer", "dev"),)
+
+
 def score_naps(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
     time.sleep(0.3)
     return (Scored(1.0),)
 
 
-SCORING = (score_plainly, score_raises_for_b, score_hangs_for_b, score_kills_for_b, score_naps)
+SCORING = {
+    "score_plainly": (ask_coordinates, score_plainly),
+    "score_raises_for_b": (ask_coordinates, score_raises_for_b),
+    "score_hangs_for_b": (ask_coordinates, score_hangs_for_b),
+    "score_kills_for_b": (ask_coordinates, score_kills_for_b),
+    "score_naps": (ask_coordinates, score_naps),
+    "long_answer": (ask_long_answer, score_naps),
+}
 
 
 def scoring_tasks(calls: Path) -> tuple[Task, ...]:
-    """A task for each scoring function, by its name; models that are asked leave a mark in ``calls``."""
+    """The tasks of SCORING by name; in most of them models that are asked leave a mark in ``calls``."""
     example = (Example({"data": str(calls)}, 0),)
     return tuple(
-        Task(
-            f.__name__,
-            Metric(f.__name__, None, frozenset(), ask_coordinates, f),
-            Options(),
-            {"dev": example},
-        )
-        for f in SCORING
+        Task(name, Metric(name, None, frozenset(), ask, score), Options(), {"dev": example})
+        for name, (ask, score) in SCORING.items()
     )
