@@ -2,7 +2,8 @@
 
 The contract, which one suite of tests puts to every pool: each submitted job completes exactly
 once, with scores or with a failure that says why; completion comes in any order; a host that is
-lost costs a retry, not the run; closing twice is harmless.
+lost costs a retry, not the run; what happened to hosts is told once, as events; closing twice is
+harmless.
 """
 
 from collections import deque
@@ -19,7 +20,7 @@ class Pool(Protocol):
 
     @property
     def hosts(self) -> int:
-        """How many hosts there are."""
+        """How many hosts can take work now; at least 1, also while all of them are being replaced."""
         ...
 
     @property

@@ -16,7 +16,7 @@ from ray.exceptions import RayError, RayTaskError
 from cluster.actors import ask_host, reason_of, wait_for
 from cluster.connect import ray, start_ray  # before anything else of ray: it sets how ray behaves
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec, Timing
-from cluster.placement import HostNeeds, room
+from cluster.placement import HostNeeds
 from cluster.pool import PoolError
 from cluster.resources import cores
 from cluster.retries import Ledger, Loss
@@ -24,6 +24,7 @@ from cluster.roster import IN_FLIGHT, Flight, Host, Roster
 from cluster.scoring import Scoring, Waiting
 
 TICK_S = 1.0  # how often deadlines and nodes are looked at
+LATECOMERS_S = 30.0  # how long hosts on a cluster that others use too are waited for
 BACKLOG = 4  # answers per host that may wait for the scorer before hosts get no more work
 
 
@@ -81,7 +82,8 @@ class RayPool:
             lose=self._lose,
             note=self._note,
         )
-        self._idle_since = self._ticked = monotonic()
+        self._hostless_s = 0.0
+        self._ticked = monotonic()
         try:
             self._open()
         except BaseException:
@@ -141,52 +143,36 @@ class RayPool:
     def _open(self) -> None:
         """Start everything; return when the scorer and all hosts are ready.
 
-        With hosts that follow the cluster, some are enough when the time is up.
+        Hosts that follow the cluster may find it in use: those that are ready do not wait for long.
         """
-        needs, nodes = self._roster.needs, self._roster.nodes
-        gpus = sum(node.gpus for node in nodes)
-        if (self._wanted or 1) * needs.gpus > gpus:
-            raise PoolError(
-                f"each of {self._wanted or 1} hosts needs {needs.gpus:g} GPU (engine.device, "
-                f"pool.gpus_per_host), and the cluster has {gpus:g}. Use device: cpu, or fewer hosts"
-            )
-        if self._wanted is None and not any(room(node, needs) for node in nodes):
-            raise PoolError(f"no node of the cluster has room for a host: it needs {needs}")
+        self._roster.check()
         self._fill()
-        until = self._idle_since + self.start_timeout_s
+        until = monotonic() + self.start_timeout_s
         while self._roster.starting or not self._scoring.pid:
             self._step()
             if self._roster.last_error:
                 raise PoolError(f"a model host could not start: {self._roster.last_error}")
-            if monotonic() > until:
-                if self._wanted is None and self._roster.ready and self._scoring.pid:
-                    return
-                raise PoolError(self._not_started())
-
-    def _not_started(self) -> str:
-        count = f"{self._wanted} hosts" if self._wanted else "hosts"
-        return (
-            f"{count} of {self._roster.needs.cpus} threads did not start within "
-            f"{self.start_timeout_s:g} s; {self._shortage()}. Ask for less (pool.hosts, "
-            "engine.threads), or raise pool.start_timeout_s"
-        )
-
-    def _shortage(self) -> str:
-        free = ray.available_resources()
-        cpus, gpus = free.get("CPU", 0.0), free.get("GPU", 0.0)
-        return (
-            f"a host needs {self._roster.needs}, and the cluster has {cpus:g} processors and "
-            f"{gpus:g} GPU free"
-        )
+            some = self._wanted is None and self._roster.ready and self._scoring.pid
+            if some:
+                until = min(until, monotonic() + LATECOMERS_S)
+            if monotonic() <= until:
+                continue
+            if some:
+                return
+            count = f"{self._wanted} hosts" if self._wanted else "hosts"
+            raise PoolError(
+                f"{count} of {self._roster.needs.cpus} threads did not start within {self.start_timeout_s:g} s; "
+                f"{self._roster.shortage()}. Ask for less (pool.hosts, engine.threads), or raise "
+                "pool.start_timeout_s"
+            )
 
     def _step(self) -> None:
         """Wait a while for anything to happen, and see to it."""
         pause = max(0.0, self._ticked + self._tick_s - monotonic())
         if self._waiting:
             for reference in wait_for(list(self._waiting), pause):
-                handle = self._waiting.pop(reference, None)  # gone if its host fell just before
-                if handle is not None:
-                    handle(reference)
+                if reference in self._waiting:  # not if its host fell just before
+                    self._waiting.pop(reference)(reference)
         else:
             sleep(pause)
         if monotonic() - self._ticked >= self._tick_s:
@@ -195,7 +181,8 @@ class RayPool:
 
     def _tick(self) -> None:
         """See to all that announces itself by no reference: nodes, deadlines, missing hosts."""
-        now = self._ticked = monotonic()
+        before, now = self._ticked, monotonic()
+        self._ticked = now
         self._roster.census()
         for host in self._roster.stranded:
             self._salvage(host)
@@ -203,8 +190,8 @@ class RayPool:
         for host in self._roster:
             if host.lane.overdue(now, self._deadline_s):
                 self._salvage(host)
-                if host.lane.overdue(now, self._deadline_s):
-                    self._end(host, Loss("slow", f"over {self._deadline_s:g} s"), "deadline")
+            if host.lane.overdue(now, self._deadline_s):
+                self._end(host, Loss("slow", f"over {self._deadline_s:g} s"), "deadline")
         self._scoring.tick(now, self.start_timeout_s)
         unscored = self._scoring.hosts
         for host in self._roster.leaving:
@@ -213,14 +200,16 @@ class RayPool:
                 self._roster.remove(host)
                 self._note("host let go", f"{host}: its node is being drained")
         self._fill()
+        # Nobody looked while nobody waited, so that time does not count.
+        self._hostless_s += min(now - before, 2 * self._tick_s)
         if self._roster.ready or self._roster.leaving:
-            self._idle_since = now
-        elif now - self._idle_since > self.start_timeout_s:
+            self._hostless_s = 0.0
+        elif self._hostless_s > self.start_timeout_s:
             why = self._roster.last_error or self._last_loss
             raise PoolError(
                 f"all hosts are lost (last: {why}), and none could be started within "
-                f"{self.start_timeout_s:g} s; {self._shortage()}. Nothing that was scored is lost: "
-                "resume the run when the cluster is well again"
+                f"{self.start_timeout_s:g} s; {self._roster.shortage()}. Nothing that was scored is "
+                "lost: resume the run when the cluster is well again"
             )
 
     def _fill(self) -> None:

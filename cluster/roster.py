@@ -10,7 +10,8 @@ from ray.exceptions import RayError
 from cluster.actors import Hello, died_with_node, read_nodes, reason_of, start_host
 from cluster.connect import ray
 from cluster.jobs import HostStats, Job
-from cluster.placement import HostNeeds, Node, missing, pause_s
+from cluster.placement import HostNeeds, Node, missing, pause_s, room
+from cluster.pool import PoolError
 from cluster.retries import Lane
 
 IN_FLIGHT = 2  # jobs per host: the next one is there when the current one ends
@@ -112,6 +113,22 @@ class Roster:
             if here is not None and here.draining:
                 host.state = "leaving"
 
+    def check(self) -> None:
+        """Refuse what no node has room for.
+
+        Raises:
+            PoolError: says what a host needs.
+        """
+        count, needs = self._wanted or 1, self.needs
+        gpus = sum(node.gpus for node in self.nodes)
+        if count * needs.gpus > gpus:
+            raise PoolError(
+                f"each of {count} hosts needs {needs.gpus:g} GPU (engine.device, "
+                f"pool.gpus_per_host), and the cluster has {gpus:g}. Use device: cpu, or fewer hosts"
+            )
+        if self._wanted is None and not any(room(node, needs) for node in self.nodes):
+            raise PoolError(f"no node of the cluster has room for a host: it needs {needs}")
+
     def fill(self, now: float) -> list[Host]:
         """Start the hosts that are missing."""
         placed = Counter(h.place for h in self._hosts if h.state != "leaving")
@@ -138,6 +155,13 @@ class Roster:
     def is_node_gone(self, host: Host, error: RayError) -> bool:
         """Whether it was not the host alone that was lost."""
         return died_with_node(error) or host.node not in {n.id for n in read_nodes()}
+
+    def shortage(self) -> str:
+        """What a host needs beside what there is, for an error."""
+        free = ray.available_resources()
+        cpus, gpus = free.get("CPU", 0.0), free.get("GPU", 0.0)
+        has = f"{cpus:g} processors and {gpus:g} GPU free"
+        return f"a host needs {self.needs}, and the cluster has {has}"
 
     def remove(self, host: Host) -> None:
         """Make sure that the host is dead, and forget it."""

@@ -46,6 +46,7 @@ class Scoring:
         self._lane: Lane[Flight] = Lane()
         self._scores: dict[Flight, Any] = {}  # references to results
         self._actor: Any = None
+        self._worked = False  # whether there ever was one that was ready
         self.pid = 0  # once it is ready
         self._start()
 
@@ -71,6 +72,8 @@ class Scoring:
             PoolError: one does not even start.
         """
         if self.pid and self._lane.overdue(now, self._deadline_s):
+            self._salvage()
+        if self.pid and self._lane.overdue(now, self._deadline_s):
             self._replace(Loss("slow scoring", f"over {self._deadline_s:g} s"), "scoring deadline")
         elif not self.pid and now - self._started > start_timeout_s:
             raise PoolError(f"the scorer did not start within {start_timeout_s:g} s")
@@ -85,14 +88,20 @@ class Scoring:
 
     def _start(self) -> None:
         self._actor, self.pid, self._started = start_scorer(self._tasks), 0, monotonic()
-        self._waiting[self._actor.hello.remote()] = self._on_hello
+        self._waiting[self._actor.hello.remote()] = partial(self._on_hello, self._actor)
 
-    def _on_hello(self, reference: Any) -> None:
+    def _on_hello(self, actor: Any, reference: Any) -> None:
+        if actor is not self._actor:
+            return  # replaced before it was heard
         try:
             self.pid = ray.get(reference).pid
         except RayError as error:
-            if not self._lane:  # else what it had to score tells
+            if not self._worked:
                 raise PoolError(f"the scorer could not start: {reason_of(error)}") from error
+            if not self._lane:  # else what it had to score tells
+                self._start()
+            return
+        self._worked = True
         self._lane.restart(monotonic())
 
     def _on_score(self, flight: Flight, reference: Any) -> None:
@@ -103,22 +112,26 @@ class Scoring:
             self._note("answer lost", f"of job {flight.job.key}: {reason_of(error)}")
             self._lost_answer(flight, Loss("answer", reason_of(error)))
         except RayError as error:
+            self._salvage()
             self._replace(Loss("scorer", reason_of(error)), "scorer lost")
         else:
             self._remove(flight)
             self._done(result)
 
-    def _replace(self, loss: Loss, kind: str) -> None:
-        """The one that it was scoring is to blame, and goes last when the others are scored again."""
-        for flight in self._lane:  # what it had scored before counts
+    def _salvage(self) -> None:
+        """Take the results that are there and were not seen yet."""
+        for flight in self._lane:
             reference = self._scores[flight]
             try:
                 result = ray.get(reference, timeout=0)
-            except RayError:
-                break
+            except RayError:  # not there yet, or lost
+                return
             self._waiting.pop(reference, None)
             self._remove(flight)
             self._done(result)
+
+    def _replace(self, loss: Loss, kind: str) -> None:
+        """The one that it was scoring is to blame, and goes last when the others are scored again."""
         flights = self._lane.clear()
         for flight in flights:
             self._waiting.pop(self._scores.pop(flight), None)

@@ -28,6 +28,7 @@ from ray.cluster_utils import Cluster
 from test_faults import fault_spec
 from test_pools import jobs_for
 
+from cluster import ray_pool
 from cluster.connect import ray
 from cluster.jobs import Job, JobResult
 from cluster.pool import PoolError
@@ -41,6 +42,10 @@ FOLDER = Path(sys.argv[1])
 def naps(spec: Any, jobs: int) -> list[Job]:
     a, b, _ = (f.founder for f in spec.host.founders)
     return jobs_for(spec, "naps", [linear({a: 1.0, b: k / 100}) for k in range(jobs)])
+
+
+class Occupant:
+    def hello(self) -> None: ...
 
 
 class Driver:
@@ -85,7 +90,7 @@ class Driver:
     def start(self, nodes: int = 1, **pool: Any) -> None:
         """Begin with so many nodes of one processor each, and hosts that follow them."""
         self.stop()
-        for node in self.nodes[1:]:
+        for node in self.nodes[nodes:]:
             self.kill(node)
         while len(self.nodes) < nodes:
             self.join()
@@ -133,6 +138,7 @@ class Driver:
         drained = self.account(results, began)
         self.work(lambda: node.node_id not in alive())
         drained["gone_after"] = time.monotonic() - began
+        self.kill(node)
         drained["events"] += [[e.kind, e.detail] for e in self.pool.events()]
         return drained
 
@@ -185,6 +191,20 @@ class Driver:
         except PoolError as error:
             found["nowhere"] = str(error)
         return found
+
+    def cluster_in_use(self) -> dict[str, Any]:
+        """One of two nodes is somebody else's for now: a pool begins without it."""
+        self.stop()
+        while len(self.nodes) < 2:
+            self.join()
+        other = ray.remote(Occupant).options(num_cpus=1).remote()
+        ray.get(other.hello.remote())
+        ray_pool.LATECOMERS_S = 1
+        self.start(nodes=2)
+        began = time.monotonic()
+        first = self.pool.hosts
+        ray.kill(other)
+        return {"first": first, **self.account(self.work(lambda: self.pool.hosts == 2), began)}
 
     def all_nodes_are_lost(self) -> dict[str, Any]:
         self.start()

@@ -159,6 +159,16 @@ def test_scoring_that_hangs_fails_by_its_own_deadline_and_lets_others_pass(pool,
     assert "host lost" not in kinds(pool.events())
 
 
+def test_results_that_nobody_took_for_a_while_are_no_deadlines(pool, spec):
+    for job in [*jobs_for(spec, "nearness"), *jobs_for(spec, "score_plainly")]:
+        pool.submit(job)
+    pool.wait()  # and by then answers are on their way to the scorer
+    time.sleep(2 * DEADLINE_S)  # a coordinator that is busy elsewhere; nothing to await
+    assert all(pool.wait().job.attempt == 1 for _ in range(5))
+    assert pool.events() == ()
+
+
+@pytest.mark.slow
 def test_scoring_that_kills_its_scorer_fails_alone(pool, spec):
     named = by_name(list(run_all(pool, jobs_for(spec, "score_kills_for_b"))))
     assert "lost with its scorer" in named["b"].error
