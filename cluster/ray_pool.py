@@ -160,8 +160,9 @@ class RayPool:
             if some:
                 return
             count = f"{self._wanted} hosts" if self._wanted else "hosts"
+            hosts = f"{count} of {self._roster.needs.cpus} threads"
             raise PoolError(
-                f"{count} of {self._roster.needs.cpus} threads did not start within {self.start_timeout_s:g} s; "
+                f"{hosts if self._roster.starting else 'the scorer'} did not start within {self.start_timeout_s:g} s; "
                 f"{self._roster.shortage()}. Ask for less (pool.hosts, engine.threads), or raise "
                 "pool.start_timeout_s"
             )

@@ -69,13 +69,13 @@ class Scoring:
         """Replace a scorer that hangs.
 
         Raises:
-            PoolError: one does not even start.
+            PoolError: one does not start again.
         """
         if self.pid and self._lane.overdue(now, self._deadline_s):
             self._salvage()
         if self.pid and self._lane.overdue(now, self._deadline_s):
             self._replace(Loss("slow scoring", f"over {self._deadline_s:g} s"), "scoring deadline")
-        elif not self.pid and now - self._started > start_timeout_s:
+        elif self._worked and not self.pid and now - self._started > start_timeout_s:
             raise PoolError(f"the scorer did not start within {start_timeout_s:g} s")
 
     def close(self) -> None:
