@@ -8,6 +8,7 @@ how often, is the ledger's to say; where hosts live is the roster's.
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
+from math import inf
 from time import monotonic, sleep
 from typing import Any
 
@@ -82,10 +83,11 @@ class RayPool:
             lose=self._lose,
             note=self._note,
         )
-        self._hostless_s = 0.0
+        self._hostless_s = -inf  # the first start has its own time limit
         self._ticked = monotonic()
         try:
             self._open()
+            self._hostless_s = 0.0
         except BaseException:
             self.close()
             raise
@@ -162,9 +164,9 @@ class RayPool:
             count = f"{self._wanted} hosts" if self._wanted else "hosts"
             hosts = f"{count} of {self._roster.needs.cpus} threads"
             raise PoolError(
-                f"{hosts if self._roster.starting else 'the scorer'} did not start within {self.start_timeout_s:g} s; "
-                f"{self._roster.shortage()}. Ask for less (pool.hosts, engine.threads), or raise "
-                "pool.start_timeout_s"
+                f"{hosts if self._roster.starting else 'the scorer'} did not start within "
+                f"{self.start_timeout_s:g} s; {self._roster.shortage()}. Ask for less (pool.hosts, "
+                "engine.threads), or raise pool.start_timeout_s"
             )
 
     def _step(self) -> None:
