@@ -12,7 +12,7 @@ from time import perf_counter, sleep
 import torch
 
 from cluster.jobs import AskResult, HostStats, Job, JobResult, PoolEvent, Timing
-from cluster.ray_pool import IN_FLIGHT
+from cluster.pool import IN_FLIGHT
 
 
 class SimulatedPool:

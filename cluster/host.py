@@ -1,12 +1,15 @@
 """ModelHost: founders + materialize + engine. Knows nothing of Ray, tasks or algorithms."""
 
+import gc
 import json
 from time import perf_counter
+from typing import Final
 
 import torch
 
+from cluster.adapters import ADAPTER_FILE, is_adapter
 from cluster.errors import CheckpointError
-from cluster.founders import base_weights, layout_for, map_founders
+from cluster.founders import base_weights, layout_for, map_founders, tensor_files
 from cluster.jobs import Ask, EngineSpec, HostAnswer, HostSpec, HostStats, Job, Timing
 from cluster.resources import peak_memory
 from fitness.engine import Engine, EngineError, NonFiniteOutputError, Prepared, RequestError
@@ -16,6 +19,8 @@ from operators.materialize import Materializer
 from operators.path import PathBuilder
 from operators.recipe import Recipe, Route
 from operators.weights import Weights, allocate
+
+_OUT_OF_MEMORY: Final = "out of memory"
 
 
 class ModelHost:
@@ -68,6 +73,8 @@ class ModelHost:
         # is that candidate's failure, recorded by name, and the run goes on.
         except Exception as raised:
             outputs, error = (), self._explain(raised, job.recipe)
+        if error.startswith(_OUT_OF_MEMORY):
+            _free_memory()  # not before here: the exception kept all that its frames held
         done = perf_counter()
         self._jobs += 1
         timing = Timing(build_s=built - started, model_s=done - built)
@@ -104,10 +111,15 @@ class ModelHost:
         return self._paths
 
     def _explain(self, raised: Exception, recipe: Recipe) -> str:
-        text = f"{type(raised).__name__}: {raised}"
+        text = f"{type(raised).__name__}: {raised}".removesuffix(": ")
+        if _is_out_of_memory(raised):
+            gib = self._spec.memory_gib
+            limit = f"; pool.memory_gib allows {gib:g} GiB beside the founders" if gib else ""
+            return f"{_OUT_OF_MEMORY} on {self.name} ({text}{limit})"
         if isinstance(raised, NonFiniteOutputError) and not isinstance(recipe, Route):
             bad = _first_non_finite(self._buffer)
-            text += f" (tensor {bad} is not finite)" if bad else " (all weights are finite)"
+            finite = " (all weights are finite: it is the outputs that are not)"
+            text += f" (tensor {bad} is not finite)" if bad else finite
         return text
 
 
@@ -141,3 +153,28 @@ def _dtype(name: str) -> torch.dtype | None:
 
 def _first_non_finite(weights: Weights) -> str | None:
     return next((n for n, t in weights.tensors.items() if not bool(torch.isfinite(t).all())), None)
+
+
+def mapped_bytes(spec: HostSpec) -> int:
+    """The size of all files that a host of ``spec`` maps.
+
+    Raises:
+        CheckpointError: a checkpoint has no tensor files.
+    """
+    paths = {entry.path for entry in (spec.base, *spec.founders)}
+    files = [f for p in paths for f in ((p / ADAPTER_FILE,) if is_adapter(p) else tensor_files(p))]
+    return sum(file.stat().st_size for file in files)
+
+
+def _is_out_of_memory(raised: Exception) -> bool:
+    if isinstance(raised, MemoryError | torch.OutOfMemoryError):
+        return True
+    # What torch's own allocator and the C++ library under it raise has no type of its own.
+    refused = ("allocate memory", "bad_alloc")
+    return isinstance(raised, RuntimeError) and any(r in str(raised) for r in refused)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -109,12 +109,16 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class HostSpec:
-    """All that a host needs: founders by path, the engine, and the requests of every ask."""
+    """All that a host needs: founders by path, the engine, and the requests of every ask.
+
+    ``memory_gib`` is what a host in a process of its own may allocate beside the founders' files.
+    """
 
     base: FounderFiles
     founders: tuple[FounderFiles, ...]
     engine: EngineSpec
     requests: Mapping[Ask, tuple[Request, ...]]
+    memory_gib: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

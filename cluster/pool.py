@@ -2,7 +2,8 @@
 
 The contract, which one suite of tests puts to every pool: each submitted job completes exactly
 once, with scores or with a failure that says why; completion comes in any order; a host that is
-lost costs a retry, not the run; closing twice is harmless.
+lost costs a retry, not the run; what happened to hosts is told once, as events; closing twice is
+harmless.
 """
 
 from collections import deque
@@ -13,13 +14,15 @@ from cluster.host import ModelHost
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec
 from cluster.scorer import FitnessScorer
 
+IN_FLIGHT = 2  # jobs per host: the next one is there when the current one ends
+
 
 class Pool(Protocol):
     """Runs jobs on hosts. Not thread-safe: one coordinator owns it."""
 
     @property
     def hosts(self) -> int:
-        """How many hosts there are."""
+        """How many hosts can take work now; at least 1, also while all of them are being replaced."""
         ...
 
     @property

@@ -1,148 +1,118 @@
-"""RayPool: thin actors around ModelHost and FitnessScorer, with retries and back-pressure.
+"""RayPool: who does what, on hosts and a scorer that are Ray actors and may die at any instant.
 
-Ray sees only this shell. Hosts are never restarted or retried by Ray (its own retry is
-at-least-once): a host that dies raises at once for all its calls, and this pool decides what to
-redo and where, so that every job still completes exactly once.
+A job goes to a host (which answers), then its answer to the scorer (which scores), and comes back.
+Every step is waited for here, so this pool alone knows what was lost with whom; what is redone, and
+how often, is the ledger's to say; where hosts live is the roster's.
 """
 
-import os
-import sys
 from collections import deque
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from functools import partial
+from math import inf
+from time import monotonic, sleep
 from typing import Any
 
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError, RayTaskError
 
+from cluster.actors import ask_host, reason_of, wait_for
 from cluster.connect import ray, start_ray  # before anything else of ray: it sets how ray behaves
-from cluster.host import ModelHost
-from cluster.jobs import (
-    HostAnswer,
-    HostSpec,
-    HostStats,
-    Job,
-    JobResult,
-    PoolEvent,
-    PoolSpec,
-    Timing,
-)
-from cluster.pool import PoolError
-from cluster.scorer import FitnessScorer
-from fitness.tasks import Task
+from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec, Timing
+from cluster.placement import HostNeeds
+from cluster.pool import IN_FLIGHT, PoolError
+from cluster.resources import cores
+from cluster.retries import Ledger, Loss
+from cluster.roster import Flight, Host, Roster
+from cluster.scoring import Scoring, Waiting
 
-IN_FLIGHT = 2  # calls per host: the next one is there when the current one ends
-MAX_ATTEMPTS = 3
-
-
-def _find_modules(path: list[str]) -> None:
-    """Users' functions are found by name where the coordinator finds them."""
-    sys.path.extend(p for p in path if p not in sys.path)
-
-
-class HostActor:
-    """A ModelHost in a process of its own."""
-
-    def __init__(self, spec: HostSpec, name: str, path: list[str]) -> None:
-        _find_modules(path)
-        self._host = ModelHost(spec, name)
-
-    def run(self, job: Job) -> HostAnswer:
-        return self._host.run(job)
-
-    def stats(self) -> HostStats:
-        return self._host.stats()
-
-    def pid(self) -> int:
-        return os.getpid()
-
-
-class ScorerActor:
-    """A FitnessScorer in a process of its own."""
-
-    def __init__(self, tasks: tuple[Task, ...], path: list[str]) -> None:
-        _find_modules(path)
-        self._scorer = FitnessScorer(tasks)
-
-    def score(self, job: Job, answer: HostAnswer) -> JobResult:
-        return self._scorer.score(job, answer)
-
-
-@dataclass(eq=False, slots=True)
-class _Flight:
-    job: Job
-    host: "_Host"
-    answer: Any  # reference to a HostAnswer; goes from host to scorer without passing through here
-
-
-@dataclass(eq=False, slots=True)
-class _Host:
-    name: str
-    actor: Any
-    flights: list[_Flight] = field(default_factory=list)  # in the order the host runs them
-    killer: _Flight | None = None  # what it was running when it died
+TICK_S = 1.0  # how often deadlines and nodes are looked at
+LATECOMERS_S = 30.0  # how long hosts on a cluster that others use too are waited for
+BACKLOG = 4  # answers per host that may wait for the scorer before hosts get no more work
 
 
 class RayPool:
     """Hosts and a scorer as Ray actors.
 
     Joins the Ray that is initialised in this process, or starts one of its own and ends it on close.
+    ``hosts`` None follows the cluster: as many as each node has room for, now and when nodes join.
+    ``gpus`` is the share of a GPU, or number of GPUs, that each host gets.
 
     Raises:
         PoolError: the hosts can't be started; the message has the host's own error.
     """
 
-    def __init__(self, spec: PoolSpec, *, hosts: int, start_timeout_s: float = 300.0) -> None:
-        if hosts < 1:
+    def __init__(
+        self,
+        spec: PoolSpec,
+        *,
+        hosts: int | None,
+        start_timeout_s: float = 300.0,
+        deadline_s: float = 3600.0,
+        gpus: float | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        if hosts is not None and hosts < 1:
             raise ValueError(f"pool.hosts must be 1 or more, got {hosts}")
+        engine = spec.host.engine
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
-            start_ray(hosts * spec.host.engine.threads)
-        self._scorer: Any = None
-        self._hosts: list[_Host] = []
+            start_ray(hosts * engine.threads if hosts else max(cores(), engine.threads))
+        self._wanted = hosts
+        self.start_timeout_s = start_timeout_s
+        self._deadline_s = deadline_s
+        self._tick_s = min(TICK_S, deadline_s / 4)
         self._queue: deque[Job] = deque()
         self._done: deque[JobResult] = deque()
-        self._flights: dict[Any, _Flight] = {}
-        self._started = 0
-        self._engine = spec.host.engine
-        self._gpus = 1 if self._engine.device.startswith("cuda") else 0
-        have = ray.cluster_resources().get("GPU", 0.0)
-        if have < hosts * self._gpus:
-            self.close()
-            raise PoolError(
-                f"engine.device: {self._engine.device} needs a GPU for each of {hosts} hosts, and the "
-                f"cluster has {have:g}. Use device: cpu, or fewer hosts"
-            )
-        self._spec = ray.put(spec.host)
-        self._tasks = ray.put(spec.tasks)
-        self._scorer = self._start_scorer()
-        self._hosts = [self._start_host() for _ in range(hosts)]
+        self._events: list[PoolEvent] = []
+        self._ledger = Ledger(deadline_s)
+        self._pending = 0
+        self._last_loss = ""
+        self._waiting: Waiting = {}
+        needs = HostNeeds(
+            engine.threads,
+            gpus if gpus is not None else float(engine.device.startswith("cuda")),
+            int((spec.host.memory_gib or 0) * 2**30),
+            labels or {},
+        )
+        self._roster = Roster(ray.put(spec.host), needs, hosts, self._note)
+        self._scoring = Scoring(
+            ray.put(spec.tasks),
+            self._waiting,
+            deadline_s=deadline_s,
+            done=self._finish,
+            lost_answer=self._redo,
+            lose=self._lose,
+            note=self._note,
+        )
+        self._hostless_s = -inf  # the first start has its own time limit
+        self._ticked = monotonic()
         try:
-            ray.get([h.actor.stats.remote() for h in self._hosts], timeout=start_timeout_s)
-        except GetTimeoutError as error:
-            free = ray.available_resources().get("CPU", 0.0)
+            self._open()
+            self._hostless_s = 0.0
+        except BaseException:
             self.close()
-            raise PoolError(
-                f"{hosts} hosts of {self._engine.threads} threads did not start within "
-                f"{start_timeout_s:g} s; the cluster has {free:g} processors free. Ask for fewer "
-                "(pool.hosts, engine.threads), or raise pool.start_timeout_s"
-            ) from error
-        except RayError as error:
-            self.close()
-            raise PoolError(f"a model host could not start: {_last_line(error)}") from error
+            raise
 
     @property
     def hosts(self) -> int:
-        return len(self._hosts)
+        """Hosts that are ready; 1 while all of them are being replaced."""
+        return max(1, len(self._roster.ready))
 
     @property
     def pending(self) -> int:
-        return len(self._queue) + len(self._flights) + len(self._done)
+        return self._pending
 
     @property
     def host_pids(self) -> dict[str, int]:
-        """Process ids of the hosts that live on this machine, by host name."""
-        return {h.name: ray.get(h.actor.pid.remote()) for h in self._hosts}
+        """Process ids, each on its own node, of the hosts that are ready, by host name."""
+        return {h.name: h.pid for h in self._roster.ready}
+
+    @property
+    def scorer_pid(self) -> int:
+        """The scorer's process id; 0 while it is starting."""
+        return self._scoring.pid
 
     def submit(self, job: Job) -> None:
+        self._pending += 1
         self._queue.append(job)
         self._feed()
 
@@ -150,100 +120,187 @@ class RayPool:
         if not self.pending:
             raise LookupError("no job is pending")
         while not self._done:
-            ready, _ = ray.wait(list(self._flights), num_returns=1)
-            self._land(ready[0])
-            self._feed()
+            self._step()
+        self._pending -= 1
         return self._done.popleft()
 
     def stats(self) -> tuple[HostStats, ...]:
-        return tuple(ray.get([h.actor.stats.remote() for h in self._hosts]))
+        return tuple(h.stats for h in self._roster.ready if h.stats is not None)
 
     def events(self) -> tuple[PoolEvent, ...]:
-        return ()
+        events = tuple(self._events)
+        self._events.clear()
+        return events
 
     def close(self) -> None:
-        self._queue.clear()
-        self._flights.clear()
+        self._pending = 0
+        for work in (self._queue, self._done, self._waiting):
+            work.clear()
         if ray.is_initialized():
-            for actor in self._actors():
-                ray.kill(actor)
+            self._roster.close()
+            self._scoring.close()
             if self._owns_ray:
                 ray.shutdown()
-        self._hosts = []
 
-    def _actors(self) -> list[Any]:
-        return [a for a in (self._scorer, *(h.actor for h in self._hosts)) if a is not None]
+    def _open(self) -> None:
+        """Start everything; return when the scorer and all hosts are ready.
+
+        Hosts that follow the cluster may find it in use: those that are ready do not wait for long.
+        """
+        self._roster.check()
+        self._fill()
+        until = monotonic() + self.start_timeout_s
+        while self._roster.starting or not self._scoring.pid:
+            self._step()
+            if self._roster.last_error:
+                raise PoolError(f"a model host could not start: {self._roster.last_error}")
+            some = self._wanted is None and self._roster.ready and self._scoring.pid
+            if some:
+                until = min(until, monotonic() + LATECOMERS_S)
+            if monotonic() <= until:
+                continue
+            if some:
+                return
+            count = f"{self._wanted} hosts" if self._wanted else "hosts"
+            hosts = f"{count} of {self._roster.needs.cpus} threads"
+            raise PoolError(
+                f"{hosts if self._roster.starting else 'the scorer'} did not start within "
+                f"{self.start_timeout_s:g} s; {self._roster.shortage()}. Ask for less (pool.hosts, "
+                "engine.threads), or raise pool.start_timeout_s"
+            )
+
+    def _step(self) -> None:
+        """Wait a while for anything to happen, and see to it."""
+        pause = max(0.0, self._ticked + self._tick_s - monotonic())
+        if self._waiting:
+            for reference in wait_for(list(self._waiting), pause):
+                if reference in self._waiting:  # not if its host fell just before
+                    self._waiting.pop(reference)(reference)
+        else:
+            sleep(pause)
+        if monotonic() - self._ticked >= self._tick_s:
+            self._tick()
+        self._feed()
+
+    def _tick(self) -> None:
+        """See to all that announces itself by no reference: nodes, deadlines, missing hosts."""
+        before, now = self._ticked, monotonic()
+        self._ticked = now
+        self._roster.census()
+        for host in self._roster.stranded:
+            self._salvage(host)
+            self._end(host, Loss("node", "its node is gone"), "host lost")
+        for host in self._roster:
+            if host.lane.overdue(now, self._deadline_s):
+                self._salvage(host)
+            if host.lane.overdue(now, self._deadline_s):
+                self._end(host, Loss("slow", f"over {self._deadline_s:g} s"), "deadline")
+        self._scoring.tick(now, self.start_timeout_s)
+        unscored = self._scoring.hosts
+        for host in self._roster.leaving:
+            self._withdraw(host)
+            if not host.lane and host not in unscored:
+                self._roster.remove(host)
+                self._note("host let go", f"{host}: its node is being drained")
+        self._fill()
+        # Nobody looked while nobody waited, so that time does not count.
+        self._hostless_s += min(now - before, 2 * self._tick_s)
+        if self._roster.ready or self._roster.leaving:
+            self._hostless_s = 0.0
+        elif self._hostless_s > self.start_timeout_s:
+            why = self._roster.last_error or self._last_loss
+            raise PoolError(
+                f"all hosts are lost (last: {why}), and none could be started within "
+                f"{self.start_timeout_s:g} s; {self._roster.shortage()}. Nothing that was scored is "
+                "lost: resume the run when the cluster is well again"
+            )
+
+    def _fill(self) -> None:
+        for host in self._roster.fill(monotonic()):
+            self._waiting[host.hello] = partial(self._on_hello, host)
 
     def _feed(self) -> None:
-        while self._queue:
-            host = min(self._hosts, key=lambda h: len(h.flights))
-            if len(host.flights) >= IN_FLIGHT:
+        ready = self._roster.ready
+        while self._queue and ready and len(self._scoring) < BACKLOG * len(ready):
+            host = min(ready, key=lambda h: len(h.lane))
+            if len(host.lane) >= IN_FLIGHT:
                 return
-            self._launch(self._queue.popleft(), host)
+            job = self._queue.popleft()
+            note, answer = ask_host(host.actor, job)
+            flight = Flight(job, host, note, answer)
+            host.lane.add(flight, monotonic())
+            self._waiting[note] = partial(self._on_note, flight)
 
-    def _launch(self, job: Job, host: _Host) -> None:
-        answer = host.actor.run.remote(job)
-        result = self._scorer.score.remote(job, answer)
-        flight = _Flight(job, host, answer)
-        host.flights.append(flight)
-        self._flights[result] = flight
+    def _on_hello(self, host: Host, reference: Any) -> None:
+        try:
+            self._roster.arrived(host, ray.get(reference))
+        except RayError as error:
+            self._roster.start_failed(host, error, monotonic())
 
-    def _land(self, reference: Any) -> None:
-        """Take one finished flight: its result, or another attempt, or a failure for good."""
-        flight = self._flights.pop(reference)
+    def _on_note(self, flight: Flight, reference: Any) -> None:
         host = flight.host
         try:
-            self._done.append(ray.get(reference))
-            host.flights.remove(flight)
-            return
+            host.stats = ray.get(reference)
+        except RayTaskError as error:  # the call failed and the host lives
+            host.lane.remove(flight, monotonic())
+            self._redo(flight, Loss("error", reason_of(error)))
         except RayError as error:
-            reason = _last_line(error)
-        if _is_lost(flight.answer):
-            if host.killer is None:
-                # The first that it did not finish was running; those behind it only waited.
-                host.killer = next(f for f in host.flights if _is_lost(f.answer))
-                self._hosts[self._hosts.index(host)] = self._start_host()
-            blamed = flight is host.killer
+            # What it had answered before it died counts; the first that it had not was running.
+            self._salvage(host)
+            alone = not self._roster.is_node_gone(host, error)
+            self._end(host, Loss("host" if alone else "node", reason_of(error)), "host lost")
+            self._fill()
         else:
-            self._scorer = self._start_scorer()
-            blamed = True
-        host.flights.remove(flight)
-        attempt = flight.job.attempt + blamed
-        if attempt <= MAX_ATTEMPTS:
-            self._queue.appendleft(replace(flight.job, attempt=attempt))
-        else:
-            text = f"lost with its host {MAX_ATTEMPTS} times, last: {reason}"
-            self._done.append(JobResult(flight.job, (), host.name, Timing(), text))
+            host.lane.remove(flight, monotonic())
+            self._scoring.add(flight)
 
-    def _start_host(self) -> _Host:
-        name = f"host-{self._started}"
-        self._started += 1
-        actor = (
-            ray.remote(HostActor)
-            .options(
-                num_cpus=self._engine.threads,
-                num_gpus=self._gpus,
-                max_restarts=0,
-                max_task_retries=0,
-            )
-            .remote(self._spec, name, sys.path)
-        )
-        return _Host(name, actor)
+    def _salvage(self, host: Host) -> None:
+        """Take the answers that are there and were not seen yet."""
+        for flight in host.lane:
+            try:
+                host.stats = ray.get(flight.note, timeout=0)
+            except RayError:  # not there yet, or lost
+                return
+            self._waiting.pop(flight.note, None)
+            host.lane.remove(flight, monotonic())
+            self._scoring.add(flight)
 
-    def _start_scorer(self) -> Any:
-        actor = ray.remote(ScorerActor).options(num_cpus=0, max_restarts=0, max_task_retries=0)
-        return actor.remote(self._tasks, sys.path)
+    def _end(self, host: Host, loss: Loss, kind: str) -> None:
+        """Kill the host. What it was running has lost an attempt; what waited there just moves."""
+        flights = host.lane.clear()
+        for flight in flights:
+            self._waiting.pop(flight.note, None)
+        self._queue.extendleft(f.job for f in reversed(flights[1:]))
+        self._last_loss = loss.reason
+        what = f"; it was at job {flights[0].job.key}" if flights else ""
+        self._note(kind, f"{host}: {loss.reason}{what}")
+        if flights:
+            self._redo(flights[0], loss)
+        self._roster.remove(host)
 
+    def _withdraw(self, host: Host) -> None:
+        """Move what the host has not begun."""
+        for flight in tuple(host.lane)[1:]:
+            self._waiting.pop(flight.note, None)
+            host.lane.remove(flight, monotonic())
+            self._queue.appendleft(flight.job)
 
-def _is_lost(answer: Any) -> bool:
-    """Whether the host died before it answered."""
-    try:
-        ray.get(answer)
-    except RayError:  # however it was lost: actor, node or memory
-        return True
-    return False
+    def _lose(self, flight: Flight, loss: Loss) -> bool:
+        """Charge the flight's job with a loss. Whether it may be tried again; else it is done."""
+        verdict = self._ledger.lose(flight.job, loss)
+        if isinstance(verdict, Job):
+            flight.job = verdict
+            return True
+        self._done.append(JobResult(flight.job, (), flight.host.name, Timing(), verdict))
+        return False
 
+    def _redo(self, flight: Flight, loss: Loss) -> None:
+        if self._lose(flight, loss):
+            self._queue.appendleft(flight.job)
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    def _finish(self, result: JobResult) -> None:
+        self._ledger.forget(result.job)
+        self._done.append(result)
+
+    def _note(self, kind: str, detail: str) -> None:
+        self._events.append(PoolEvent(kind, detail))

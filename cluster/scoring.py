@@ -1,0 +1,149 @@
+"""Scoring: answers waiting for the scorer's process, which is replaced when it dies or hangs."""
+
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any, TypeAlias
+
+from ray.exceptions import RayError, RayTaskError
+
+from cluster.actors import reason_of, start_scorer
+from cluster.connect import ray
+from cluster.jobs import JobResult
+from cluster.pool import PoolError
+from cluster.retries import Lane, Loss
+from cluster.roster import Flight, Host
+
+# What to do with each reference that is waited for, once it is there.
+Waiting: TypeAlias = dict[Any, Callable[[Any], None]]
+
+
+class Scoring:
+    """One scorer and what it has to score. Answers outlive it, so that nothing need be run again.
+
+    ``done`` takes results; ``lost_answer`` takes flights whose answer is gone; ``lose`` charges a
+    flight with a loss, and says whether it may be tried again; ``note`` takes an event's kind and detail.
+    """
+
+    def __init__(
+        self,
+        tasks: Any,
+        waiting: Waiting,
+        *,
+        deadline_s: float,
+        done: Callable[[JobResult], None],
+        lost_answer: Callable[[Flight, Loss], None],
+        lose: Callable[[Flight, Loss], bool],
+        note: Callable[[str, str], None],
+    ) -> None:
+        self._tasks = tasks
+        self._waiting = waiting
+        self._deadline_s = deadline_s
+        self._done = done
+        self._lost_answer = lost_answer
+        self._lose = lose
+        self._note = note
+        self._lane: Lane[Flight] = Lane()
+        self._scores: dict[Flight, Any] = {}  # references to results
+        self._actor: Any = None
+        self._worked = False  # whether there ever was one that was ready
+        self.pid = 0  # once it is ready
+        self._start()
+
+    def __len__(self) -> int:
+        return len(self._lane)
+
+    @property
+    def hosts(self) -> set[Host]:
+        """Those of which answers are still to be scored."""
+        return {flight.host for flight in self._lane}
+
+    def add(self, flight: Flight) -> None:
+        """Score the flight's answer, which is there."""
+        reference = self._actor.score.remote(flight.job, flight.answer)
+        self._scores[flight] = reference
+        self._lane.add(flight, monotonic())
+        self._waiting[reference] = partial(self._on_score, flight)
+
+    def tick(self, now: float, start_timeout_s: float) -> None:
+        """Replace a scorer that hangs.
+
+        Raises:
+            PoolError: one does not start again.
+        """
+        if self.pid and self._lane.overdue(now, self._deadline_s):
+            self._salvage()
+        if self.pid and self._lane.overdue(now, self._deadline_s):
+            self._replace(Loss("slow scoring", f"over {self._deadline_s:g} s"), "scoring deadline")
+        elif self._worked and not self.pid and now - self._started > start_timeout_s:
+            raise PoolError(f"the scorer did not start within {start_timeout_s:g} s")
+
+    def close(self) -> None:
+        """End the scorer."""
+        self._lane.clear()
+        self._scores.clear()
+        if self._actor is not None:
+            ray.kill(self._actor)
+            self._actor = None
+
+    def _start(self) -> None:
+        self._actor, self.pid, self._started = start_scorer(self._tasks), 0, monotonic()
+        self._waiting[self._actor.hello.remote()] = partial(self._on_hello, self._actor)
+
+    def _on_hello(self, actor: Any, reference: Any) -> None:
+        if actor is not self._actor:
+            return  # replaced before it was heard
+        try:
+            self.pid = ray.get(reference).pid
+        except RayError as error:
+            if not self._worked:
+                raise PoolError(f"the scorer could not start: {reason_of(error)}") from error
+            if not self._lane:  # else what it had to score tells
+                self._start()
+            return
+        self._worked = True
+        self._lane.restart(monotonic())
+
+    def _on_score(self, flight: Flight, reference: Any) -> None:
+        try:
+            result = ray.get(reference)
+        except RayTaskError as error:  # it could not get the answer, which was lost with its node
+            self._remove(flight)
+            self._note("answer lost", f"of job {flight.job.key}: {reason_of(error)}")
+            self._lost_answer(flight, Loss("answer", reason_of(error)))
+        except RayError as error:
+            self._salvage()
+            self._replace(Loss("scorer", reason_of(error)), "scorer lost")
+        else:
+            self._remove(flight)
+            self._done(result)
+
+    def _salvage(self) -> None:
+        """Take the results that are there and were not seen yet."""
+        for flight in self._lane:
+            reference = self._scores[flight]
+            try:
+                result = ray.get(reference, timeout=0)
+            except RayError:  # not there yet, or lost
+                return
+            self._waiting.pop(reference, None)
+            self._remove(flight)
+            self._done(result)
+
+    def _replace(self, loss: Loss, kind: str) -> None:
+        """The one that it was scoring is to blame, and goes last when the others are scored again."""
+        flights = self._lane.clear()
+        for flight in flights:
+            self._waiting.pop(self._scores.pop(flight), None)
+        at = f"; it was at job {flights[0].job.key}" if flights else ""
+        self._note(kind, f"process {self.pid}: {loss.reason}{at}")
+        ray.kill(self._actor)
+        self._start()
+        for flight in flights[1:]:
+            self.add(flight)
+        if flights and self._lose(flights[0], loss):
+            self.add(flights[0])
+
+    def _remove(self, flight: Flight) -> None:
+        self._lane.remove(flight, monotonic())
+        del self._scores[flight]
