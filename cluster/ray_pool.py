@@ -13,7 +13,11 @@ from typing import Any
 
 from ray.exceptions import GetTimeoutError, RayError
 
-from cluster.connect import ray, start_ray  # before anything else of ray: it sets how ray behaves
+from cluster.connect import (
+    join_ray,
+    ray,
+    start_ray,
+)  # before anything else of ray: it sets how ray behaves
 from cluster.host import ModelHost
 from cluster.jobs import (
     HostAnswer,
@@ -26,7 +30,9 @@ from cluster.jobs import (
     Timing,
 )
 from cluster.pool import PoolError
+from cluster.ray_shipping import RemoteSource, localised, start_source
 from cluster.scorer import FitnessScorer
+from cluster.shipping import Shipping
 from fitness.tasks import Task
 
 IN_FLIGHT = 2  # calls per host: the next one is there when the current one ends
@@ -41,9 +47,11 @@ def _find_modules(path: list[str]) -> None:
 class HostActor:
     """A ModelHost in a process of its own."""
 
-    def __init__(self, spec: HostSpec, name: str, path: list[str]) -> None:
+    def __init__(
+        self, spec: HostSpec, name: str, path: list[str], source: RemoteSource | None
+    ) -> None:
         _find_modules(path)
-        self._host = ModelHost(spec, name)
+        self._host = ModelHost(localised(spec, source), name)
 
     def run(self, job: Job) -> HostAnswer:
         return self._host.run(job)
@@ -84,19 +92,31 @@ class _Host:
 class RayPool:
     """Hosts and a scorer as Ray actors.
 
-    Joins the Ray that is initialised in this process, or starts one of its own and ends it on close.
+    Uses the Ray that is initialised in this process, or joins the cluster at ``address``, or starts
+    one of its own and ends it on close. Nodes of a cluster get the founders' files as ``shipping`` says.
 
     Raises:
         PoolError: the hosts can't be started; the message has the host's own error.
     """
 
-    def __init__(self, spec: PoolSpec, *, hosts: int, start_timeout_s: float = 300.0) -> None:
+    def __init__(
+        self,
+        spec: PoolSpec,
+        *,
+        hosts: int,
+        start_timeout_s: float = 300.0,
+        address: str | None = None,
+        shipping: Shipping = "auto",
+    ) -> None:
         if hosts < 1:
             raise ValueError(f"pool.hosts must be 1 or more, got {hosts}")
         self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
+        if self._owns_ray and address is not None:
+            join_ray(address)
+        elif self._owns_ray:
             start_ray(hosts * spec.host.engine.threads)
         self._scorer: Any = None
+        self._source: RemoteSource | None = None
         self._hosts: list[_Host] = []
         self._queue: deque[Job] = deque()
         self._done: deque[JobResult] = deque()
@@ -111,6 +131,9 @@ class RayPool:
                 f"engine.device: {self._engine.device} needs a GPU for each of {hosts} hosts, and the "
                 f"cluster has {have:g}. Use device: cpu, or fewer hosts"
             )
+        # A Ray of our own is this machine, where every path leads to the same files.
+        wants_source = shipping == "always" or (shipping == "auto" and address is not None)
+        self._source = start_source(spec.host, shipping) if wants_source else None
         self._spec = ray.put(spec.host)
         self._tasks = ray.put(spec.tasks)
         self._scorer = self._start_scorer()
@@ -172,7 +195,8 @@ class RayPool:
         self._hosts = []
 
     def _actors(self) -> list[Any]:
-        return [a for a in (self._scorer, *(h.actor for h in self._hosts)) if a is not None]
+        source = self._source.actor if self._source else None
+        return [a for a in (self._scorer, source, *(h.actor for h in self._hosts)) if a is not None]
 
     def _feed(self) -> None:
         while self._queue:
@@ -226,7 +250,7 @@ class RayPool:
                 max_restarts=0,
                 max_task_retries=0,
             )
-            .remote(self._spec, name, sys.path)
+            .remote(self._spec, name, sys.path, self._source)
         )
         return _Host(name, actor)
 

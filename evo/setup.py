@@ -147,7 +147,13 @@ def make_pool(config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask,
 
     wanted_hosts = None if wanted.hosts == "auto" else wanted.hosts
     hosts = wanted_hosts or max(1, cores() // config.engine.threads)
-    return RayPool(spec, hosts=hosts, start_timeout_s=wanted.start_timeout_s)
+    return RayPool(
+        spec,
+        hosts=hosts,
+        start_timeout_s=wanted.start_timeout_s,
+        address=wanted.address,
+        shipping=wanted.ship_founders,
+    )
 
 
 def _engine_spec(config: EngineConfig) -> EngineSpec:
