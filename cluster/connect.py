@@ -1,50 +1,57 @@
 """The one way to a Ray: one of our own on this machine, or a running cluster. Import ray from here.
 
 Ray's ports listen on every interface, so even a private Ray runs with authentication on; its random
-token lives in the environment of our processes, not in a file. Ray reads its settings when it is
-imported, so these are set first, and taken back before a cluster is joined: that has its own token.
+token lives in the environment of our processes, not in a file. That is set when this module is
+imported, and taken back before a cluster is joined: that has its own token.
 """
 
 import logging
 import os
 import secrets
 import socket
-import sys
 from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
-from cluster.credentials import TOKEN_VARIABLE, find_token, refusal
+import ray as ray
+
+from cluster.credentials import PATH_VARIABLE, TOKEN_VARIABLE, find_token, refusal
 from cluster.errors import PoolError
 
-_MODE = "RAY_AUTH_MODE"
-_OURS: dict[str, str] = {}  # of the settings that follow, those that the user had left open
+OBJECT_STORE_BYTES = 128 * 2**20  # requests and scores only: weights never pass through it
+PROBE_S = 1.5  # to find out whether a cluster is there and takes us: Ray itself waits 20 to 40 s
 
-if "ray" not in sys.modules:
+_MODE = "RAY_AUTH_MODE"
+_OURS: dict[str, str] = {}  # of the settings below, those that the user had left open
+_core: Any = ray._raylet  # Ray's core, without types
+
+
+def _apply_settings() -> None:
+    """Have Ray's core read the environment again, as Ray's own _enable_token_auth does."""
+    _core.Config.initialize("")
+    _core.AuthenticationTokenLoader.instance().reset_cache()
+
+
+if not ray.is_initialized():
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_preload_python_modules", "torch,transformers")
     if _MODE not in os.environ:
         os.environ[_MODE] = _OURS[_MODE] = "token"
-    if os.environ[_MODE] == "token" and not {TOKEN_VARIABLE, "RAY_AUTH_TOKEN_PATH"} & {*os.environ}:
+    if os.environ[_MODE] == "token" and not {TOKEN_VARIABLE, PATH_VARIABLE} & {*os.environ}:
         os.environ[TOKEN_VARIABLE] = _OURS[TOKEN_VARIABLE] = secrets.token_hex(32)
-
-import ray as ray  # noqa: E402
-
-OBJECT_STORE_BYTES = 128 * 2**20  # requests and scores only: weights never pass through it
-_core: Any = ray._raylet  # Ray's core, without types
-PROBE_S = 1.5  # to find out whether a cluster is there and takes us: Ray itself waits 20 to 40 s
+    _apply_settings()
 
 
 def start_ray(cpus: int) -> None:
     """Start a Ray of our own on this machine, closed to everybody without its random token.
 
     Raises:
-        PoolError: ray was imported before this module, without authentication: too late to add it.
+        PoolError: the user has switched authentication off.
     """
     if os.environ.get(_MODE) != "token":
         raise PoolError(
-            "ray was imported before evo, without authentication. Import evo first, set "
-            "RAY_AUTH_MODE=token, or call ray.init() yourself"
+            f"RAY_AUTH_MODE={os.environ.get(_MODE)}: without authentication, everybody who reaches this "
+            "machine could run code on it. Unset it, or call ray.init() yourself before evo"
         )
     ray.init(
         address="local",
@@ -113,9 +120,7 @@ def _take_users_settings() -> None:
     _OURS.clear()
     if _MODE not in os.environ and find_token() is not None:
         os.environ[_MODE] = "token"
-    # As Ray's own _enable_token_auth does it: its core has read and kept the settings of the import.
-    _core.Config.initialize("")
-    _core.AuthenticationTokenLoader.instance().reset_cache()
+    _apply_settings()
 
 
 def _resolve(address: str) -> str:

@@ -24,7 +24,7 @@ def free_port() -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's, without any Ray's settings, with what installed `evo` would find."""
+    """Variables of a user without any Ray's settings, who finds `evo` on the PATH."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     path = [str(BIN), kept.get("PATH", "")]
     modules = [p for p in (str(TESTS.parent), os.environ.get("PYTHONPATH", "")) if p]
@@ -39,9 +39,14 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class ClusterProcesses:
-    """A head without processors and workers with two each; ``token`` is a file of mode 0600, or None."""
+    """A head without processors and workers with two each; ``token`` is a file of mode 0600, or None.
 
-    def __init__(self, folder: Path, *, workers: int, token: bool = True) -> None:
+    ``listen`` is where the dashboard does.
+    """
+
+    def __init__(
+        self, folder: Path, *, workers: int, token: bool = True, listen: str = "127.0.0.1"
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.token = folder / "auth_token" if token else None
@@ -54,13 +59,14 @@ class ClusterProcesses:
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.gcs = f"127.0.0.1:{free_port()}"
         port = free_port()
+        self.port = port
         self.dashboard = f"http://127.0.0.1:{port}"
         # Sockets have short paths, so no folder of pytest's.
         self._ray_folder = Path(f"/tmp/evo-{os.getpid()}-{port}")
         try:
             self._start(
                 *("--head", f"--port={self.gcs.partition(':')[2]}", f"--dashboard-port={port}"),
-                *("--num-cpus=0", f"--temp-dir={self._ray_folder}"),
+                *("--num-cpus=0", f"--temp-dir={self._ray_folder}", f"--dashboard-host={listen}"),
             )
             self._await(lambda: _answers(port))
             for number in range(workers):
