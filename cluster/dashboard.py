@@ -19,10 +19,9 @@ from cluster.credentials import Token, find_token, refusal
 from cluster.errors import PoolError
 
 _TIMEOUTS_S = (1.0, 5.0)  # to connect, to answer: a busy head is slow to answer
-_REDIRECTS = (
-    "RAY_ADDRESS",
-    "RAY_API_SERVER_ADDRESS",
-)  # would send us to another cluster than asked
+_GUARDED = (401, 403)  # HTTP: no token, another token
+# Ray's client would take these in place of the address that it is given.
+_ELSEWHERE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 _CHATTY = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")
 _LOG = logging.getLogger(__name__)
 
@@ -33,7 +32,6 @@ class Dashboard:
 
     address: str
     token: Token | None
-    ray_version: str
 
 
 def open_dashboard(address: str, *, insecure: bool = False) -> Dashboard:
@@ -44,10 +42,15 @@ def open_dashboard(address: str, *, insecure: bool = False) -> Dashboard:
             not on this machine and ``insecure`` is not given.
     """
     address = address.rstrip("/")
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+    try:
+        parts = urlsplit(address)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in address
+    except ValueError:
+        known = False
+    if not known or parts.hostname is None:
+        shown = address.rpartition("@")[2]  # what may stand before it is a secret
         raise PoolError(
-            f"--address {address}: expected the cluster's dashboard, http://HOST:8265. (HOST:6379, the "
+            f"--address {shown}: expected the cluster's dashboard, http://HOST:8265. (HOST:6379, the "
             "address of the head itself, is for evo run on a node of the cluster)"
         )
     answer = _ask(address, None)
@@ -58,7 +61,10 @@ def open_dashboard(address: str, *, insecure: bool = False) -> Dashboard:
                 "can run code as you. Start it with RAY_AUTH_MODE=token (docs/cluster.md), or give "
                 "--insecure if nobody else can reach it"
             )
-        return Dashboard(address, None, _version(address, answer))
+        _check_dashboard(address, answer)
+        return Dashboard(address, None)
+    if answer.status_code not in _GUARDED:
+        raise _no_dashboard(address, answer)
     token = find_token()
     if token is None:
         raise PoolError(refusal(address, None))
@@ -69,9 +75,10 @@ def open_dashboard(address: str, *, insecure: bool = False) -> Dashboard:
             address,
         )
     answer = _ask(address, token)
-    if answer.status_code in (401, 403):
+    if answer.status_code in _GUARDED:
         raise PoolError(refusal(address, token))
-    return Dashboard(address, token, _version(address, answer))
+    _check_dashboard(address, answer)
+    return Dashboard(address, token)
 
 
 @contextmanager
@@ -83,8 +90,9 @@ def job_client(dashboard: Dashboard) -> Iterator[Any]:
     """
     from cluster.connect import ray
 
-    kept = {name: os.environ.pop(name) for name in _REDIRECTS if name in os.environ}
-    headers = {"Authorization": f"Bearer {dashboard.token.text}"} if dashboard.token else None
+    kept = {name: os.environ.pop(name) for name in _ELSEWHERE if name in os.environ}
+    # An empty one keeps Ray's client from adding a token that the cluster did not ask for.
+    headers = {"Authorization": f"Bearer {dashboard.token.text}" if dashboard.token else ""}
     try:
         from ray.job_submission import JobSubmissionClient
 
@@ -131,13 +139,19 @@ def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest
     return request
 
 
-def _version(address: str, answer: requests.Response) -> str:
+def _check_dashboard(address: str, answer: requests.Response) -> None:
     try:
-        return str(answer.json()["ray_version"])
-    except (ValueError, KeyError, TypeError):
-        raise PoolError(
-            f"{address}: something answers there (HTTP {answer.status_code}), but it is no Ray dashboard"
-        ) from None
+        known = answer.status_code == 200 and "ray_version" in answer.json()
+    except (ValueError, TypeError):
+        known = False
+    if not known:
+        raise _no_dashboard(address, answer)
+
+
+def _no_dashboard(address: str, answer: requests.Response) -> PoolError:
+    return PoolError(
+        f"{address}: something answers there (HTTP {answer.status_code}), but it is no Ray dashboard"
+    )
 
 
 def _on_this_machine(host: str) -> bool:

@@ -33,7 +33,7 @@ from cluster.submit import (
 from cluster.working_folder import is_left_out, pack
 from evo.errors import UserError
 
-STOPPED = 143  # what a process that SIGTERM ended says
+INTERRUPTED, STOPPED = 130, 143  # exit codes of a process that SIGINT or SIGTERM ended
 
 
 def joined(address: str) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ def _follow(dashboard: Dashboard, job_id: str, fetch: Path | None) -> NoReturn:
             f"{again}. To end it: evo submit --stop {job_id} {again}",
             err=True,
         )
-        raise click.exceptions.Exit(130) from None
+        sys.exit(INTERRUPTED)
     click.echo(f"{job_id}: {end.status.lower()}", err=True)
     if end.code and end.message:
         click.echo(end.message.splitlines()[0], err=True)
@@ -135,7 +135,7 @@ def _follow(dashboard: Dashboard, job_id: str, fetch: Path | None) -> NoReturn:
             if not end.code:
                 raise
             click.echo(f"nothing fetched: {error}", err=True)  # the job's own end matters more
-    raise click.exceptions.Exit(STOPPED if end.status == "STOPPED" else end.code)
+    sys.exit(STOPPED if end.status == "STOPPED" else end.code)
 
 
 def relocate(config: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:

@@ -20,7 +20,7 @@ import yaml
 from cluster_processes import BIN, TESTS, ClusterProcesses, environment
 from toys import write_founders
 
-from cluster.dashboard import open_dashboard
+from cluster.dashboard import job_client, open_dashboard
 from cluster.errors import PoolError
 from cluster.submit import NO_EVO, OTHER_EVO, new_job_id, script
 from cluster.working_folder import pack
@@ -172,7 +172,8 @@ def test_nobody_there_is_said_within_two_seconds(evo, tmp_path, way):
     ("way", "address", "says"),
     [
         ("submit", "127.0.0.1:6379", "expected the cluster's dashboard"),
-        ("submit", "http://me:secret@127.0.0.1:8265", "expected the cluster's dashboard"),
+        ("submit", "http://me:hidden@127.0.0.1:8265", "expected the cluster's dashboard"),
+        ("submit", "http://[", "expected the cluster's dashboard"),
         ("run", "http://127.0.0.1:8265", "for evo submit"),
         ("run", "ray://127.0.0.1:10001", "ray://"),
     ],
@@ -180,8 +181,10 @@ def test_nobody_there_is_said_within_two_seconds(evo, tmp_path, way):
 def test_the_other_commands_address_is_told_apart(evo, tmp_path, way, address, says):
     done = evo(way, write_project(tmp_path / "project"), "--address", address)
     assert (done.code, says in done.err) == (2, True)
+    assert "hidden" not in done.err
 
 
+@pytest.mark.slow
 def test_submitted_joined_and_private_runs_find_the_same(evo, cluster, tmp_path):
     config = write_project(tmp_path / "project")
     done = evo("submit", config, "--address", cluster.dashboard, "--follow", "--fetch", "back")
@@ -247,6 +250,7 @@ def test_a_lost_worker_node_costs_time_and_nothing_else(cluster, evo, tmp_path):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_interrupted_following_leaves_the_job_and_stop_ends_it(cluster, evo, tmp_path):
     task = {"name": "toy", "metric": "slow:nearness", "data": {"dev": "dev"}}
     config = write_project(tmp_path / "project", tasks=[task], budget={"evaluations": 100_000})
@@ -277,6 +281,7 @@ def test_interrupted_following_leaves_the_job_and_stop_ends_it(cluster, evo, tmp
     assert (twice.code, "has ended already" in twice.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_says_so_with_its_code(evo, cluster, tmp_path):
     config = write_project(tmp_path / "project", engine={"kind": "module", "build": "toys:nothing"})
     done = evo("submit", config, "--address", cluster.dashboard, "--follow")
@@ -296,6 +301,8 @@ def test_an_open_cluster_beyond_this_machine_is_refused_unless_told(tmp_path):
             open_dashboard(f"http://{address}:{opened.port}")
         assert open_dashboard(f"http://{address}:{opened.port}", insecure=True).token is None
         assert open_dashboard(opened.dashboard).token is None
+        with job_client(open_dashboard(opened.dashboard)) as client:  # on this machine
+            assert client.list_jobs() == []
     finally:
         opened.close()
 
