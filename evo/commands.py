@@ -35,6 +35,10 @@ from operators.recipe import Founder, walk
 def run_config(config: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """Run a config from founders to summary, with a live line, and print the final table."""
     loaded = load_config(config, overrides)
+    if loaded.pool.kind == "ray" and loaded.pool.address is not None:
+        from cluster.connect import check_cluster
+
+        check_cluster(loaded.pool.address)  # a refusal should not wait for founders to be read
     with RunProgress(loaded.budget) as progress:
         progress.note(f"starting {loaded.algorithm.name} on {len(loaded.founders)} founders")
         with Evolution(loaded, run_dir, observe=progress.observe) as evolution:

@@ -11,6 +11,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -291,6 +292,7 @@ def test_a_job_that_fails_says_so_with_its_code(evo, cluster, tmp_path):
     assert (unknown.code, "knows no such job" in unknown.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_an_open_cluster_beyond_this_machine_is_refused_unless_told(tmp_path):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.connect(("192.0.2.1", 9))  # sends nothing
@@ -404,6 +406,17 @@ def test_a_folder_that_is_too_large_names_its_largest_file(tmp_path):
         file.truncate(500 * 2**20)
     with pytest.raises(PoolError, match=r"huge\.safetensors \(500 MiB\)"):
         pack(folder, {}, tmp_path / "out.zip")
+
+
+def test_the_example_of_a_cluster_is_one_for_rays_launcher():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    text = (TESTS.parent / "examples" / "cluster.yaml").read_text()
+    config = prepare_config(yaml.safe_load(text))
+    validate_config(config)
+    starts = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+    assert all("RAY_AUTH_MODE=token" in c for c in starts if "ray start" in c)
+    assert f"[cluster]=={version('evo-models')}" in text
 
 
 @pytest.mark.parametrize(
