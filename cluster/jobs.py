@@ -67,16 +67,24 @@ class AskResult:
     mean: float
     standard_error: float
 
+    @property
+    def examples(self) -> int:
+        return len(self.values)
+
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """A job's end, exactly one for each job submitted: results for every ask, or ``error``."""
+    """A job's end, exactly one for each job submitted: results for every ask, or ``error``.
+
+    ``at_s`` is the coordinator's to set: when the result came, by the run's clock.
+    """
 
     job: Job
     results: tuple[AskResult, ...]
     host: str
     timing: Timing
     error: str = ""
+    at_s: float = 0.0
 
     @property
     def ok(self) -> bool:

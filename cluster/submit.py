@@ -48,7 +48,9 @@ def default_run_dir(job_id: str) -> str:
 def script(run_dir: str, version: str) -> str:
     """What the job runs: evo, if it is there in our version, in the place of this shell.
 
-    The signal that stops a job then reaches evo, and evo's exit code is the job's.
+    The signal that stops a job then reaches evo, and evo's exit code is the job's. A run that begins
+    does so in a copy of the shipped folder beside ``run_dir``: Ray deletes its own after the job, and
+    the run's resume and export need the founders.
     """
     place = shlex.quote(run_dir)
     if run_dir.startswith("~/"):
@@ -63,7 +65,12 @@ if [ "$have" != "evo, version {version}" ]; then
     echo "Error: this cluster has $have; the run was submitted by version {version}: {install}." >&2
     exit {OTHER_EVO}
 fi
-exec evo run {CONFIG} --run-dir {place} --resume
+run={place}
+if [ ! -e "$run/config.json" ]; then
+    rm -rf "$run.files" && mkdir -p "$(dirname "$run")" && cp -R . "$run.files" &&
+        cd "$run.files" || exit 1
+fi
+exec evo run {CONFIG} --run-dir "$run" --resume
 """
 
 

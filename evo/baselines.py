@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,10 @@ def score_baselines(
     if vote is not None:
         entries.append(vote)
     if config.baselines.random_search:
-        lineage = LineageWriter(run_dir / "baselines" / "random_search" / LINEAGE_FOLDER)
+        # No journal of its own: until the run ends, all of it is in that of the run.
+        folder = run_dir / "baselines" / "random_search" / LINEAGE_FOLDER
+        shutil.rmtree(folder, ignore_errors=True)  # of a sitting that did not get to the end
+        lineage = LineageWriter(folder)
         search = Search(
             make(RandomSearchSettings(), start),
             evaluator,

@@ -45,22 +45,52 @@ def cli() -> None:
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key; repeats."
 )
 @click.option("--address", metavar="auto|HOST:PORT", help="Join the Ray cluster there.")
-@click.option("--resume", is_flag=True, help="Go on if the run folder holds an unfinished run.")
+@click.option(
+    "--resume", "go_on", is_flag=True, help="Go on if --run-dir holds a run of this CONFIG."
+)
 def run(
     config: Path,
     run_dir: Path | None,
     overrides: tuple[str, ...],
     address: str | None,
-    resume: bool,
+    go_on: bool,
 ) -> None:
     """Evolve as CONFIG (YAML) says, and print the table of winner and baselines."""
     if address is not None:  # first: a refusal should not wait for torch
         from evo.commands_cluster import joined
 
         overrides += joined(address)
-    from evo.commands import run_config
+    from evo.commands_run import run_config
 
-    run_config(config, run_dir or free_folder(Path("runs") / config.stem), overrides)
+    if go_on and run_dir is None:
+        raise click.UsageError("--resume needs --run-dir")
+    folder = run_dir or free_folder(Path("runs") / config.stem)
+    run_config(config, folder, overrides, go_on=go_on)
+
+
+@cli.command()
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of pool; repeats."
+)
+@click.option("--repair", is_flag=True, help="Set damaged files aside and evaluate again.")
+@click.option("--accept-drift", is_flag=True, help="Go on though code or versions have changed.")
+def resume(run_dir: Path, overrides: tuple[str, ...], repair: bool, accept_drift: bool) -> None:
+    """Go on with the run in RUN_DIR, whatever stopped it, as if it had never stopped."""
+    from evo.commands_run import pool_settings, resume_run
+
+    pool = pool_settings(run_dir, overrides)
+    resume_run(run_dir, pool, repair=repair, accept_drift=accept_drift)
+
+
+@cli.command()
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
+def status(run_dir: Path, as_json: bool) -> None:
+    """Say where the run in RUN_DIR stands, also while it runs."""
+    from evo.commands_run import print_status
+
+    print_status(run_dir, as_json=as_json)
 
 
 @cli.command()
@@ -292,7 +322,7 @@ def main() -> None:
         error.show()
         sys.exit(EXIT_USERS)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted. What was committed stays.", err=True)
+        click.echo("Interrupted.", err=True)
         sys.exit(130)
     except _ReaderGoneError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the last flush goes there

@@ -2,9 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import pyarrow as pa
@@ -13,51 +11,20 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 import evo.lineage
-from evo.config import RunConfig
-from evo.config_file import load_config
 from evo.errors import UserError
-from evo.evolution import CONFIG_FILE, Evolution
 from evo.export import export
 from evo.export_adapter import export_adapter
 from evo.importing import import_evolve
 from evo.merging.as_yaml import save_yaml
-from evo.progress import RunProgress, bar
+from evo.past import CONFIG_FILE, read_config
+from evo.progress import bar
 from evo.setup import reopen_founders
 from evo.show import picture
-from evo.summary import results_table
 from evo.zoo.adapters import train_adapters
 from evo.zoo.build import build
 from evo.zoo.tasks import parse_mix, write_task
 from operators.architectures import architecture_of
 from operators.recipe import Founder, walk
-
-
-def run_config(config: Path, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Run a config from founders to summary, with a live line, and print the final table."""
-    loaded = load_config(config, overrides)
-    if loaded.pool.kind == "ray" and loaded.pool.address is not None:
-        from cluster.connect import check_cluster
-
-        check_cluster(loaded.pool.address)  # a refusal should not wait for founders to be read
-    with RunProgress(loaded.budget) as progress:
-        progress.note(f"starting {loaded.algorithm.name} on {len(loaded.founders)} founders")
-        with Evolution(loaded, run_dir, observe=progress.observe) as evolution:
-            for generation in evolution:
-                progress.generation(generation)
-            progress.note("scoring winner and baselines on test")
-            summary = evolution.finish()
-    console = Console()
-    for note in evolution.notes:
-        console.print(f"vocabulary: {note}", highlight=False, soft_wrap=True, markup=False)
-    console.print(results_table(summary, f"{', '.join(t.name for t in loaded.tasks)}: {run_dir}"))
-    console.print(
-        f"{summary['evaluations']} evaluations in {summary['time']['search_s']:.1f} s, "
-        f"stopped by {summary['stopped_by']}; winner {summary['winner']['id'][:12]}; "
-        f"{run_dir / 'summary.json'}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    return summary
 
 
 def print_lineage(
@@ -118,13 +85,7 @@ def export_individual(
 ) -> None:
     """Export from what the run folder holds: its config, its lineage, and the founders it names."""
     lineage = evo.lineage.open(run_dir)
-    path = run_dir / CONFIG_FILE
-    try:
-        config = RunConfig.model_validate_json(
-            path.read_text(encoding="utf-8"), context={"check_files": False}
-        )
-    except ValueError as error:
-        raise UserError(f"{path}: the run's config no longer holds: {error}") from error
+    config = read_config(run_dir, check_files=False)
     found = lineage.find(individual)
     recipe = lineage.recipe(found)
     used = {part.name for part in walk(recipe) if isinstance(part, Founder)}

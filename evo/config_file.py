@@ -49,7 +49,7 @@ def load_config(
     if isinstance(data.get("algorithm"), str):  # so that --set algorithm.sigma=1 has a place
         data["algorithm"] = {"name": data["algorithm"]}
     for override in overrides:
-        key = _override(data, override)
+        key = apply_override(data, override)
         lines = {k: v for k, v in lines.items() if k[: len(key)] != key}
         for length in range(1, len(key) + 1):  # keys on the way that the file lacks are its too
             lines.setdefault(key[:length], f"--set {override}")
@@ -91,7 +91,12 @@ def _lines(node: yaml.Node, at: Key, path: Path, met: set[int]) -> Iterator[tupl
             yield from _lines(item, (*at, index), path, met)
 
 
-def _override(data: dict[str, Any], override: str) -> Key:
+def apply_override(data: dict[str, Any], override: str) -> Key:
+    """Change ``data`` as ``override`` ("key.key=value") says; gives the key.
+
+    Raises:
+        UserError: it has no such form, or leads nowhere.
+    """
     name, separator, text = override.partition("=")
     parts = [p.strip() for p in name.split(".")]
     if not separator or not all(parts):

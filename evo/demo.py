@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 
 import evo
-from evo.commands import build_zoo, export_individual, run_config
+from evo.commands import build_zoo, export_individual
+from evo.commands_run import run_config
 from evo.errors import UserError
 from evo.summary import read_summary, results_table
 

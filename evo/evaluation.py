@@ -3,10 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from time import perf_counter
 
-from cluster.jobs import Ask, Job, JobResult, Kind
-from cluster.pool import Pool, run_all
+from cluster.jobs import Ask, Job, JobResult, Kind, PoolEvent
+from cluster.pool import Pool
 from evo.errors import UserError
+from evo.lineage.records import Key, Record
 from fitness.tasks import Task
 from operators.recipe import Recipe, Route, describe
 
@@ -33,11 +36,30 @@ class Measure:
     tasks: dict[str, tuple[float, float]]
 
 
+class RunClock:
+    """Seconds of a run's search, over all its sittings and without the pauses between them."""
+
+    def __init__(self, before_s: float = 0.0) -> None:
+        self._before_s = before_s
+        self._started: float | None = None
+
+    def start(self) -> None:
+        """Begin to run, if it does not yet."""
+        self._started = perf_counter() if self._started is None else self._started
+
+    def __call__(self) -> float:
+        return self._before_s + (0.0 if self._started is None else perf_counter() - self._started)
+
+
 class Evaluator:
     """Asks a pool for scores. Results are kept: no recipe is run twice on one split.
 
     ``step_cost`` is what a data-flow path's fitness loses for each of its steps beyond ``free_steps``, and
     gains for each that it has less: on every split but test, whose scores are reported as they are.
+
+    ``past`` is what an earlier sitting of the run recorded. It is given out in the order recorded, and
+    before anything that the pool has to do: that makes a loop that is run again a replay. ``remember`` is
+    called with every new result, before anybody acts on it.
     """
 
     def __init__(
@@ -47,20 +69,63 @@ class Evaluator:
         *,
         step_cost: float = 0.0,
         free_steps: int = 0,
+        past: Sequence[Record] = (),
     ) -> None:
         self._pool = pool
         self._step_cost, self._free_steps = step_cost, free_steps
         self._tasks = tuple(tasks)
         self._total = sum(t.weight for t in tasks)
-        self._results: dict[tuple[str, str, Kind], JobResult] = {}
+        self._results: dict[Key, JobResult] = {}
         self._next_key = 0
+        self._past: dict[Key, tuple[int, Record]] = {}
+        for position, record in enumerate(past):
+            self._past.setdefault(record.key, (position, record))
+        self._recalled: list[tuple[int, Job]] = []  # a heap: what was asked and is in the past
+        self.remember: Callable[[JobResult], None] | None = None
+        self.at_s = 0.0  # the run's clock at the last result
+        self.clock = RunClock(max((r.at_s for r in past), default=0.0))
 
     @property
     def tasks(self) -> tuple[WeighedTask, ...]:
         return self._tasks
 
+    @property
+    def recalls(self) -> bool:
+        """Whether the past is still being gone through."""
+        return bool(self._past)
+
     def has_split(self, split: str) -> bool:
         return all(split in t.task.splits for t in self._tasks)
+
+    def submit(self, recipe: Recipe, split: str, kind: Kind = "score") -> None:
+        """Ask for what was not asked before; :meth:`wait` gives it."""
+        job = Job(self._next_key, recipe, tuple(Ask(t.task.name, split, kind) for t in self._tasks))
+        self._next_key += 1
+        if (recipe.id, split, kind) in self._past:
+            heappush(self._recalled, (self._past[recipe.id, split, kind][0], job))
+        else:
+            self._pool.submit(job)
+
+    def wait(self) -> JobResult:
+        """The next result of what was submitted.
+
+        Raises:
+            UserError: the past has evaluations that nobody asks for any more.
+        """
+        if self._recalled:
+            _, job = heappop(self._recalled)
+            key = (job.recipe.id, job.asks[0].split, job.asks[0].kind)
+            result = self._past.pop(key)[1].result(job.key, job.recipe)
+        else:
+            self._check_past()
+            result = replace(self._pool.wait(), at_s=self.clock())
+            job = result.job
+            key = (job.recipe.id, job.asks[0].split, job.asks[0].kind)
+            if self.remember is not None:
+                self.remember(result)
+        self.at_s = result.at_s
+        self._results[key] = result
+        return result
 
     def run(
         self,
@@ -70,17 +135,27 @@ class Evaluator:
         on_result: Callable[[JobResult], None] | None = None,
     ) -> list[JobResult]:
         """Results in the order of ``recipes``; ``on_result`` hears of new ones as they complete."""
-        asks = tuple(Ask(t.task.name, split, kind) for t in self._tasks)
         missing = {r.id: r for r in recipes if (r.id, split, kind) not in self._results}
-        jobs = []
         for recipe in missing.values():
-            jobs.append(Job(self._next_key, recipe, asks))
-            self._next_key += 1
-        for result in run_all(self._pool, jobs):
-            self._results[result.job.recipe.id, split, kind] = result
+            self.submit(recipe, split, kind)
+        for _ in missing:
+            result = self.wait()
             if on_result is not None:
                 on_result(result)
         return [self._results[r.id, split, kind] for r in recipes]
+
+    def events(self) -> tuple[PoolEvent, ...]:
+        """What happened to the pool's hosts since the last call."""
+        return self._pool.events()
+
+    def _check_past(self) -> None:
+        if self._past:
+            _, first = min(self._past.values(), key=lambda entry: entry[0])
+            raise UserError(
+                f"{len(self._past)} evaluations were recorded that the algorithm no longer asks for, the "
+                f"first of {first.individual[:12]} on {first.key[1]}. What decides the search has changed "
+                "(this package, numpy, cmaes): go on with the versions in start.json, or begin a new run"
+            )
 
     def influence(self, recipes: Sequence[Recipe]) -> dict[str, tuple[float, ...]]:
         """Block influence of each layer by recipe id, the mean over the tasks' dev examples.

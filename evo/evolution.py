@@ -1,6 +1,6 @@
 """Evolution: a run from founders to winner, as the command line and your own loops use it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -13,18 +13,31 @@ from cluster.resources import peak_memory
 from evo.algorithms import Algorithm, Candidate, Start, length_penalty, make, wants_influence
 from evo.algorithms.genome import GenomePlusSettings
 from evo.baselines import score_baselines
-from evo.config import RunConfig
+from evo.config import PoolConfig, RunConfig
+from evo.drift import START_FILE, check_drift, made_with, read_start, write_start
 from evo.errors import UserError
 from evo.evaluation import Evaluator
 from evo.final import Finals
+from evo.lineage.commits import FINAL
+from evo.lineage.files import RunLock
+from evo.lineage.journal import JOURNAL_FILE, Journal
 from evo.lineage.reader import LINEAGE_FOLDER, Lineage
-from evo.lineage.writer import FINAL, LineageWriter
+from evo.lineage.writer import LineageWriter
+from evo.past import (
+    CONFIG_FILE,
+    Past,
+    holds_run,
+    is_finished,
+    read_config,
+    read_past,
+    set_damage_aside,
+)
 from evo.search import Generation, Progress, Search
-from evo.setup import check_paths, load_tasks, make_pool, open_founders
+from evo.setup import check_paths, load_tasks, make_pool, open_founders, reopen_founders
 from evo.summary import versions, write_json, write_summary
 from operators.recipe import Recipe
 
-CONFIG_FILE = "config.json"
+IN_FLIGHT_PER_HOST = 2  # of a steady state: one runs, and the next is there when it ends
 
 
 class Evolution:
@@ -44,7 +57,8 @@ class Evolution:
         observe: called after each evaluation.
 
     Raises:
-        UserError: ``run_dir`` holds a run already, or the founders' vocabularies differ.
+        UserError: ``run_dir`` holds a run already, another process is at work on it, or the founders'
+            vocabularies differ.
         CheckpointError, WeightsMismatchError, TaskError: founders or tasks can't be used.
     """
 
@@ -57,53 +71,171 @@ class Evolution:
         pool: Pool | None = None,
         observe: Callable[[Progress], None] | None = None,
     ) -> None:
+        self._prepare(config, Path(run_dir), algorithm, pool)
+        try:
+            if holds_run(self.run_dir):
+                raise UserError(
+                    f"{self.run_dir}: holds a run already; `evo resume {self.run_dir}` goes on with it. "
+                    "For a new one choose another folder"
+                )
+            self._tasks = load_tasks(config.tasks)
+            self._founders, self.notes = open_founders(config, self.run_dir)
+            self._open(made_with(config, self._founders, self._tasks), Past(), observe)
+        except BaseException:
+            self._give_up(begun=holds_run(self.run_dir))
+            raise
+
+    @classmethod
+    def resume(
+        cls,
+        run_dir: Path | str,
+        *,
+        pool_settings: PoolConfig | None = None,
+        accept_drift: bool = False,
+        repair: bool = False,
+        algorithm: Callable[[Start], Algorithm] | None = None,
+        pool: Pool | None = None,
+        observe: Callable[[Progress], None] | None = None,
+    ) -> Self:
+        """Go on with the run in ``run_dir`` as if it had never stopped.
+
+        The same algorithm is asked from the beginning, and answered from the lineage as long as that
+        lasts; so iterating gives all generations, also those of earlier sittings.
+
+        Args:
+            run_dir: the folder of a run that was stopped, by whatever.
+            pool_settings: another ``pool`` than the config's; what it is changes no result.
+            accept_drift: go on though the code or the versions of libraries are others.
+            repair: set damaged files aside (``RUN/damaged``), with all that was recorded after them,
+                and evaluate again what they held. The lineage's events say what was moved.
+            algorithm: as it was given when the run began.
+            pool: as above.
+            observe: as above.
+
+        Raises:
+            UserError: no run there, or a damaged one; it is at work or finished; or founders, tasks,
+                config or code are others than at the start: the message names what.
+        """
+        run_dir = Path(run_dir)
+        config = read_config(run_dir, check_files=False)
+        if pool_settings is not None:
+            config = config.model_copy(update={"pool": pool_settings})
+        self = cls.__new__(cls)
+        self._prepare(config, run_dir, algorithm, pool)
+        try:
+            moved = set_damage_aside(run_dir) if repair else []
+            past = read_past(run_dir)
+            if is_finished(past):
+                raise UserError(f"{run_dir}: has finished; see its summary.json")
+            self._tasks = load_tasks(config.tasks)
+            self._founders = reopen_founders(config, run_dir, set(config.founders))
+            self.notes = ()
+            start = read_start(run_dir)
+            now = made_with(config, self._founders, self._tasks)
+            drift = check_drift(run_dir, now, accept_code=accept_drift)
+            self._open(start, past, observe)
+            news = [("repair", m) for m in moved] + [("drift", d) for d in drift]
+            for kind, detail in (*news, ("resume", _recovered(past))):
+                self._writer.event(kind, detail, len(past.committed), news=True)
+        except BaseException:
+            self._give_up(begun=True)
+            raise
+        return self
+
+    def _prepare(
+        self,
+        config: RunConfig,
+        run_dir: Path,
+        algorithm: Callable[[Start], Algorithm] | None,
+        pool: Pool | None,
+    ) -> None:
         self._began = perf_counter()
-        self.config = config
-        self.run_dir = Path(run_dir)
-        if (self.run_dir / CONFIG_FILE).exists() or (self.run_dir / LINEAGE_FOLDER).exists():
-            raise UserError(f"{self.run_dir}: holds a run already; choose another folder")
+        self.config, self.run_dir = config, run_dir
+        self._algorithm, self._own_pool, self._pool = algorithm, pool is None, pool
+        self._generation = 0
+        self._winner: Candidate | None = None
+        self._journal: Journal | None = None
         if algorithm is None:
             check_paths(config)
-        self._tasks = load_tasks(config.tasks)
-        self._founders, self.notes = open_founders(config, self.run_dir)
+        self._lock = RunLock(run_dir)
+
+    def _open(
+        self, made: Mapping[str, Any], past: Past, observe: Callable[[Progress], None] | None
+    ) -> None:
+        """Everything from the algorithm to the search; the same for a new run and an old one."""
+        config, folder = self.config, self.run_dir / LINEAGE_FOLDER
         founders = tuple(f.founder for f in self._founders.founders)
+        layers = self._founders.layers
         self._start = Start(
             founders,
             self._founders.base.founder,
             config.seed,
-            self._founders.layers,
+            layers,
             tensors=open_checkpoint(self._founders.base.path).layout.names,
             adapters=all(is_adapter(f.path) for f in self._founders.founders),
             evaluations=config.budget.evaluations,
+            influence=made.get("influence", {}),
         )
         # Made once more below where it wants to know the models: its mistakes cost no waiting.
-        chosen = algorithm(self._start) if algorithm else make(config.algorithm, self._start)
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        self._own_pool = pool is None
-        self._pool = pool or make_pool(config, self._founders, self._tasks)
-        layers = self._founders.layers
+        chosen = self._make()
+        if self._pool is None:
+            self._pool = make_pool(config, self._founders, self._tasks)
         self._evaluator = Evaluator(
             self._pool,
             self._tasks,
             step_cost=length_penalty(config.algorithm) / max(1, layers),
             free_steps=layers,
+            past=past.records,
         )
-        if algorithm is None and wants_influence(config.algorithm):
-            self._start = replace(self._start, influence=self._evaluator.influence(founders))
-            chosen = make(config.algorithm, self._start)
-        write_json(self.run_dir / CONFIG_FILE, config.model_dump(mode="json"))
-        self._writer = LineageWriter(self.run_dir / LINEAGE_FOLDER)
-        (self.run_dir / LINEAGE_FOLDER).mkdir()
-        self._algorithm = type(chosen).__name__ if algorithm else config.algorithm.name
-        self._writer.event("start", f"{self._algorithm}, seed {config.seed}", 0)
+        if not holds_run(self.run_dir):
+            if self._algorithm is None and wants_influence(config.algorithm):
+                made = {**made, "influence": self._evaluator.influence(founders)}
+            made = {**made, "in_flight": self._in_flight_now()}
+            write_start(self.run_dir, made)
+            write_json(self.run_dir / CONFIG_FILE, config.model_dump(mode="json"))
+        if influence := made.get("influence"):
+            influence = {name: tuple(values) for name, values in influence.items()}
+            self._start = replace(self._start, influence=influence)
+            chosen = self._make()
+        self._journal = Journal(folder / JOURNAL_FILE, past.journal.size)
+        self._evaluator.remember = self._journal.append
+        self._writer = LineageWriter(folder, journal=self._journal, committed=past.committed)
+        self._name = type(chosen).__name__ if self._algorithm else config.algorithm.name
+        self._writer.event("start", f"{self._name}, seed {config.seed}", 0)
         for note in self.notes:
             self._writer.event("vocabulary", note, 0)
         for founder in founders:
             self._writer.individual(Candidate(founder, "founder"), 0)
-        self._search = Search(chosen, self._evaluator, config.budget, self._writer, observe)
-        self._generation = 0
-        self._winner: Candidate | None = None
+        self._search = Search(
+            chosen, self._evaluator, config.budget, self._writer, observe, made["in_flight"]
+        )
         self.startup_s = perf_counter() - self._began
+
+    def _make(self) -> Algorithm:
+        return (
+            self._algorithm(self._start)
+            if self._algorithm
+            else make(self.config.algorithm, self._start)
+        )
+
+    @property
+    def _open_pool(self) -> Pool:
+        if self._pool is None:
+            raise UserError("the run was closed")
+        return self._pool
+
+    def _in_flight_now(self) -> int | None:
+        """How many evaluations the search keeps asked: fixed when a run begins, or a replay would differ."""
+        loop = self.config.loop
+        if loop.kind == "generational":
+            return None
+        return loop.in_flight or IN_FLIGHT_PER_HOST * self._open_pool.hosts
+
+    def _give_up(self, *, begun: bool) -> None:
+        self.close()
+        if not begun:
+            (self.run_dir / START_FILE).unlink(missing_ok=True)
+            self._lock.discard()
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +247,11 @@ class Evolution:
         for generation in self._search:
             self._generation = generation.number
             yield generation
+
+    @property
+    def replays(self) -> bool:
+        """Whether what an earlier sitting recorded is still being gone through."""
+        return self._evaluator.recalls
 
     @property
     def lineage(self) -> Lineage:
@@ -194,12 +331,11 @@ class Evolution:
         self._writer.event(
             "finish", f"{stopped_by}; winner {winner.candidate.id}", self._generation
         )
-        self._writer.commit(FINAL)
         summary = {
             "winner": entry.as_json(),
             "ensemble": ensemble.as_json() if ensemble else None,
             "baselines": [b.as_json() for b in baselines],
-            "algorithm": self._algorithm,
+            "algorithm": self._name,
             "evaluations": self._search.evaluations,
             "generations": self._generation,
             "stopped_by": stopped_by,
@@ -208,24 +344,28 @@ class Evolution:
             "time": self._times(perf_counter() - started),
             "peak_memory_bytes": {
                 "coordinator": peak_memory(),
-                "hosts": {s.host: s.peak_bytes for s in self._pool.stats()},
+                "hosts": {s.host: s.peak_bytes for s in self._open_pool.stats()},
             },
             "versions": versions(),
         }
         write_summary(self.run_dir, summary)
+        self._writer.commit(FINAL)  # last: a run whose summary is missing has not finished
         return summary
 
     def close(self) -> None:
-        """Let go of the hosts. What is committed stays."""
-        if self._own_pool:
+        """Let go of the hosts and of the folder. All that was evaluated is recorded."""
+        if self._own_pool and self._pool is not None:
             self._pool.close()
+        if self._journal is not None:
+            self._journal.close()
+        self._lock.release()
 
     def _recipe(self, individual: str) -> Recipe:
         return self.best.recipe if individual == "best" else self.lineage.recipe(individual)
 
     def _times(self, final_s: float) -> dict[str, float]:
         """Where the search's time went. ``shares`` are of the hosts' time: hosts × seconds."""
-        busy, capacity = self._search.busy, self._pool.hosts * self._search.seconds
+        busy, capacity = self._search.busy, self._open_pool.hosts * self._search.seconds
         shares = {"build": busy.build_s, "model": busy.model_s, "score": busy.score_s}
         shares["other"] = max(0.0, capacity - busy.total_s)  # Ray, coordinator, waiting
         return {
@@ -234,3 +374,10 @@ class Evolution:
             "final_s": final_s,
             "evaluations_per_second": self._search.evaluations / max(self._search.seconds, 1e-9),
         } | {f"{name}_share": seconds / max(capacity, 1e-9) for name, seconds in shares.items()}
+
+
+def _recovered(past: Past) -> str:
+    text = f"{len(past.records)} evaluations recorded, {len(past.journal.records)} of them in the journal"
+    return text + (
+        f"; {past.journal.torn} bytes of a torn record dropped" if past.journal.torn else ""
+    )

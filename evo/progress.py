@@ -29,6 +29,10 @@ class RunProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the live line away. Harmless the second time."""
         self._live.stop()
 
     def note(self, text: str) -> None:

@@ -24,7 +24,7 @@ from operators.recipe import Founder, linear
 SPLITS = ("dev", "select", "test")
 # The toy has no layers to lead a path through: tests/test_path_runs.py has those algorithms.
 NAMES = [name for name, (settings, _) in ALGORITHMS.items() if not uses_paths(settings())]
-TIMES = {"seconds", "build_seconds", "model_seconds", "host", "attempt", "time"}
+TIMES = {"at_seconds", "seconds", "build_seconds", "model_seconds", "host", "attempt", "time"}
 
 
 def run(config, run_dir, **options):

@@ -54,9 +54,9 @@ def climb(optimiser, fitness, rounds):
     """All points that were tried, shape (points, coordinates)."""
     tried = []
     for _ in range(rounds):
-        asked = [p.x for p in optimiser.ask()]
-        optimiser.tell([Trial(str(i), x, fitness(x)) for i, x in enumerate(asked)])
-        tried += asked
+        asked = optimiser.ask()
+        optimiser.tell([Trial(str(i), p, fitness(p.x)) for i, p in enumerate(asked)])
+        tried += [p.x for p in asked]
     return np.stack(tried)
 
 

@@ -447,14 +447,17 @@ def test_names_and_folders_of_jobs_cannot_break_out_of_the_shell(tmp_path):
         '#!/bin/sh\n[ "$1" = --version ] && echo "evo, version 1" || echo "$4"\n'
     )
     (tmp_path / "evo").chmod(0o755)
-    place = f"/runs/$(touch {tmp_path}/mark); touch {tmp_path}/mark '\""
+    mark = "$(touch mark) ; touch mark '\""
+    place = f"{tmp_path}/{mark}"
+    (tmp_path / "folder").mkdir()
     done = subprocess.run(
         ["/bin/sh", "-c", script(place, "1")],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        cwd=tmp_path / "folder",
         capture_output=True,
         text=True,
         check=True,
     )
     assert done.stdout == f"{place}\n"
-    assert not (tmp_path / "mark").exists()
+    assert not list(tmp_path.rglob("mark"))
     assert re.fullmatch(r"evo-[A-Za-z0-9_-]+", new_job_id("my; rm -rf / $(config)"))

@@ -15,7 +15,8 @@ from tokenizers.models import WordLevel
 
 import evo
 from evo.algorithms import ALGORITHMS, uses_paths
-from evo.commands import export_individual, run_config, show_individual
+from evo.commands import export_individual, show_individual
+from evo.commands_run import run_config
 from evo.errors import UserError
 from fitness.hf_engine import HFEngine
 from fitness.influence import block_influence

@@ -25,7 +25,8 @@ from transformers import (
 )
 
 from cluster.founders import CheckpointError, load_founders, open_checkpoint
-from evo.commands import export_individual, run_config
+from evo.commands import export_individual
+from evo.commands_run import run_config
 from evo.config import RunConfig
 from evo.errors import UserError
 from evo.evolution import Evolution

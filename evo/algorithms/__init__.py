@@ -18,7 +18,7 @@ from evo.algorithms.other_searches import (
 )
 from evo.algorithms.path_ga import JointSettings, PathGA, PathGASettings
 from evo.algorithms.path_space import PathSettings
-from evo.algorithms.protocol import Algorithm, Candidate, Scored, Start
+from evo.algorithms.protocol import Algorithm, Candidate, Scored, Start, SteadyAlgorithm
 from evo.algorithms.random_search import RandomSearch, RandomSearchSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings, recipe_search
 from evo.algorithms.sequence import SequenceSettings, Stages, StageSettings
@@ -32,6 +32,7 @@ __all__ = [
     "Candidate",
     "Scored",
     "Start",
+    "SteadyAlgorithm",
     "length_penalty",
     "make",
     "uses_paths",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 
-def _stages(settings: SequenceSettings, start: Start) -> Algorithm:
+def _stages(settings: SequenceSettings, start: Start) -> SteadyAlgorithm:
     return Stages(settings, start, make)
 
 
@@ -48,7 +49,7 @@ def read_settings(data: Mapping[str, Any]) -> "AlgorithmSettings":
     return TypeAdapter[AlgorithmSettings](AlgorithmSettings).validate_python(data)
 
 
-ALGORITHMS: Final[Mapping[str, tuple[type[BaseModel], Callable[[Any, Start], Algorithm]]]] = (
+ALGORITHMS: Final[Mapping[str, tuple[type[BaseModel], Callable[[Any, Start], SteadyAlgorithm]]]] = (
     MappingProxyType(
         {
             "genome": (GenomeSettings, Genome),
@@ -71,8 +72,8 @@ AlgorithmSettings: TypeAlias = Annotated[
 ]
 
 
-def make(settings: AlgorithmSettings, start: Start) -> Algorithm:
-    """The algorithm that ``settings`` name, at its beginning.
+def make(settings: AlgorithmSettings, start: Start) -> SteadyAlgorithm:
+    """The algorithm that ``settings`` name, at its beginning. Each one takes either loop.
 
     Raises:
         UserError: more layer groups than the models have layers, or a filter that no tensor's name

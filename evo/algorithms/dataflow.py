@@ -12,23 +12,22 @@ own. Three ways to search:
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
-from cmaes import CMA, SepCMA
-from numpy.typing import NDArray
+from cmaes import CMA
 from pydantic import Field, model_validator
 
+from evo.algorithms.in_flight import InFlight
 from evo.algorithms.path_space import PathSearch, PathSettings
 from evo.algorithms.protocol import Candidate, Scored, Start
-from evo.algorithms.scales import LIMIT, Form, gene_count, scales_of
+from evo.algorithms.scales import LIMIT, Form
+from evo.algorithms.strategies import Bits, Flat, Floats, Strategy
 from evo.errors import UserError
 from operators.dataflow import PathGenes, Slots, decode
 from operators.recipe import Recipe
 
-Floats: TypeAlias = NDArray[np.float64]
-Bits: TypeAlias = NDArray[np.bool_]
-FULL_COVARIANCE = 300  # genes up to which CMA-ES learns all correlations
 ALIKE = 0.8  # of the exchanges are for the same layer of another model
 TRIES = 50  # for a path that was not tried before
 TURNS = (6, 2)  # generations
@@ -58,8 +57,21 @@ class DataflowSettings(PathSettings):
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Which slots a path takes, and its genes: of the strategy that drew them, or logarithms of scales."""
+
+    taken: Bits
+    genes: Floats
+    strategy: Strategy | None = None
+
+
 class Dataflow(PathSearch):
-    """Ask/tell for all three. Embedding and head are the best founder's."""
+    """Ask/tell for all three. Embedding and head are the best founder's.
+
+    Once the structured search has another path, scales that are in flight for the old one teach it
+    nothing, unless they make the old path the best again.
+    """
 
     def __init__(self, settings: DataflowSettings, start: Start) -> None:
         super().__init__(settings, start)
@@ -72,18 +84,17 @@ class Dataflow(PathSearch):
                 f"{choices.models} models, {settings.repeats} times over; raise repeats"
             )
         self._owner = 0
-        self._flat: _Flat | None = None
+        self._flat: Flat | None = None
         self._taken: Bits = self._slots.own(0)
         self._logs: dict[int, float] = {}  # logarithms of the scales of the best path's slots
         self._best = -math.inf
-        self._cma: CMA | None = None
-        self._asked: dict[str, tuple[Bits, Floats]] = {}
+        self._scales: Strategy | None = None
+        self._in_flight: InFlight[_Made] = InFlight()
         self._seen: set[str] = set()
 
     def ask(self) -> list[Candidate]:
         if self._generation < 0:
             return self._founders()
-        self._asked = {}
         parents = tuple(s.candidate.id for s in self._population[:1])
         match self._settings.search:
             case "flat":
@@ -107,33 +118,40 @@ class Dataflow(PathSearch):
             if np.array_equal(self._taken, own):  # else the founder's fitness is not this path's
                 self._best = max([f for f in told if math.isfinite(f)], default=-math.inf)
             if self._settings.search == "flat":
-                self._flat = _Flat(self._settings, self._slots, self._taken, self._seed())
+                self._flat = Flat(
+                    self._slots,
+                    self._taken,
+                    self._settings.scales,
+                    self._seed(),
+                    sigma=self._settings.sigma0,
+                    population=self._settings.population,
+                )
         elif self._flat is not None:
-            self._flat.tell(evaluations)
+            heard = self._in_flight.take(evaluations)
+            # One after the other where several samples gave one path.
+            first = {h.id: i for i, h in reversed(list(enumerate(heard)))}
+            heard.sort(key=lambda h: first[h.id])
+            self._flat.strategy.tell([(h.made_of.genes, -h.fitness) for h in heard])
         elif self._settings.search == "structured":
             self._learn(evaluations)
         self._finish(evaluations)
 
     def _learn(self, evaluations: Sequence[Scored]) -> None:
-        if self._cma is not None and self._scales_turn() and evaluations:
-            finite = [s.fitness for s in evaluations if math.isfinite(s.fitness)]
-            worst = min(finite, default=0.0)
-            pairs = [
-                (self._asked[s.candidate.id][1], -s.fitness if math.isfinite(s.fitness) else -worst)
-                for s in evaluations
-            ]
-            if len(pairs) == self._cma.population_size:
-                self._cma.tell(pairs)
+        heard = self._in_flight.take(evaluations)
+        if self._scales is not None:
+            mine = [h for h in heard if h.made_of.strategy is self._scales]
+            self._scales.tell([(h.made_of.genes, -h.fitness) for h in mine])
+        made = {h.id: h.made_of for h in heard}
         for scored in evaluations:
-            taken, logs = self._asked[scored.candidate.id]
+            known = made.get(scored.candidate.id)
             # Equal ones too: a search among equals drifts to where it can get better.
-            if math.isfinite(scored.fitness) and scored.fitness >= self._best:
+            if known and math.isfinite(scored.fitness) and scored.fitness >= self._best:
                 self._best = scored.fitness
-                if not np.array_equal(taken, self._taken):
-                    self._cma = None
-                self._taken = taken
-                slots = np.flatnonzero(taken).tolist()
-                self._logs = dict(zip(slots, logs[: len(slots)].tolist(), strict=True))
+                if not np.array_equal(known.taken, self._taken):
+                    self._scales = None
+                self._taken = known.taken
+                slots = np.flatnonzero(known.taken).tolist()
+                self._logs = dict(zip(slots, known.genes[: len(slots)].tolist(), strict=True))
 
     def _scales_turn(self) -> bool:
         paths, scales = self._settings.turns or TURNS
@@ -143,29 +161,32 @@ class Dataflow(PathSearch):
         if self._flat is None:
             raise RuntimeError("asked before the founders were told")
         candidates = []
-        for taken, scales in self._flat.ask(self._space.choices.shortest, self._longest()):
+        for sample, taken, scales in self._flat.ask(self._space.choices.shortest, self._longest()):
             recipe = self._recipe(taken, scales)
-            self._flat.remember(recipe.id)
+            self._in_flight.add(recipe.id, _Made(taken, sample, self._flat.strategy))
             candidates.append(Candidate(recipe, "cma_es", parents))
         return candidates
 
     def _ask_scales(self, parents: tuple[str, ...]) -> list[Candidate]:
         slots = np.flatnonzero(self._taken)
-        if self._cma is None:
+        if self._scales is None:
             mean = np.array([self._logs.get(int(s), 0.0) for s in slots])
             # cmaes wants two dimensions at least: a path of one step has a scale that does nothing.
             mean = mean if len(mean) > 1 else np.append(mean, 0.0)
-            self._cma = CMA(
+            cma = CMA(
                 mean,
                 self._settings.sigma0,
                 bounds=np.tile([-LIMIT, LIMIT], (len(mean), 1)),
                 population_size=self._settings.population,
                 seed=self._seed(),
             )
+            self._scales = Strategy(cma)
         candidates = []
-        for _ in range(self._cma.population_size):
-            logs = self._cma.ask()
-            candidates.append(self._remembered(self._taken, logs, "scales", parents))
+        for logs in self._scales.ask():
+            made = _Made(self._taken, logs, self._scales)
+            recipe = self._scaled(made)
+            self._in_flight.add(recipe.id, made)
+            candidates.append(Candidate(recipe, "scales", parents))
         return candidates
 
     def _new_path(self, parents: tuple[str, ...]) -> Candidate:
@@ -173,12 +194,16 @@ class Dataflow(PathSearch):
         taken = self._taken
         for _ in range(TRIES):
             logs = np.array([self._logs.get(int(s), 0.0) for s in np.flatnonzero(taken)])
-            candidate = self._remembered(taken, logs, "flip", parents)
-            if candidate.id not in self._seen:
+            made = _Made(taken, logs)
+            recipe = self._scaled(made)
+            if recipe.id not in self._seen:
                 break
+            if recipe.id in self._in_flight:  # other slots make the same path: it goes on from them
+                self._in_flight.add(recipe.id, made)
             taken = self._flipped()
-        self._seen.add(candidate.id)  # told only after the whole generation
-        return candidate
+        self._seen.add(recipe.id)  # told only after the whole generation
+        self._in_flight.add(recipe.id, made)
+        return Candidate(recipe, "flip", parents)
 
     def _random(self) -> Candidate:
         for _ in range(TRIES):
@@ -188,18 +213,14 @@ class Dataflow(PathSearch):
                 logs = np.clip(
                     self._rng.normal(0.0, self._settings.sigma0, len(logs)), -LIMIT, LIMIT
                 )
-            candidate = self._remembered(taken, logs, "random", ())
-            if candidate.id not in self._seen:
+            recipe = self._scaled(_Made(taken, logs))
+            if recipe.id not in self._seen:
                 break
-        self._seen.add(candidate.id)
-        return candidate
+        self._seen.add(recipe.id)
+        return Candidate(recipe, "random")
 
-    def _remembered(
-        self, taken: Bits, logs: Floats, operator: str, parents: tuple[str, ...]
-    ) -> Candidate:
-        recipe = self._recipe(taken, np.exp(logs[: int(taken.sum())]))
-        self._asked[recipe.id] = (taken, logs)
-        return Candidate(recipe, operator, parents)
+    def _scaled(self, made: _Made) -> Recipe:
+        return self._recipe(made.taken, np.exp(made.genes[: int(made.taken.sum())]))
 
     def _flipped(self) -> Bits:
         """The path with some slots dropped, added, or exchanged; itself where all is out of limits."""
@@ -247,44 +268,3 @@ class Dataflow(PathSearch):
 
     def _seed(self) -> int:
         return int(self._rng.integers(2**31))
-
-
-class _Flat:
-    """CMA-ES over indicators, then scales, in one vector. A slot is taken if its number is > 0."""
-
-    def __init__(self, settings: DataflowSettings, slots: Slots, own: Bits, seed: int) -> None:
-        self._form, self._slots = settings.scales, slots
-        # Two standard deviations from 0: some slots change in most samples, most slots stay.
-        indicator = np.where(own, 2.0, -2.0) * settings.sigma0
-        mean = np.concatenate([indicator, np.zeros(gene_count(self._form, slots))])
-        kind = CMA if len(mean) <= FULL_COVARIANCE else SepCMA
-        self._cma = kind(mean, settings.sigma0, population_size=settings.population, seed=seed)
-        self._samples: list[Floats] = []
-        self._of: dict[str, list[Floats]] = {}
-
-    def ask(self, shortest: int, longest: int) -> list[tuple[Bits, list[float]]]:
-        self._samples, self._of, found = [], {}, []
-        for _ in range(self._cma.population_size):
-            x = self._cma.ask()
-            self._samples.append(x)
-            indicator, genes = x[: self._slots.count], x[self._slots.count :]
-            # Too long or too short: the slots with the greatest numbers are taken.
-            wanted = int(np.clip((indicator > 0).sum(), shortest, longest))
-            taken = np.zeros(self._slots.count, dtype=np.bool_)
-            taken[np.argsort(-indicator, kind="stable")[:wanted]] = True
-            slots = [int(s) for s in np.flatnonzero(taken)]
-            found.append((taken, scales_of(self._form, genes, slots, self._slots)))
-        return found
-
-    def remember(self, recipe_id: str) -> None:
-        """Which sample the next recipe was made of; several samples may make the same one."""
-        made = sum(len(v) for v in self._of.values())
-        self._of.setdefault(recipe_id, []).append(self._samples[made])
-
-    def tell(self, evaluations: Sequence[Scored]) -> None:
-        finite = [s.fitness for s in evaluations if math.isfinite(s.fitness)]
-        worst = min(finite, default=0.0)
-        losses = {
-            s.candidate.id: -s.fitness if math.isfinite(s.fitness) else -worst for s in evaluations
-        }
-        self._cma.tell([(x, losses[i]) for i, samples in self._of.items() for x in samples])

@@ -11,6 +11,7 @@ from evo.algorithms.gene_space import GeneSettings, gene_space
 from evo.algorithms.genes import GeneSpace, Vector
 from evo.algorithms.optimisers import Optimiser, Trial
 from evo.algorithms.protocol import Candidate, Scored, Start
+from evo.algorithms.steady import Steady
 from evo.algorithms.trials import Trials
 from operators.crossover import proportions
 from operators.selection import ranking
@@ -38,12 +39,13 @@ class Stage:
     evaluations: int | None = None
 
 
-class GeneSearch:
+class GeneSearch(Steady):
     """Ask/tell. Generation 0 evaluates the founders; each later one is a population of an optimiser.
 
-    An optimiser that has converged starts again from the best point found. ``penalty`` is subtracted
-    from the fitness that optimisers are told. ``origin`` is where weights start: 1/n each, in
-    proportion to the founders' fitness, or a number.
+    An optimiser that has converged starts again from the best point found. What is in flight then, or at
+    the end of a stage, is of no use to the next optimiser. ``penalty`` is subtracted from the fitness
+    that optimisers are told. ``origin`` is where weights start: 1/n each, in proportion to the
+    founders' fitness, or a number.
 
     Raises:
         UserError: the methods don't take these founders or settings; see :func:`gene_space`.
@@ -58,6 +60,7 @@ class GeneSearch:
         origin: Origin,
         penalty: Callable[[GeneSpace, Vector], float] | None = None,
     ) -> None:
+        super().__init__()
         self._start = start
         self._operator, self._origin, self._penalty = operator, origin, penalty
         self._rng = np.random.default_rng(start.seed)
@@ -66,6 +69,8 @@ class GeneSearch:
         self._spaces = [gene_space(s.methods, s.settings, start) for s in stages]
         self._stages = list(stages)
         self._optimiser: Optimiser | None = None
+        self._batch = 0  # trials that the optimiser is told at a time
+        self._heard: list[Trial] = []  # that it was not told yet
         self._best_x: Vector = np.empty(0)  # in the unit cube of the stage's space
         self._best_fitness = -math.inf
         self._spent = 0
@@ -88,20 +93,25 @@ class GeneSearch:
         if self._optimiser is None or self._optimiser.converged:
             seed = int(self._rng.integers(2**31))
             self._optimiser = self._stages[0].new(self._best_x, space.unit_steps, seed)
-        asked = self._trials.candidates(space, self._optimiser.ask(), self._operator)
-        self._spent += len(asked)
-        return asked
+            self._heard = []
+            self._trials.forget()
+        proposals = self._optimiser.ask()
+        self._batch = len(proposals)
+        return self._trials.candidates(space, proposals, self._operator)
 
     def tell(self, evaluations: Sequence[Scored]) -> None:
         trials = self._trials.end_generation(evaluations)
         if self.generation == 0:
             self._begin(evaluations)
         elif self._optimiser is not None:
-            heard = [self._penalised(t) for t in trials]
-            best = max(heard, key=lambda t: t.fitness)
-            if best.fitness > self._best_fitness:
-                self._best_x, self._best_fitness = best.x, best.fitness
-            self._optimiser.tell(heard)
+            self._spent += len(evaluations)
+            for trial in map(self._penalised, trials):
+                self._heard.append(trial)
+                if trial.fitness > self._best_fitness:
+                    self._best_x, self._best_fitness = trial.x, trial.fitness
+            while len(self._heard) >= self._batch:
+                self._optimiser.tell(self._heard[: self._batch])
+                del self._heard[: self._batch]
 
     def _begin(self, evaluations: Sequence[Scored]) -> None:
         """Choose the start, and the best founders where the methods take fewer than there are."""

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evo.algorithms.protocol import Candidate, Scored, Start, founder_candidates
+from evo.algorithms.steady import Steady
 from operators.crossover import AVERAGE, choose_parents, crossover, merits
 from operators.merge import MERGES
 from operators.mutation import perturb, perturb_coefficients
@@ -22,6 +23,7 @@ from operators.succession import Pull, difference, succeed
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, le=100.0)]
+TRIES = 100  # for a round with children: chance leaves a small population without
 
 
 class GenomeSettings(BaseModel):
@@ -86,14 +88,25 @@ class _Particle:
         return self.scored.candidate.recipe
 
 
-class Genome:
-    """Ask/tell for both. A generation of GENOME+ takes two asks: the moved ones, then the children.
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """Where an individual is going, and how fast."""
+
+    particle: _Particle
+    target: str
+    velocity: Terms
+
+
+class Genome(Steady):
+    """Ask/tell for both. A generation of GENOME+ takes two asks: the moved ones, then the children;
+    in a steady state one, in which the children are of the individuals as they were.
 
     A failed individual (NaN fitness) never breeds or survives; a failed move leaves the individual
-    where it was.
+    where it was; a move told after its individual moved elsewhere, or died, brings a newcomer.
     """
 
     def __init__(self, settings: GenomeSettings, start: Start) -> None:
+        super().__init__()
         self._settings = settings
         self._plus = settings if isinstance(settings, GenomePlusSettings) else None
         self._start = start
@@ -104,7 +117,7 @@ class Genome:
         self._worst: Scored | None = None
         self._generation = -1
         self._phase: Literal["start", "succession", "breeding"] = "start"
-        self._moves: list[tuple[str, Terms]] = []  # of each particle: where to, how fast
+        self._moves: list[_Move] = []  # in flight
 
     @property
     def generation(self) -> int:
@@ -131,10 +144,19 @@ class Genome:
             case "start":
                 self._survive(self._newcomers(evaluations))
             case "succession":
-                self._land({s.candidate.id: s for s in evaluations})
+                self._land(evaluations)
                 self._phase = "breeding"
             case "breeding":
-                self._survive([*self._particles, *self._newcomers(evaluations)])
+                others = self._land(evaluations)
+                self._survive([*self._particles, *self._newcomers(others)])
+
+    def _round(self) -> list[Candidate]:
+        if self._generation < 0:
+            return self._first()
+        self._phase = "breeding"
+        if self._plus:
+            return [*self._move(), *self._breed()]
+        return next(filter(None, (self._breed() for _ in range(TRIES))), [])
 
     def _first(self) -> list[Candidate]:
         founders = founder_candidates(self._start)
@@ -156,7 +178,6 @@ class Genome:
             raise RuntimeError("succession before any individual was evaluated")
         pull = Pull(plus.inertia, plus.cognitive, plus.social, plus.repel)
         moved: dict[str, Candidate] = {}
-        self._moves = []
         for particle in self._particles:
             recipe, velocity = succeed(
                 particle.recipe,
@@ -171,20 +192,22 @@ class Genome:
             parents = (particle.scored, particle.best, best, worst)
             ids = tuple(dict.fromkeys(s.candidate.id for s in parents))
             moved.setdefault(recipe.id, Candidate(recipe, "succession", ids))
-            self._moves.append((recipe.id, velocity))
+            self._moves.append(_Move(particle, recipe.id, velocity))
         self._step *= plus.step_decay  # once per generation
         return list(moved.values())
 
-    def _land(self, told: dict[str, Scored]) -> None:
-        landed = []
-        for particle, (target, velocity) in zip(self._particles, self._moves, strict=True):
-            scored = told[target]
-            if not math.isfinite(scored.fitness):
-                landed.append(replace(particle, velocity=()))
-                continue
-            best = scored if scored.fitness > particle.best.fitness else particle.best
-            landed.append(_Particle(scored, velocity, best))
-        self._particles = landed
+    def _land(self, evaluations: Sequence[Scored]) -> list[Scored]:
+        """Let individuals go where their moves led them; gives the evaluations that moved nobody."""
+        told = {s.candidate.id: s for s in evaluations}
+        places = {id(particle): i for i, particle in enumerate(self._particles)}
+        landed = set()
+        for move in (m for m in self._moves if m.target in told):
+            place, scored = places.pop(id(move.particle), None), told[move.target]
+            if place is not None:
+                self._particles[place] = _moved(move, scored)
+                landed.add(move.target)
+        self._moves = [m for m in self._moves if m.target not in told]
+        return [s for s in evaluations if s.candidate.id not in landed]
 
     def _breed(self) -> list[Candidate]:
         settings, rng = self._settings, self._rng
@@ -242,7 +265,8 @@ class Genome:
         return Candidate(child, f"mutation:{settings.genes}", (parent.id,), seed)
 
     def _newcomers(self, evaluations: Sequence[Scored]) -> list[_Particle]:
-        alive = [s for s in evaluations if math.isfinite(s.fitness)]
+        known = {p.scored.candidate.id for p in self._particles}
+        alive = [s for s in evaluations if math.isfinite(s.fitness) and s.candidate.id not in known]
         crowd = [p.recipe for p in self._particles] + [s.candidate.recipe for s in alive]
         return [_Particle(s, self._first_velocity(s.candidate.recipe, crowd), s) for s in alive]
 
@@ -267,3 +291,10 @@ class Genome:
             self._best = scored
         if self._worst is None or scored.fitness < self._worst.fitness:
             self._worst = scored
+
+
+def _moved(move: _Move, scored: Scored) -> _Particle:
+    if not math.isfinite(scored.fitness):
+        return replace(move.particle, velocity=())
+    best = scored if scored.fitness > move.particle.best.fitness else move.particle.best
+    return _Particle(scored, move.velocity, best)

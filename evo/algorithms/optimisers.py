@@ -4,7 +4,7 @@ All maximise, draw from their own seeded generator, and never leave the cube.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -18,23 +18,33 @@ WHOLE = 0.5  # first deviation of coordinates with a step: each value gets its t
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A point to try, and the ids of the trials that it was made from."""
+    """A point to try, and the ids of the trials that it was made from.
+
+    ``raw`` and ``place`` are for the optimiser itself: the point before it was rounded to steps, and
+    whose child it is.
+    """
 
     x: Vector
     parents: tuple[str, ...] = ()
+    raw: Vector = field(default_factory=lambda: np.empty(0))
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A point that was tried; ``fitness`` is finite."""
+    """A proposal that was tried; ``fitness`` is finite."""
 
     id: str
-    x: Vector
+    proposal: Proposal
     fitness: float
+
+    @property
+    def x(self) -> Vector:
+        return self.proposal.x
 
 
 class Optimiser(Protocol):
-    """Ask for points, tell what they gave: as many, in the order asked."""
+    """Ask for points, tell what they gave: as many as one ask gives, of this or of earlier asks."""
 
     @property
     def converged(self) -> bool:
@@ -63,7 +73,6 @@ class CmaEs:
         self._cma = CMAwM(
             x0, sigma, cube, steps, seed=seed, population_size=population, cov=np.diag(wide**2)
         )
-        self._raw: list[Vector] = []
         self._parents: tuple[str, ...] = ()
 
     @property
@@ -72,11 +81,10 @@ class CmaEs:
 
     def ask(self) -> list[Proposal]:
         pairs = [self._cma.ask() for _ in range(self._cma.population_size)]
-        self._raw = [raw for _, raw in pairs]
-        return [Proposal(np.clip(x, 0.0, 1.0), self._parents) for x, _ in pairs]
+        return [Proposal(np.clip(x, 0.0, 1.0), self._parents, raw) for x, raw in pairs]
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        self._cma.tell([(x, -t.fitness) for x, t in zip(self._raw, trials, strict=True)])
+        self._cma.tell([(t.proposal.raw, -t.fitness) for t in trials])
         self._parents = (max(trials, key=lambda t: t.fitness).id,)
 
 
@@ -123,9 +131,10 @@ class CrossEntropy:
 class DifferentialEvolution:
     """DE/current-to-best/1/bin: v = x + F·(best − x) + F·(a − b), mixed into x gene by gene.
 
-    The first generation is drawn around ``x0``; each point's child replaces it unless it is worse. A
-    coordinate beyond the cube goes half the way from its parent to the edge. ``F`` is drawn anew for
-    each child from ``weight``; ``crossover`` is the share of genes that come from v.
+    The first generation is drawn around ``x0``; each point's child replaces it, or what has replaced it
+    since, unless it is worse. A coordinate beyond the cube goes half the way from its parent to the
+    edge. ``F`` is drawn anew for each child from ``weight``; ``crossover`` is the share of genes that
+    come from v.
 
     Source: Storn & Price 1997; Price, Storn & Lampinen 2005, chapters 2 and 4.
     """
@@ -141,7 +150,7 @@ class DifferentialEvolution:
         crossover: float,
     ) -> None:
         self._rng = np.random.default_rng(seed)
-        self._first = self._rng.normal(x0, sigma, (population, len(x0))).clip(0.0, 1.0)
+        self._x0, self._sigma, self._population = x0, sigma, population
         self._weight, self._crossover = weight, crossover
         self._trials: list[Trial] = []
 
@@ -152,15 +161,19 @@ class DifferentialEvolution:
 
     def ask(self) -> list[Proposal]:
         if not self._trials:
-            return [Proposal(x) for x in self._first]
+            shape = (self._population, len(self._x0))
+            first = self._rng.normal(self._x0, self._sigma, shape).clip(0.0, 1.0)
+            return [Proposal(x, place=i) for i, x in enumerate(first)]
         best = max(self._trials, key=lambda t: t.fitness)
         return [self._child(i, best) for i in range(len(self._trials))]
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        old = self._trials or list(trials)
-        self._trials = [
-            new if new.fitness >= was.fitness else was for new, was in zip(trials, old, strict=True)
-        ]
+        if not self._trials:
+            self._trials = list(trials)
+            return
+        for trial in trials:
+            if trial.fitness >= self._trials[trial.proposal.place].fitness:
+                self._trials[trial.proposal.place] = trial
 
     def _child(self, at: int, best: Trial) -> Proposal:
         rng, x = self._rng, self._trials[at].x
@@ -172,4 +185,4 @@ class DifferentialEvolution:
         taken = rng.random(len(x)) < self._crossover
         taken[rng.integers(len(x))] = True
         parents = (self._trials[at].id, best.id, a.id, b.id)
-        return Proposal(np.where(taken, mutant, x), tuple(dict.fromkeys(parents)))
+        return Proposal(np.where(taken, mutant, x), tuple(dict.fromkeys(parents)), place=at)

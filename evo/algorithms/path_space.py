@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from evo.algorithms.protocol import Candidate, Scored, Start, founder_candidates
+from evo.algorithms.steady import Steady
 from evo.errors import UserError
 from operators.dataflow import Choices
 from operators.recipe import Founder, Recipe
@@ -85,10 +86,11 @@ def path_space(settings: PathSettings, start: Start) -> PathSpace:
     return PathSpace(tuple(models), choices)
 
 
-class PathSearch:
+class PathSearch(Steady):
     """Generation 0 evaluates the founders; later ones are a subclass's. Keeps who is alive."""
 
     def __init__(self, settings: PathSettings, start: Start) -> None:
+        super().__init__()
         self._start = start
         self._space = path_space(settings, start)
         self._rng = np.random.default_rng(start.seed)

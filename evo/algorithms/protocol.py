@@ -64,7 +64,8 @@ class SteadyAlgorithm(Algorithm, Protocol):
     """
 
     def ask_one(self) -> Candidate | None:
-        """What to evaluate next; None: nothing before more is told (as until all founders are).
+        """What to evaluate next; None: nothing before more is told (as until all founders are). None with
+        nothing in flight: the search has run dry.
 
         May be a recipe that was asked before, or is being evaluated: it is told again.
         """

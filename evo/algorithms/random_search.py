@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evo.algorithms.protocol import Candidate, Scored, Start
+from evo.algorithms.steady import Steady
 from evo.algorithms.trials import Trials
 from operators.mutation import from_task_vectors
 
@@ -28,10 +29,11 @@ class RandomSearchSettings(BaseModel):
         return self
 
 
-class RandomSearch:
+class RandomSearch(Steady):
     """Ask/tell. Generation 0 evaluates the founders; every later one is ``batch`` random draws."""
 
     def __init__(self, settings: RandomSearchSettings, start: Start) -> None:
+        super().__init__()
         self._settings = settings
         self._start = start
         self._rng = np.random.default_rng(start.seed)

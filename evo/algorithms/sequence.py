@@ -21,7 +21,7 @@ from evo.algorithms.other_searches import (
     LoraHubSettings,
 )
 from evo.algorithms.path_ga import JointSettings, PathGASettings
-from evo.algorithms.protocol import Algorithm, Candidate, Scored, Start
+from evo.algorithms.protocol import Candidate, Scored, Start, SteadyAlgorithm
 from evo.algorithms.random_search import RandomSearchSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings
 from evo.errors import UserError
@@ -29,6 +29,7 @@ from operators.recipe import Route
 
 # Chance leaves a small population of genome without children for some rounds: those go on.
 IDLE_ROUNDS = 10  # asks in a row with nothing new, after which a stage ends
+IDLE_TOLD = 100  # so in a steady state: evaluations in a row that were known
 
 StageSettings: TypeAlias = (
     GenomeSettings
@@ -83,6 +84,9 @@ class SequenceSettings(BaseModel):
 class Stages:
     """Ask/tell. A stage ends between two asks, once it has spent its evaluations or run dry.
 
+    In a steady state it asks for no more than its evaluations, and the next one begins when all of them
+    are told: it starts from the best of all. This is the one wait in such a run.
+
     Raises:
         UserError: a stage refuses the founders or its settings, or nothing is left for the last one.
     """
@@ -91,7 +95,7 @@ class Stages:
         self,
         settings: SequenceSettings,
         start: Start,
-        make: Callable[[StageSettings, Start], Algorithm],
+        make: Callable[[StageSettings, Start], SteadyAlgorithm],
     ) -> None:
         self._stages = settings.stages
         self._start = start
@@ -109,6 +113,8 @@ class Stages:
         self._scored: dict[str, Scored] = {}
         self._spent_before = 0
         self._idle = 0
+        self._asked: set[str] = set()  # what was asked one by one
+        self._in_flight = 0
         # All of them, so that what is wrong with any stage is known before anything runs.
         made = [self._made(number, start) for number in range(len(self._stages))]
         self._stage = made[0]
@@ -122,17 +128,41 @@ class Stages:
         return self._stage.population
 
     def ask(self) -> list[Candidate]:
-        if self._number < len(self._limits):
-            spent = len(self._scored) - self._spent_before
-            if spent >= self._limits[self._number] or self._idle >= IDLE_ROUNDS:
-                self._advance()
+        if self._is_over(len(self._scored), IDLE_ROUNDS):
+            self._advance()
         return self._stage.ask()
 
     def tell(self, evaluations: Sequence[Scored]) -> None:
+        self._remember(evaluations)
+        self._stage.tell(evaluations)
+
+    def ask_one(self) -> Candidate | None:
+        over = self._is_over(len(self._asked), IDLE_TOLD)
+        candidate = None if over else self._stage.ask_one()
+        if candidate is None and self._in_flight == 0 and self._number < len(self._limits):
+            self._advance()
+            candidate = self._stage.ask_one()
+        if candidate is not None:
+            self._asked.add(candidate.id)
+            self._in_flight += 1
+        return candidate
+
+    def tell_one(self, evaluation: Scored) -> None:
+        self._in_flight -= 1
+        self._remember([evaluation])
+        self._stage.tell_one(evaluation)
+
+    def _is_over(self, spent: int, patience: int) -> bool:
+        """Whether another stage is to follow; ``spent`` counts evaluations since the very first."""
+        if self._number == len(self._limits):
+            return False
+        limit = self._limits[self._number]
+        return spent - self._spent_before >= limit or self._idle >= patience
+
+    def _remember(self, evaluations: Sequence[Scored]) -> None:
         new = any(s.candidate.id not in self._scored for s in evaluations)
         self._idle = 0 if new else self._idle + 1
         self._scored |= {s.candidate.id: s for s in evaluations}
-        self._stage.tell(evaluations)
 
     def _advance(self) -> None:
         fitness = {
@@ -151,7 +181,7 @@ class Stages:
         seed = int(np.random.SeedSequence([self._start.seed, self._number]).generate_state(1)[0])
         self._stage = self._made(self._number, replace(self._start, founders=founders, seed=seed))
 
-    def _made(self, number: int, start: Start) -> Algorithm:
+    def _made(self, number: int, start: Start) -> SteadyAlgorithm:
         try:
             return self._make(self._stages[number], start)
         except UserError as error:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from evo.errors import UserError
+from evo.lineage.commits import commits, read_committed
 from evo.lineage.schema import SCHEMAS
 from operators.recipe import Recipe
 from operators.recipe_json import from_json
@@ -16,7 +16,7 @@ LINEAGE_FOLDER = "lineage"
 
 
 class Lineage:
-    """The tables of one run, read from its Parquet files when asked for; works while it runs.
+    """The tables of one run, as far as committed; works while it runs.
 
     >>> lineage = evo.lineage.open("demo/run")
     >>> lineage.individuals.to_pandas()
@@ -54,20 +54,13 @@ class Lineage:
         """A table by name, in order of commit, in the declared schema.
 
         Raises:
-            UserError: no such table.
+            UserError: no such table, or a file is damaged.
         """
         if name not in SCHEMAS:
             raise UserError(f"no table {name!r}; there are: {', '.join(SCHEMAS)}")
-        schema = SCHEMAS[name]
-        files = sorted((self.run_dir / LINEAGE_FOLDER / name).glob("*.parquet"))
-        if not files:
-            return schema.empty_table()
-        try:
-            return ds.dataset([str(f) for f in files], schema=schema, format="parquet").to_table()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(
-                f"{self.run_dir / LINEAGE_FOLDER / name}: a file is damaged ({error})"
-            ) from error
+        folder = self.run_dir / LINEAGE_FOLDER
+        parts = [read_committed(folder, entry, name) for entry in commits(folder)]
+        return pa.concat_tables([SCHEMAS[name].empty_table(), *parts])
 
     def find(self, prefix: str) -> str:
         """The full id that begins with ``prefix``; ``best`` is the winner's.

@@ -43,6 +43,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             ("seconds", pa.float64(), False, "spent on it by the host and the scorer"),
             ("build_seconds", pa.float64(), False, "of these, on building the weights"),
             ("model_seconds", pa.float64(), False, "of these, on running the model"),
+            ("at_seconds", pa.float64(), False, "when it ended, by the clock of the search"),
             ("host", pa.string(), False, "who ran it"),
             ("attempt", pa.int32(), False, "1, or more after hosts were lost"),
             ("status", pa.string(), False, "ok or failed"),
@@ -65,7 +66,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
         "events": _schema(
             ("time", pa.timestamp("us", tz="UTC"), False, "when"),
             ("generation", pa.int32(), False, "in which generation"),
-            ("kind", pa.string(), False, "start, vocabulary, retry, failed, finish"),
+            ("kind", pa.string(), False, "start, resume, retry, failed, host lost, finish, ..."),
             ("detail", pa.string(), False, "what happened"),
         ),
     }

@@ -1,30 +1,48 @@
-"""Lineage as it is written: rows gather in memory and are committed as Parquet, whole or not at all."""
+"""Lineage as it is written: jobs to the journal as they end, generations to Parquet as they finish."""
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cluster.jobs import JobResult
+from cluster.jobs import AskResult, JobResult
 from evo.algorithms.protocol import Candidate, Scored
+from evo.errors import UserError
+from evo.lineage.commits import commit
+from evo.lineage.journal import Journal
+from evo.lineage.records import evaluation_rows
 from evo.lineage.schema import SCHEMAS
 from operators.recipe import describe
 from operators.recipe_json import to_json
 
-FINAL = "final"
-
 
 class LineageWriter:
-    """Gathers the rows of one generation; :meth:`commit` writes one file for each table."""
+    """Gathers the rows of one generation; :meth:`commit` writes one file for each table that has some.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the lineage.
+        journal: begun anew with each commit; None where another lineage's journal has all that counts.
+        committed: the individuals that earlier commits of this run evaluated, by the commit's name. What
+            a replay gathers for those is compared with them, and not written again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        journal: Journal | None = None,
+        committed: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._folder = folder
+        self._journal = journal
+        self._committed = dict(committed or {})
         self._known: set[str] = set()
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
+        self._items: list[pa.Table] = []
+        self._news: list[dict[str, Any]] = []  # events of this sitting, which no replay repeats
 
     def individual(self, candidate: Candidate, generation: int) -> None:
         """Record an individual, the first time that it is met."""
@@ -45,42 +63,9 @@ class LineageWriter:
 
     def evaluation(self, result: JobResult, generation: int) -> None:
         """Record a job's end: a row for each task, and a row for each example."""
-        job, timing, share = result.job, result.timing, 1.0 / len(result.job.asks)
-        scored = {r.ask: r for r in result.results}
-        for ask in job.asks:
-            found = scored.get(ask)
-            self._rows["evaluations"].append(
-                {
-                    "individual": job.recipe.id,
-                    "generation": generation,
-                    "task": ask.task,
-                    "split": ask.split,
-                    "score": found.mean if found else None,
-                    "standard_error": found.standard_error if found else None,
-                    "examples": len(found.values) if found else 0,
-                    "seconds": timing.total_s * share,
-                    "build_seconds": timing.build_s * share,
-                    "model_seconds": timing.model_s * share,
-                    "host": result.host,
-                    "attempt": job.attempt,
-                    "status": "ok" if found else "failed",
-                    "error": result.error or None,
-                }
-            )
-            if found:
-                self._rows["items"] += [
-                    {
-                        "individual": job.recipe.id,
-                        "task": ask.task,
-                        "split": ask.split,
-                        "example": i,
-                        "value": value,
-                        "answer": None if answer is None else str(answer),
-                    }
-                    for i, (value, answer) in enumerate(
-                        zip(found.values, found.answers, strict=True)
-                    )
-                ]
+        for row in evaluation_rows(result):
+            self._rows["evaluations"].append({**row, "generation": generation})
+        self._items += [_items(result.job.recipe.id, found) for found in result.results]
 
     def population(self, members: Iterable[Scored], generation: int) -> None:
         """Record who is alive at the end of a generation, best first."""
@@ -94,35 +79,60 @@ class LineageWriter:
             for rank, member in enumerate(members)
         ]
 
-    def event(self, kind: str, detail: str, generation: int) -> None:
-        self._rows["events"].append(
+    def event(self, kind: str, detail: str, generation: int, *, news: bool = False) -> None:
+        """Record an event; ``news`` is what happens now, even while a replay repeats the past."""
+        (self._news if news else self._rows["events"]).append(
             {"time": datetime.now(UTC), "generation": generation, "kind": kind, "detail": detail}
         )
 
     def commit(self, name: str | int) -> None:
-        """Write all rows gathered, as ``<table>/<name>.parquet`` for each table that has some.
+        """Write all rows gathered as ``<table>/<name>.parquet``; they count all at once, or not at all.
 
-        ``population`` comes last: a generation that is in it is whole.
+        Raises:
+            UserError: the run committed this before, and other individuals than now.
+            OSError: it can't be written; then what was committed and the journal stay as they are.
         """
         stem = f"{name:06d}" if isinstance(name, int) else name
-        for table in sorted(SCHEMAS, key=lambda t: t == "population"):
-            rows = self._rows[table]
-            if rows:
-                data = pa.Table.from_pylist(rows, schema=SCHEMAS[table])
-                _write_whole(data, self._folder / table / f"{stem}.parquet")
-            self._rows[table] = []
+        rows, items = self._rows, self._items
+        self._rows, self._items = {table: [] for table in SCHEMAS}, []
+        if stem in self._committed:
+            _compare(stem, self._committed[stem], [r["individual"] for r in rows["evaluations"]])
+            return
+        rows["events"], self._news = [*rows["events"], *self._news], []
+        tables = {
+            table: pa.Table.from_pylist(rows[table], schema=SCHEMAS[table])
+            for table in SCHEMAS
+            if rows[table]
+        }
+        if items:
+            tables["items"] = pa.concat_tables(items)
+        commit(self._folder, stem, tables)
+        if self._journal is not None:
+            self._journal.reset()
 
 
-def _write_whole(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _items(individual: str, found: AskResult) -> pa.Table:
+    count = found.examples
+    answers = [None if a is None else str(a) for a in found.answers]
+    columns = {
+        "individual": pa.repeat(individual, count),
+        "task": pa.repeat(found.ask.task, count),
+        "split": pa.repeat(found.ask.split, count),
+        "example": np.arange(count, dtype=np.int32),
+        "value": pa.array(found.values, pa.float64()),
+        "answer": pa.array(answers, pa.string()),
+    }
+    return pa.table(columns, schema=SCHEMAS["items"])
+
+
+def _compare(name: str, then: Sequence[str], now: Sequence[str]) -> None:
+    if list(then) == list(now):
+        return
+    at = next((i for i, (a, b) in enumerate(zip(then, now, strict=False)) if a != b), None)
+    at = min(len(then), len(now)) if at is None else at
+    was, is_ = (ids[at][:12] if at < len(ids) else "nobody" for ids in (then, now))
+    raise UserError(
+        f"generation {name}: evaluation {at} was of {was} when the run was made, and now the algorithm asks "
+        f"for {is_}. What decides the search has changed (this package, numpy, cmaes): go on with the "
+        "versions in start.json, or begin a new run"
+    )

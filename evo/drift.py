@@ -1,0 +1,157 @@
+"""Drift: what a run was made with (``start.json``), and what of it has changed since."""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cluster.founders import FounderSet
+from evo.config import RunConfig
+from evo.errors import UserError
+from evo.evaluation import WeighedTask
+from evo.summary import versions, write_json
+
+START_FILE = "start.json"
+_PACKAGES = ("evo", "cluster", "fitness", "operators")
+_DECISIVE = ("evo-models", "torch", "transformers", "numpy", "cmaes")  # for ids or for scores
+# Where things are and who runs them may change between sittings; what they hold may not.
+_FREE = ("pool", "root", "base", "founders")
+
+
+def made_with(
+    config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask, ...]
+) -> dict[str, Any]:
+    """All that the run's course depends on, as digests that can be compared, by section."""
+    files = (founders.base, *founders.founders)
+    return {
+        "founders": {"base" if f is files[0] else f.founder.name: f.founder.digest for f in files},
+        "tasks": {
+            f"{t.task.name}.{split}": _digest([asdict(e)["row"] for e in examples])
+            for t in tasks
+            for split, examples in t.task.splits.items()
+        },
+        "config": config_digests(config),
+        "functions": {name: _source(name) for name in _functions(config)},
+        "code": {name: _code(name) for name in _PACKAGES},
+        "versions": versions(),
+    }
+
+
+def config_digests(config: RunConfig) -> dict[str, str]:
+    """A digest for each key that decides a run's course."""
+    return {key: _digest(value)[:16] for key, value in _keys(config.model_dump(mode="json"))}
+
+
+def write_start(run_dir: Path, made: Mapping[str, Any]) -> None:
+    """Write ``start.json``, whole or not at all."""
+    write_json(run_dir / START_FILE, made)
+
+
+def read_start(run_dir: Path) -> dict[str, Any]:
+    """What ``start.json`` says.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    path = run_dir / START_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing, so nothing says what the run began with") from error
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged (no JSON object)")
+    return found
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """What has changed: what no run survives (founders, tasks, config), and code and versions."""
+    fatal = [
+        *_differing(then, now, "founders", "founder {}: its tensors are others than at the start"),
+        *_differing(then, now, "tasks", "task {}: its examples are others than at the start"),
+        *_differing(then, now, "config", "config.json, key {}: is not what it was at the start"),
+    ]
+    code = [
+        *_differing(then, now, "functions", "{}: the file that defines it has changed"),
+        *_differing(then, now, "code", "the code of evo-models has changed, in {}/"),
+    ]
+    was, is_ = then.get("versions", {}), now["versions"]
+    code += [
+        f"{name} was {was.get(name, 'absent')} and is {is_[name]}"
+        for name in _DECISIVE
+        if was.get(name) != is_[name]
+    ]
+    return fatal, code
+
+
+def check_drift(run_dir: Path, now: Mapping[str, Any], *, accept_code: bool) -> list[str]:
+    """Refuse to go on with what has changed; gives the changes of code that were accepted.
+
+    Raises:
+        UserError: names each file, key or version that is another one now.
+    """
+    fatal, code = changes(read_start(run_dir), now)
+    if fatal:
+        raise UserError(
+            f"{run_dir} can't go on:\n"
+            + "\n".join(f"- {c}" for c in fatal)
+            + "\nPut back what was there, or begin a new run"
+        )
+    if code and not accept_code:
+        raise UserError(
+            f"{run_dir} was made with other code:\n"
+            + "\n".join(f"- {c}" for c in code)
+            + "\nGo on with what was there, or with --accept-drift: what was evaluated stays as it is, "
+            "what is still to come may score otherwise in the last digits"
+        )
+    return code
+
+
+def _differing(
+    then: Mapping[str, Any], now: Mapping[str, Any], section: str, text: str
+) -> list[str]:
+    was, is_ = then.get(section, {}), now[section]
+    names = sorted(was.keys() | is_.keys())
+    return [text.format(name) for name in names if was.get(name) != is_.get(name)]
+
+
+def _keys(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in data.items():
+        key = f"{prefix}{name}"
+        if key == "tasks":
+            for task in value:
+                yield from _keys(task, f"tasks.{task['name']}.")
+        elif isinstance(value, Mapping) and value:
+            yield from _keys(value, f"{key}.")
+        elif key.split(".")[0] not in _FREE and not (key.startswith("tasks.") and ".files." in key):
+            yield key, value
+
+
+def _functions(config: RunConfig) -> list[str]:
+    named = [t.metric for t in config.tasks if ":" in t.metric]
+    return sorted({*named, *([config.engine.build] if config.engine.build else [])})
+
+
+def _source(name: str) -> str:
+    """Digest of the file that a function "package.module:name" stands in."""
+    spec = importlib.util.find_spec(name.partition(":")[0])
+    origin = Path(spec.origin) if spec and spec.origin else None
+    return hashlib.sha256(origin.read_bytes()).hexdigest() if origin and origin.is_file() else ""
+
+
+def _code(package: str) -> str:
+    """Digest of all of a package's source files."""
+    folder = Path(__file__).parents[1] / package
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

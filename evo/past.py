@@ -1,0 +1,143 @@
+"""What an earlier sitting of a run left behind, and how a run goes on from it."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from evo.config import RunConfig
+from evo.errors import UserError
+from evo.lineage.commits import (
+    COMMITS,
+    FINAL,
+    commit_files,
+    commits,
+    read_commit,
+    read_committed,
+)
+from evo.lineage.journal import JOURNAL_FILE, Recovered, read_journal
+from evo.lineage.reader import LINEAGE_FOLDER
+from evo.lineage.records import Record, records_from
+from evo.lineage.schema import SCHEMAS
+
+CONFIG_FILE = "config.json"
+DAMAGED_FOLDER = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """All that was recorded: the evaluations in order, whom each commit evaluated, and the journal."""
+
+    records: tuple[Record, ...] = ()
+    committed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    journal: Recovered = field(default_factory=Recovered)
+
+
+def holds_run(run_dir: Path) -> bool:
+    """Whether a run has begun in a folder."""
+    return (run_dir / CONFIG_FILE).exists() or (run_dir / LINEAGE_FOLDER).exists()
+
+
+def read_config(run_dir: Path, *, check_files: bool) -> RunConfig:
+    """The config that a run was frozen with.
+
+    Raises:
+        UserError: there is no run, or its config is damaged or no longer holds.
+    """
+    path = run_dir / CONFIG_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{run_dir}: no run here (it has no {CONFIG_FILE})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error})") from error
+    try:
+        return RunConfig.model_validate_json(text, context={"check_files": check_files})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        where = f"{key}: " if key else ""
+        raise UserError(
+            f"{path}: the run's config no longer holds: {where}{first['msg']}"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error})") from error
+
+
+def read_past(run_dir: Path) -> Past:
+    """Everything committed, and then the journal.
+
+    Raises:
+        UserError: a file is damaged; nothing is changed.
+    """
+    folder = run_dir / LINEAGE_FOLDER
+    records: list[Record] = []
+    committed = {}
+    for entry in commits(folder):
+        # All of them, though replay needs two: what is damaged is to be known before anything is added.
+        tables = {name: read_committed(folder, entry, name) for name in SCHEMAS}
+        found = records_from(tables["evaluations"], tables["items"])
+        records += found
+        committed[entry.name] = tuple(r.individual for r in found for _ in r.asks)
+    journal = read_journal(folder / JOURNAL_FILE)
+    return Past((*records, *journal.records), committed, journal)
+
+
+def set_damage_aside(run_dir: Path) -> list[str]:
+    """Move what is damaged to ``RUN/damaged``, and all that was recorded after it.
+
+    What is left is a whole run, up to an earlier instant. Gives a line for each file that was moved.
+    """
+    folder = run_dir / LINEAGE_FOLDER
+    moved: list[str] = []
+    aside = _new_folder(run_dir / DAMAGED_FOLDER)
+    first = _first_damaged(folder)
+    paths: list[Path] = []
+    if first is not None:
+        names = {first} | {p.stem for p in commit_files(folder)}
+        late = sorted(name for name in names if name >= first)
+        tables = (*SCHEMAS, COMMITS)
+        paths += [p for n in late for t in tables for p in (folder / t).glob(f"{n}.*")]
+        paths.append(folder / JOURNAL_FILE)
+    else:
+        try:
+            read_journal(folder / JOURNAL_FILE)
+        except UserError:
+            paths.append(folder / JOURNAL_FILE)
+    for path in paths:
+        if path.exists():
+            target = aside / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, target)
+            moved.append(f"{path} -> {target}")
+    return moved
+
+
+def _first_damaged(folder: Path) -> str | None:
+    """The name of the first commit that is not whole, or that is gone where later ones are here."""
+    paths = commit_files(folder)
+    for number, path in enumerate(paths):
+        if path.stem not in (f"{number:06d}", FINAL):
+            return f"{number:06d}"
+        try:
+            entry = read_commit(path)
+            for table in SCHEMAS:
+                read_committed(folder, entry, table)
+        except UserError:
+            return path.stem
+    return None
+
+
+def _new_folder(wanted: Path) -> Path:
+    number, folder = 2, wanted
+    while folder.exists():
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+        number += 1
+    return folder
+
+
+def is_finished(past: Past) -> bool:
+    """Whether the winner and the baselines are known."""
+    return FINAL in past.committed

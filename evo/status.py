@@ -1,0 +1,120 @@
+"""Where a run stands, from its folder alone; also while it runs, and after it was killed."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from evo.errors import UserError
+from evo.lineage.commits import FINAL, commits
+from evo.lineage.files import holder
+from evo.lineage.journal import JOURNAL_FILE, read_journal
+from evo.lineage.reader import LINEAGE_FOLDER, Lineage
+from evo.past import read_config
+
+State = Literal["running", "stopped", "finished"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """``evaluations`` are individuals scored on dev; ``journal`` those of them in no commit yet."""
+
+    run_dir: str
+    state: State
+    holder: str | None
+    algorithm: str
+    generations: int  # committed, the founders' included
+    evaluations: int
+    budget: int | None
+    failed: int
+    journal: int
+    best: str | None
+    best_fitness: float | None
+    search_s: float
+    last_evaluation: str | None
+    events: dict[str, int]
+    problem: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def describe(self) -> str:
+        """For people, a few lines."""
+        of = f" of {self.budget}" if self.budget else ""
+        who = f" ({self.holder})" if self.holder else ""
+        lines = [f"{self.run_dir}: {self.state}{who}"]
+        rate = f", {self.evaluations / self.search_s:.1f} a second" if self.search_s > 0 else ""
+        lines.append(
+            f"{self.algorithm}: {self.evaluations}{of} evaluations{rate}"
+            + (f", {self.failed} failed" if self.failed else "")
+        )
+        lines.append(
+            f"{self.generations} generations committed, {self.journal} evaluations more in the journal"
+        )
+        if self.best_fitness is not None and self.best:
+            lines.append(f"best so far {self.best_fitness:.4f} on dev: {self.best[:12]}")
+        if self.last_evaluation:
+            lines.append(f"last evaluation {self.last_evaluation}")
+        if self.events:
+            lines.append(", ".join(f"{kind} {count}x" for kind, count in self.events.items()))
+        if self.problem:
+            lines.append(self.problem)
+        elif self.state == "stopped":
+            lines.append(f"go on with: evo resume {self.run_dir}")
+        return "\n".join(lines)
+
+
+def status_of(run_dir: Path) -> Status:
+    """Read where a run stands.
+
+    Raises:
+        UserError: there is no run.
+    """
+    config = read_config(run_dir, check_files=False)
+    folder, lineage = run_dir / LINEAGE_FOLDER, Lineage(run_dir)
+    who = holder(run_dir)
+    problem, names, rows, events, alive = None, [], [], [], []
+    recent: list[Any] = []
+    try:
+        recent = list(read_journal(folder / JOURNAL_FILE).records)
+        names = [c.name for c in commits(folder)]
+        rows = lineage.evaluations.to_pylist()
+        events = lineage.events.column("kind").to_pylist()
+        alive = lineage.population.to_pylist()
+    except UserError as error:
+        problem = str(error)
+    dev = {r["individual"]: r["status"] for r in rows if r["split"] == "dev"}
+    waiting = {
+        r.individual: r.error for r in recent if r.key[1] == "dev" and r.individual not in dev
+    }
+    scored = [r for r in alive if r["fitness"] is not None]
+    best = max(scored, key=lambda r: r["fitness"], default=None)
+    finished = FINAL in names
+    journal = folder / JOURNAL_FILE
+    changed = journal.stat().st_mtime if journal.exists() and (rows or recent) else None
+    return Status(
+        str(run_dir),
+        "finished" if finished else "running" if who else "stopped",
+        who,
+        config.algorithm.name,
+        sum(name != FINAL for name in names),
+        len(dev) + len(waiting),
+        config.budget.evaluations,
+        sum(s == "failed" for s in dev.values()) + sum(bool(e) for e in waiting.values()),
+        len(waiting),
+        best["individual"] if best else None,
+        best["fitness"] if best else None,
+        max([*(r["at_seconds"] for r in rows), *(r.at_s for r in recent)], default=0.0),
+        None if changed is None else _when(changed),
+        {kind: events.count(kind) for kind in dict.fromkeys(events) if kind not in _ORDINARY},
+        problem,
+    )
+
+
+_ORDINARY = ("start", "finish")
+
+
+def _when(timestamp: float) -> str:
+    at = datetime.fromtimestamp(timestamp, UTC)
+    ago = (datetime.now(UTC) - at).total_seconds()
+    return f"{at.isoformat(timespec='seconds')} ({ago:.0f} s ago)"
