@@ -18,6 +18,7 @@ from cluster.dashboard import Dashboard, job_client
 from cluster.errors import PoolError
 
 STOP_WAIT_S = 60  # a run that is told to stop writes its journal and ends; then it is killed
+START_WAIT_S = 30
 SCRIPT = "evo-submit.sh"
 CONFIG = "evo-submit.json"
 NO_EVO, OTHER_EVO = 69, 70  # exit codes of the script
@@ -81,7 +82,8 @@ def submit(dashboard: Dashboard, package: Path, job_id: str, run_dir: str) -> No
         PoolError: the cluster does not take it.
     """
     with job_client(dashboard) as client:
-        client.submit_job(
+        _hand_in(
+            client,
             entrypoint=f"exec sh {SCRIPT}",
             submission_id=job_id,
             runtime_env={
@@ -147,13 +149,27 @@ def output_of(dashboard: Dashboard, entrypoint: str, job_id: str) -> str:
         PoolError: it failed; with what it said.
     """
     with job_client(dashboard) as client:
-        client.submit_job(entrypoint=entrypoint, submission_id=job_id)
+        _hand_in(client, entrypoint=entrypoint, submission_id=job_id)
         end = _end(client, job_id)
         output = str(client.get_job_logs(job_id))
     if end.code:
         said = [line for line in output.splitlines() if line.strip()][-3:]
         raise PoolError(f"{job_id}: {' '.join(said) or end.message}")
     return output
+
+
+def _hand_in(client: Any, **job: Any) -> None:
+    """Submit; a cluster that has just been started has nobody yet to run jobs."""
+    until = time.monotonic() + START_WAIT_S
+    while True:
+        try:
+            client.submit_job(**job)
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 @dataclass(slots=True)

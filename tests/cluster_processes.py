@@ -55,7 +55,7 @@ class ClusterProcesses:
             with os.fdopen(os.open(self.token, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
                 file.write(secrets.token_hex(32))
             settings["RAY_AUTH_TOKEN_PATH"] = str(self.token)
-        self._environment = environment(RAY_health_check_period_ms="300", **settings)
+        self._environment = environment(RAY_health_check_period_ms="1000", **settings)
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.gcs = f"127.0.0.1:{free_port()}"
         port = free_port()
@@ -68,15 +68,15 @@ class ClusterProcesses:
                 *("--head", f"--port={self.gcs.partition(':')[2]}", f"--dashboard-port={port}"),
                 *("--num-cpus=0", f"--temp-dir={self._ray_folder}", f"--dashboard-host={listen}"),
             )
-            self._await(lambda: _answers(port))
-            for number in range(workers):
+            for _ in range(workers):
                 self.add_worker()
-                self._await(lambda n=number: len(self.raylets()) == n + 2)
+            self._await(lambda: _answers(port))
         except BaseException:
             self.close()
             raise
 
     def add_worker(self) -> None:
+        """Start a worker; return when it belongs to the cluster."""
         self._start(f"--address={self.gcs}", "--num-cpus=2")
 
     def users(self, **more: str) -> dict[str, str]:
@@ -122,11 +122,12 @@ class ClusterProcesses:
                 start_new_session=True,
             )
         )
+        self._await(lambda: b"Ray runtime started" in Path(log.name).read_bytes())
 
     def _await(self, condition) -> None:
         deadline = time.monotonic() + START_S
         while not condition():
-            if time.monotonic() > deadline or any(n.poll() is not None for n in self.nodes):
+            if time.monotonic() > deadline or self.nodes[-1].poll() is not None:
                 logs = [
                     p.read_text(errors="replace")[-2000:] for p in self.folder.glob("node-*.log")
                 ]

@@ -233,7 +233,6 @@ def test_a_lost_worker_node_costs_time_and_nothing_else(cluster, evo, tmp_path):
     config = write_project(tmp_path / "project", tasks=[task])
     follow = follower(cluster, config, "--fetch", tmp_path / "back")
     said = lines_until(follow, "generation   2")
-    before = len(cluster.raylets())
     victim = cluster.raylets()[-1]
     victim.send_signal(signal.SIGKILL)
     _, rest = follow.communicate(timeout=90)
@@ -244,11 +243,7 @@ def test_a_lost_worker_node_costs_time_and_nothing_else(cluster, evo, tmp_path):
         for name in ("back", "undisturbed")
     ]
     assert ends[0] == ends[1]
-    cluster.add_worker()
-    deadline = time.monotonic() + 30
-    while len(cluster.raylets()) < before:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    cluster.add_worker()  # for the tests that follow
 
 
 @pytest.mark.slow
