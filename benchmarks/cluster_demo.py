@@ -38,7 +38,11 @@ def nearness(module, split):
 
 
 def main() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="evo-cluster-demo-"))
+    with tempfile.TemporaryDirectory(prefix="evo-cluster-demo-") as temporary:
+        demonstrate(Path(temporary))
+
+
+def demonstrate(folder: Path) -> None:
     project = folder / "project"
     write_founders(project / "founders")
     (project / "demo.yaml").write_text(CONFIG)
