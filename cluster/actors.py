@@ -16,6 +16,7 @@ from cluster.connect import ray
 from cluster.host import ModelHost, mapped_bytes
 from cluster.jobs import HostAnswer, HostSpec, HostStats, Job, JobResult
 from cluster.placement import ANYWHERE, HostNeeds, Node
+from cluster.ray_shipping import RemoteSource, localised
 from cluster.resources import limit_memory
 from cluster.scorer import FitnessScorer
 from fitness.tasks import Task
@@ -35,8 +36,11 @@ class Hello:
 class HostActor:
     """A ModelHost in a process of its own."""
 
-    def __init__(self, spec: HostSpec, name: str, path: list[str]) -> None:
+    def __init__(
+        self, shipped: tuple[HostSpec, RemoteSource | None], name: str, path: list[str]
+    ) -> None:
         _find_modules(path)
+        spec = localised(*shipped)
         if spec.memory_gib is not None:
             limit_memory(int(spec.memory_gib * 2**30) + mapped_bytes(spec))
         self._host = ModelHost(spec, name)

@@ -82,7 +82,7 @@ def tensors_by_file(path: Path) -> dict[Path, tuple[str, ...]]:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
         if listed is not None:
-            wanted = tuple(n for n, f in listed.items() if Path(f).name == file.name)
+            wanted = tuple(n for n, f in listed.items() if f == file.name)
             if lacking := sorted(set(wanted) - set(there)):
                 raise CheckpointError(
                     f"{file}: lacks {lacking[0]!r}, which {INDEX_FILE} gives to it"
@@ -106,9 +106,12 @@ def tensor_files(path: Path) -> tuple[Path, ...]:
     if index.is_file():
         try:
             mapping = json.loads(index.read_text())["weight_map"]
-            names = sorted({Path(name).name for name in mapping.values()})
+            names = sorted(set(mapping.values()))
+            away = next((n for n in names if n in ("", ".", "..") or Path(n).name != n), None)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise CheckpointError(f"{index}: not a safetensors index ({error!r})") from error
+        if away is not None:
+            raise CheckpointError(f"{index}: lists the file {away!r}, which is not in this folder")
         files = tuple(path / name for name in names)
         for file in files:
             if not file.is_file():

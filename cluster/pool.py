@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from cluster.errors import PoolError as PoolError
 from cluster.host import ModelHost
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec
 from cluster.scorer import FitnessScorer
@@ -54,10 +55,6 @@ class Pool(Protocol):
     def close(self) -> None:
         """Let go of hosts and memory; pending jobs are dropped."""
         ...
-
-
-class PoolError(RuntimeError):
-    """The pool can't go on: hosts fail to start, or die without end."""
 
 
 def run_all(pool: Pool, jobs: Iterable[Job]) -> Iterator[JobResult]:

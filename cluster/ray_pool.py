@@ -15,14 +15,16 @@ from typing import Any
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.actors import ask_host, reason_of, wait_for
-from cluster.connect import ray, start_ray  # before anything else of ray: it sets how ray behaves
+from cluster.connect import join_ray, ray, start_ray
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec, Timing
 from cluster.placement import HostNeeds
 from cluster.pool import IN_FLIGHT, PoolError
+from cluster.ray_shipping import RemoteSource, start_source
 from cluster.resources import cores
 from cluster.retries import Ledger, Loss
 from cluster.roster import Flight, Host, Roster
 from cluster.scoring import Scoring, Waiting
+from cluster.shipping import Shipping
 
 TICK_S = 1.0  # how often deadlines and nodes are looked at
 LATECOMERS_S = 30.0  # how long hosts on a cluster that others use too are waited for
@@ -32,7 +34,8 @@ BACKLOG = 4  # answers per host that may wait for the scorer before hosts get no
 class RayPool:
     """Hosts and a scorer as Ray actors.
 
-    Joins the Ray that is initialised in this process, or starts one of its own and ends it on close.
+    Uses the Ray that is initialised in this process, or joins the cluster at ``address``, or starts
+    one of its own and ends it on close. Nodes of a cluster get the founders' files as ``shipping`` says.
     ``hosts`` None follows the cluster: as many as each node has room for, now and when nodes join.
     ``gpus`` is the share of a GPU, or number of GPUs, that each host gets.
 
@@ -49,12 +52,16 @@ class RayPool:
         deadline_s: float = 3600.0,
         gpus: float | None = None,
         labels: Mapping[str, str] | None = None,
+        address: str | None = None,
+        shipping: Shipping = "auto",
     ) -> None:
         if hosts is not None and hosts < 1:
             raise ValueError(f"pool.hosts must be 1 or more, got {hosts}")
         engine = spec.host.engine
         self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
+        if self._owns_ray and address is not None:
+            join_ray(address)
+        elif self._owns_ray:
             start_ray(hosts * engine.threads if hosts else max(cores(), engine.threads))
         self._wanted = hosts
         self.start_timeout_s = start_timeout_s
@@ -73,7 +80,10 @@ class RayPool:
             int((spec.host.memory_gib or 0) * 2**30),
             labels or {},
         )
-        self._roster = Roster(ray.put(spec.host), needs, hosts, self._note)
+        # A Ray of our own is this machine, where every path leads to the same files.
+        ships = shipping == "always" or (shipping == "auto" and address is not None)
+        self._source: RemoteSource | None = start_source(spec.host, shipping) if ships else None
+        self._roster = Roster(ray.put((spec.host, self._source)), needs, hosts, self._note)
         self._scoring = Scoring(
             ray.put(spec.tasks),
             self._waiting,
@@ -139,6 +149,8 @@ class RayPool:
         if ray.is_initialized():
             self._roster.close()
             self._scoring.close()
+            if self._source is not None:
+                ray.kill(self._source.actor)
             if self._owns_ray:
                 ray.shutdown()
 

@@ -44,11 +44,22 @@ def cli() -> None:
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key; repeats."
 )
+@click.option("--address", metavar="auto|HOST:PORT", help="Join the Ray cluster there.")
 @click.option(
     "--resume", "go_on", is_flag=True, help="Go on if --run-dir holds a run of this CONFIG."
 )
-def run(config: Path, run_dir: Path | None, overrides: tuple[str, ...], go_on: bool) -> None:
+def run(
+    config: Path,
+    run_dir: Path | None,
+    overrides: tuple[str, ...],
+    address: str | None,
+    go_on: bool,
+) -> None:
     """Evolve as CONFIG (YAML) says, and print the table of winner and baselines."""
+    if address is not None:  # first: a refusal should not wait for torch
+        from evo.commands_cluster import joined
+
+        overrides += joined(address)
     from evo.commands_run import run_config
 
     if go_on and run_dir is None:
@@ -80,6 +91,68 @@ def status(run_dir: Path, as_json: bool) -> None:
     from evo.commands_run import print_status
 
     print_status(run_dir, as_json=as_json)
+
+
+@cli.command()
+@click.argument(
+    "config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--address", required=True, metavar="URL", help="http://HOST:8265, the dashboard.")
+@click.option("--run-dir", metavar="DIR", help="On the cluster; default: ~/evo-runs/ID there.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key; repeats."
+)
+@click.option("--follow", is_flag=True, help="Print the job's output until it ends.")
+@click.option("--attach", metavar="ID", help="Follow a job that was submitted before.")
+@click.option("--stop", metavar="ID", help="End a job cleanly; its run can be resumed.")
+@click.option("--fetch", type=click.Path(path_type=Path), help="Bring the run folder back here.")
+@click.option("--insecure", is_flag=True, help="Use a cluster that everybody can use.")
+def submit(
+    config: Path | None,
+    address: str,
+    run_dir: str | None,
+    overrides: tuple[str, ...],
+    follow: bool,
+    attach: str | None,
+    stop: str | None,
+    fetch: Path | None,
+    insecure: bool,
+) -> None:
+    """Run CONFIG (YAML) as a job of a Ray cluster, which gets CONFIG's folder; print the job's id.
+
+    With --attach or --stop, and no CONFIG: follow, fetch or end a job by its id.
+    """
+    from evo import commands_cluster
+
+    if (config is not None) + (attach is not None) + (stop is not None) != 1:
+        raise click.UsageError("give CONFIG, or --attach ID, or --stop ID")
+    if config is None:
+        if run_dir or overrides:
+            raise click.UsageError("--run-dir and --set go with CONFIG")
+        commands_cluster.attach(
+            attach or stop or "", address, stops=bool(stop), insecure=insecure, fetch=fetch
+        )
+        return
+    if fetch and not follow:
+        raise click.UsageError("--fetch goes with --follow, or later with --attach ID")
+    commands_cluster.submit_config(
+        config,
+        address,
+        run_dir=run_dir,
+        overrides=overrides,
+        insecure=insecure,
+        follows=follow,
+        fetch=fetch,
+    )
+
+
+@cli.command("pack-run", hidden=True)
+@click.argument("run_dir", type=click.Path(path_type=Path))
+def pack_run(run_dir: Path) -> None:
+    """Print the folder RUN_DIR as text: how evo submit --fetch gets it from a cluster."""
+    from evo.commands_cluster import print_packed
+
+    print_packed(run_dir)
 
 
 @cli.command()
@@ -264,9 +337,11 @@ def main() -> None:
 
 
 def _is_users(error: Exception) -> bool:
-    from cluster.founders import CheckpointError
-    from cluster.pool import PoolError
+    from cluster.errors import CheckpointError, PoolError
     from evo.errors import UserError
+
+    if isinstance(error, (UserError, CheckpointError, PoolError, OSError)):
+        return True  # without waiting for torch
     from fitness.engine import EngineError
     from fitness.examples import TaskError
     from fitness.functions import FunctionNameError
@@ -274,14 +349,10 @@ def _is_users(error: Exception) -> bool:
     from operators.weights import WeightsMismatchError
 
     users = (
-        UserError,
-        CheckpointError,
         MissingFounderError,
         WeightsMismatchError,
         TaskError,
         FunctionNameError,
         EngineError,
-        PoolError,
-        OSError,
     )
     return isinstance(error, users)

@@ -33,6 +33,10 @@ def run_config(
     ``go_on``: a run of the same config that ``run_dir`` holds is resumed, and a finished one shown.
     """
     loaded = load_config(config, overrides)
+    if loaded.pool.kind == "ray" and loaded.pool.address is not None:
+        from cluster.connect import check_cluster
+
+        check_cluster(loaded.pool.address)  # a refusal should not wait for founders to be read
     if go_on and holds_run(run_dir):
         _check_same(loaded, run_dir, config)
         return resume_run(run_dir, loaded.pool)

@@ -20,8 +20,12 @@ _NOT_YAML = (
 )
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(
+    path: Path, overrides: Sequence[str] = (), *, check_files: bool = True
+) -> RunConfig:
     """Read a run's config. ``overrides`` are ``key=value`` with dots, e.g. ``budget.evaluations=50``.
+
+    Without ``check_files``, files and folders that it names need not be on this machine.
 
     Raises:
         UserError: the file can't be read, is no YAML, or something in it is wrong. All mistakes are
@@ -53,7 +57,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         # Tasks can't see the root beside them: they are given it.
         root = (folder / Path(str(data.get("root", "."))).expanduser()).resolve()
-        return RunConfig.model_validate(data, context={"folder": folder, "root": root})
+        context = {"folder": folder, "root": root, "check_files": check_files}
+        return RunConfig.model_validate(data, context=context)
     except ValidationError as error:
         raise UserError(_explain(error, path, lines, data)) from error
     except (OSError, ValueError, RuntimeError) as error:  # a path that no system call takes

@@ -25,7 +25,7 @@ def config_of(base: Path) -> dict[str, Any]:
     import transformers
 
     config: dict[str, Any] = transformers.AutoConfig.from_pretrained(
-        base, local_files_only=True
+        base, local_files_only=True, trust_remote_code=False
     ).to_dict()
     said: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
     return config | said

@@ -155,6 +155,8 @@ def make_pool(config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask,
         deadline_s=wanted.deadline_s,
         gpus=wanted.gpus_per_host,
         labels=wanted.labels,
+        address=wanted.address,
+        shipping=wanted.ship_founders,
     )
 
 

@@ -124,7 +124,10 @@ def tokenizer_state(path: Path, base: Checkpoint | None = None) -> Mapping[str, 
     import transformers
 
     try:
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+        # Said, not left open: on a terminal, transformers would ask whether to run a model's code.
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
         loaded: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         raise UserError(

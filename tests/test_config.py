@@ -15,7 +15,8 @@ from evo.config_file import load_config
 from evo.errors import UserError
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-CONFIGS = sorted(p for p in EXAMPLES.glob("*.yaml") if p.name != "merge.yaml")  # for evo merge
+OTHERS = ("merge.yaml", "cluster.yaml")  # for evo merge, for Ray's launcher
+CONFIGS = sorted(p for p in EXAMPLES.glob("*.yaml") if p.name not in OTHERS)
 
 GOOD = """\
 base: base
