@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 
+import pyarrow.compute as pc
 import pytest
 from toys import toy_config, write_founders
 
@@ -24,6 +25,7 @@ from operators.recipe import Founder, linear
 SPLITS = ("dev", "select", "test")
 # The toy has no layers to lead a path through: tests/test_path_runs.py has those algorithms.
 NAMES = [name for name, (settings, _) in ALGORITHMS.items() if not uses_paths(settings())]
+COURSE = ["start", "vocabulary", "retry", "failed", "finish"]
 TIMES = {"at_seconds", "seconds", "build_seconds", "model_seconds", "host", "attempt", "time"}
 
 
@@ -41,6 +43,8 @@ def tables(run_dir):
     found = {}
     for name in SCHEMAS:
         table = lineage.table(name)
+        if name == "events":  # not what happened to hosts
+            table = table.filter(pc.field("kind").isin(COURSE))
         kept = [c for c in table.column_names if c not in TIMES]
         found[name] = {c: table.column(c).to_pylist() for c in kept}
     return found
