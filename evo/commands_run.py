@@ -11,14 +11,16 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
+from cluster.founders import load_founders
 from cluster.pool import PoolError
 from evo.config import PoolConfig, RunConfig
 from evo.config_file import apply_override, load_config
-from evo.drift import config_digests, read_start
+from evo.drift import config_digests, founder_digests, read_start, task_digests
 from evo.errors import UserError
 from evo.evolution import Evolution
 from evo.past import holds_run, read_config
 from evo.progress import RunProgress
+from evo.setup import load_tasks
 from evo.status import status_of
 from evo.summary import read_summary, results_table
 
@@ -102,8 +104,18 @@ def print_status(run_dir: Path, *, as_json: bool) -> None:
 
 
 def _check_same(config: RunConfig, run_dir: Path, path: Path) -> None:
-    then, now = read_start(run_dir).get("config", {}), config_digests(config)
-    names = sorted(k for k in then.keys() | now.keys() if then.get(k) != now.get(k))
+    start = read_start(run_dir)
+    now = {"config": config_digests(config), "tasks": task_digests(load_tasks(config.tasks))}
+    old = read_config(run_dir, check_files=False)
+    moved = (old.base, old.founders) != (config.base, config.founders)
+    if moved and config.vocabulary is None:  # else those of the run are aligned ones, made of these
+        now["founders"] = founder_digests(load_founders(config.base, config.founders))
+    names = sorted(
+        f"founders.{key}" if section == "founders" and key != "base" else key
+        for section, found in now.items()
+        for key in found.keys() | start[section].keys()
+        if found.get(key) != start[section].get(key)
+    )
     if names:
         raise UserError(
             f"{run_dir}: holds a run of another config than {path}: {', '.join(names)} differ. Choose another "

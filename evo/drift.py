@@ -25,14 +25,9 @@ def made_with(
     config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask, ...]
 ) -> dict[str, Any]:
     """All that the run's course depends on, as digests that can be compared, by section."""
-    files = (founders.base, *founders.founders)
     return {
-        "founders": {"base" if f is files[0] else f.founder.name: f.founder.digest for f in files},
-        "tasks": {
-            f"{t.task.name}.{split}": _digest([asdict(e)["row"] for e in examples])
-            for t in tasks
-            for split, examples in t.task.splits.items()
-        },
+        "founders": founder_digests(founders),
+        "tasks": task_digests(tasks),
         "config": config_digests(config),
         "functions": {name: _source(name) for name in _functions(config)},
         "code": {name: _code(name) for name in _PACKAGES},
@@ -40,14 +35,30 @@ def made_with(
     }
 
 
+def founder_digests(founders: FounderSet) -> dict[str, str]:
+    """What the base and each founder hold, by name."""
+    files = (founders.base, *founders.founders)
+    return {"base" if f is files[0] else f.founder.name: f.founder.digest for f in files}
+
+
+def task_digests(tasks: tuple[WeighedTask, ...]) -> dict[str, str]:
+    """What each split of each task holds, by ``task.split``."""
+    return {
+        f"{t.task.name}.{split}": _digest([asdict(e)["row"] for e in examples])
+        for t in tasks
+        for split, examples in t.task.splits.items()
+    }
+
+
 def config_digests(config: RunConfig) -> dict[str, str]:
-    """A digest for each key that decides a run's course."""
-    return {key: _digest(value)[:16] for key, value in _keys(config.model_dump(mode="json"))}
+    """A digest for each key that decides a run's course; of ``founders`` the names in their order."""
+    keys = {**dict(_keys(config.model_dump(mode="json"))), "founders": list(config.founders)}
+    return {key: _digest(value)[:16] for key, value in keys.items()}
 
 
 def write_start(run_dir: Path, made: Mapping[str, Any]) -> None:
     """Write ``start.json``, whole or not at all."""
-    write_json(run_dir / START_FILE, made)
+    write_json(run_dir / START_FILE, {**made, "check": _digest(made)})
 
 
 def read_start(run_dir: Path) -> dict[str, Any]:
@@ -63,8 +74,10 @@ def read_start(run_dir: Path) -> dict[str, Any]:
         raise UserError(f"{path}: missing, so nothing says what the run began with") from error
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: damaged (no JSON object)")
+    if not isinstance(found, dict) or found.pop("check", "") != _digest(found):
+        raise UserError(
+            f"{path}: damaged (its bytes are not those that were written). Restore the file"
+        )
     return found
 
 

@@ -84,7 +84,7 @@ class Evaluator:
             self._past.setdefault(record.key, (position, record))
         self._recalled: list[tuple[int, Job]] = []  # a heap: what was asked and is in the past
         self.remember: Callable[[JobResult], None] | None = None
-        self.at_s = 0.0  # the run's clock at the last result
+        self.at_s = 0.0  # the run's clock at the latest result
         self.clock = RunClock(max((r.at_s for r in past), default=0.0))
 
     @property
@@ -125,7 +125,8 @@ class Evaluator:
             key = (job.recipe.id, job.asks[0].split, job.asks[0].kind)
             if self.remember is not None:
                 self.remember(result)
-        self.at_s = result.at_s
+        # Results are recorded in the order asked, where another one may have ended last.
+        self.at_s = max(self.at_s, result.at_s)
         self._results[key] = _packed(result)
         return result
 

@@ -34,7 +34,7 @@ from evo.past import (
 )
 from evo.search import Generation, Progress, Search
 from evo.setup import check_paths, load_tasks, make_pool, open_founders, reopen_founders
-from evo.summary import versions, write_json, write_summary
+from evo.summary import SUMMARY_FILE, versions, write_json, write_summary
 from operators.recipe import Recipe
 
 
@@ -78,7 +78,8 @@ class Evolution:
                 )
             self._tasks = load_tasks(config.tasks)
             self._founders, self.notes = open_founders(config, self.run_dir)
-            self._open(made_with(config, self._founders, self._tasks), Past(), observe)
+            made = made_with(config, self._founders, self._tasks)
+            self._open({**made, "notes": list(self.notes)}, Past(), observe)
         except BaseException:
             self._give_up(begun=holds_run(self.run_dir))
             raise
@@ -124,11 +125,13 @@ class Evolution:
             moved = set_damage_aside(run_dir) if repair else []
             past = read_past(run_dir)
             if is_finished(past):
-                raise UserError(f"{run_dir}: has finished; see its summary.json")
+                raise UserError(
+                    f"{run_dir}: has finished; what it found is in its {SUMMARY_FILE} and its lineage"
+                )
             self._tasks = load_tasks(config.tasks)
             self._founders = reopen_founders(config, run_dir, set(config.founders))
-            self.notes = ()
             start = read_start(run_dir)
+            self.notes = tuple(start["notes"])
             now = made_with(config, self._founders, self._tasks)
             drift = check_drift(run_dir, now, accept_code=accept_drift)
             self._open(start, past, observe)
@@ -176,6 +179,13 @@ class Evolution:
         )
         # Made once more below where it wants to know the models: its mistakes cost no waiting.
         chosen = self._make()
+        made = {"algorithm": type(chosen).__qualname__, **made}
+        if made["algorithm"] != type(chosen).__qualname__:
+            raise UserError(
+                f"{self.run_dir}: the run's algorithm is {made['algorithm']}, and this is "
+                f"{type(chosen).__qualname__}. Where it is one of your own, go on from your own code: "
+                "Evolution.resume(run_dir, algorithm=...)"
+            )
         if self._pool is None:
             self._pool = make_pool(config, self._founders, self._tasks)
         self._evaluator = Evaluator(

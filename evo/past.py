@@ -1,10 +1,12 @@
 """What an earlier sitting of a run left behind, and how a run goes on from it."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from evo.config import RunConfig
@@ -14,9 +16,11 @@ from evo.lineage.commits import (
     FINAL,
     commit_files,
     commits,
+    damaged,
     read_commit,
     read_committed,
 )
+from evo.lineage.files import holder
 from evo.lineage.journal import JOURNAL_FILE, Recovered, read_journal
 from evo.lineage.reader import LINEAGE_FOLDER
 from evo.lineage.records import Record, records_from
@@ -50,6 +54,12 @@ def read_config(run_dir: Path, *, check_files: bool) -> RunConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
+        if (run_dir / LINEAGE_FOLDER).exists():
+            raise UserError(
+                f"{path}: the file is gone; restore it to go on with the run"
+            ) from error
+        if who := holder(run_dir):
+            raise UserError(f"{run_dir}: {who} is beginning a run here") from error
         raise UserError(f"{run_dir}: no run here (it has no {CONFIG_FILE})") from error
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error})") from error
@@ -82,7 +92,33 @@ def read_past(run_dir: Path) -> Past:
         records += found
         committed[entry.name] = tuple(r.individual for r in found for _ in r.asks)
     journal = read_journal(folder / JOURNAL_FILE)
-    return Past((*records, *journal.records), committed, journal)
+    records += journal.records
+    _check_uncommitted(folder, records)
+    return Past(tuple(records), committed, journal)
+
+
+def _uncommitted(folder: Path) -> list[Path]:
+    """Files of tables that no commit counts."""
+    names = {p.stem for p in commit_files(folder)}
+    found = [p for t in SCHEMAS for p in sorted((folder / t).glob("*.parquet"))]
+    return [p for p in found if p.stem not in names]
+
+
+def _check_uncommitted(folder: Path, records: Sequence[Record]) -> None:
+    """A kill in mid-commit leaves tables without their commit; then the journal has what they hold.
+
+    Raises:
+        UserError: it has not, so the commit was there and is gone.
+    """
+    held = {(r.individual, r.key[1]) for r in records}
+    for path in _uncommitted(folder):
+        if path.parent.name == "evaluations":
+            try:
+                rows = pq.read_table(path, columns=["individual", "split"]).to_pylist()
+            except (pa.ArrowException, OSError, ValueError) as error:
+                raise damaged(path, str(error)) from error
+            if any((r["individual"], r["split"]) not in held for r in rows):
+                raise damaged(folder / COMMITS / f"{path.stem}.json", "the file is gone")
 
 
 def set_damage_aside(run_dir: Path) -> list[str]:
@@ -91,22 +127,22 @@ def set_damage_aside(run_dir: Path) -> list[str]:
     What is left is a whole run, up to an earlier instant. Gives a line for each file that was moved.
     """
     folder = run_dir / LINEAGE_FOLDER
+    try:
+        read_past(run_dir)
+        return []
+    except UserError:
+        pass
     moved: list[str] = []
     aside = _new_folder(run_dir / DAMAGED_FOLDER)
     first = _first_damaged(folder)
-    paths: list[Path] = []
+    # The journal first: after a kill in between, what is damaged is still there to be found.
+    paths = [folder / JOURNAL_FILE, *_uncommitted(folder)]
     if first is not None:
         names = {first} | {p.stem for p in commit_files(folder)}
         late = sorted(name for name in names if name >= first)
         tables = (*SCHEMAS, COMMITS)
         paths += [p for n in late for t in tables for p in (folder / t).glob(f"{n}.*")]
-        paths.append(folder / JOURNAL_FILE)
-    else:
-        try:
-            read_journal(folder / JOURNAL_FILE)
-        except UserError:
-            paths.append(folder / JOURNAL_FILE)
-    for path in paths:
+    for path in dict.fromkeys(paths):
         if path.exists():
             target = aside / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evo.errors import UserError
-from evo.lineage.commits import FINAL, commits
+from evo.lineage.commits import FINAL, commits, read_committed
 from evo.lineage.files import holder
 from evo.lineage.journal import JOURNAL_FILE, read_journal
-from evo.lineage.reader import LINEAGE_FOLDER, Lineage
+from evo.lineage.reader import LINEAGE_FOLDER
+from evo.lineage.records import Record
 from evo.past import read_config
 
 State = Literal["running", "stopped", "finished"]
@@ -71,16 +72,22 @@ def status_of(run_dir: Path) -> Status:
         UserError: there is no run.
     """
     config = read_config(run_dir, check_files=False)
-    folder, lineage = run_dir / LINEAGE_FOLDER, Lineage(run_dir)
+    folder = run_dir / LINEAGE_FOLDER
     who = holder(run_dir)
-    problem, names, rows, events, alive = None, [], [], [], []
-    recent: list[Any] = []
+    problem: str | None = None
+    names: list[str] = []
+    rows: list[dict[str, Any]] = []
+    events: list[str] = []
+    alive: list[dict[str, Any]] = []
+    recent: list[Record] = []
     try:
         recent = list(read_journal(folder / JOURNAL_FILE).records)
-        names = [c.name for c in commits(folder)]
-        rows = lineage.evaluations.to_pylist()
-        events = lineage.events.column("kind").to_pylist()
-        alive = lineage.population.to_pylist()
+        found = commits(folder)
+        names = [c.name for c in found]
+        for entry in found:
+            rows += read_committed(folder, entry, "evaluations").select(_NEEDED).to_pylist()
+            events += read_committed(folder, entry, "events").column("kind").to_pylist()
+            alive += read_committed(folder, entry, "population").to_pylist()
     except UserError as error:
         problem = str(error)
     dev = {r["individual"]: r["status"] for r in rows if r["split"] == "dev"}
@@ -112,6 +119,7 @@ def status_of(run_dir: Path) -> Status:
 
 
 _ORDINARY = ("start", "finish")
+_NEEDED = ["individual", "split", "status", "at_seconds"]
 
 
 def _when(timestamp: float) -> str:

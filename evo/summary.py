@@ -1,7 +1,6 @@
 """``summary.json``: what a run found, in one small file; and the table of it for people."""
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from evo.errors import UserError
+from evo.lineage.files import write_whole
 
 SUMMARY_FILE = "summary.json"
 _PACKAGES = ("evo-models", "torch", "transformers", "ray", "numpy", "cmaes", "pyarrow")
@@ -27,14 +27,8 @@ def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write ``data`` as JSON by way of a temporary file."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write ``data`` as JSON, whole or not at all."""
+    write_whole(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:

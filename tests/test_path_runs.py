@@ -16,8 +16,10 @@ from tokenizers.models import WordLevel
 import evo
 from evo.algorithms import ALGORITHMS, uses_paths
 from evo.commands import export_individual, show_individual
-from evo.commands_run import run_config
+from evo.commands_run import resume_run, run_config
 from evo.errors import UserError
+from evo.evolution import Evolution
+from evo.past import read_config
 from fitness.hf_engine import HFEngine
 from fitness.influence import block_influence
 from operators.recipe import Linear, Route
@@ -173,6 +175,29 @@ def test_every_search_over_paths_runs_to_its_end(algorithm, folder):
     if "joint" in algorithm or "recipe_search" in algorithm:
         assert Linear in kinds
     assert all(r["status"] == "ok" for r in lineage.evaluations.to_pylist())
+
+
+@pytest.mark.parametrize("loop", ["generational", "steady_state"])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        "{name: path_ga, influence: true}",
+        "{name: sequence, stages: [{name: recipe_search, population: 4}, joint], evaluations: [12]}",
+    ],
+)
+def test_a_search_over_paths_that_was_stopped_goes_on(algorithm, loop, folder):
+    name = re.sub(r"\W+", "_", f"{algorithm}{loop}")
+    whole = run(folder, name, algorithm, evaluations=30, pool=f"{{kind: local}}\nloop: {loop}")
+    loaded = read_config(whole.run_dir, check_files=True)
+    with Evolution(loaded, folder / f"{name}-stopped") as evolution:
+        for generation in evolution:
+            if generation.number == 2:
+                break
+    resume_run(folder / f"{name}-stopped")
+    stopped = evo.lineage.open(folder / f"{name}-stopped")
+    assert fitness(stopped) == fitness(whole)
+    assert stopped.individuals == whole.individuals
+    assert stopped.population == whole.population
 
 
 def test_a_price_on_length_shortens_paths(folder):

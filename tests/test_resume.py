@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +20,18 @@ from test_evolution import NAMES, rows, run, tables, task
 from toys import toy_config
 
 import evo.lineage
+from cluster.founders import load_founders
 from cluster.pool import LocalPool
 from evo.algorithms import make
-from evo.drift import changes
+from evo.algorithms.random_search import RandomSearch, RandomSearchSettings
+from evo.commands_run import run_config
+from evo.drift import changes, made_with, read_start, write_start
 from evo.errors import UserError
 from evo.evolution import Evolution
 from evo.lineage.journal import Journal, read_journal
 from evo.setup import load_tasks, make_pool, open_founders
 from evo.status import status_of
-from evo.summary import versions
+from evo.summary import versions, write_json
 
 EVENTS_OF_SITTINGS = {"resume", "repair", "drift"}
 
@@ -167,14 +172,21 @@ def test_a_torn_last_record_is_dropped_wherever_it_is_torn(whole, founders, tmp_
         assert told(other) == lineage
 
 
-def test_a_commit_that_was_torn_does_not_count_and_is_made_again(whole, founders, tmp_path):
+def test_a_commit_that_was_torn_does_not_count_and_is_made_again(
+    whole, founders, tmp_path, monkeypatch
+):
     """Killed between the files of a commit, or between the commit and the journal's new beginning."""
     expected, lineage, _ = whole("recipe_search")
-    config = config_for(founders)
-    stopped_run(config, tmp_path / "run", 9)
-    journal = (tmp_path / "run" / "lineage" / "journal.arrows").read_bytes()
-    with pytest.raises(Stop):
-        resume(tmp_path / "run", pool=pool_for(config, tmp_path / "run", 3))
+    journal, reset = b"", Journal.reset
+
+    def reset_after_a_look(self):
+        nonlocal journal
+        journal = self.path.read_bytes() if self.path.exists() else b""
+        reset(self)
+
+    monkeypatch.setattr(Journal, "reset", reset_after_a_look)
+    stopped_run(config_for(founders), tmp_path / "run", 12)
+    monkeypatch.undo()
     folder = tmp_path / "run" / "lineage"
     last = sorted((folder / "commits").iterdir())[-1].stem
     for left in ([], ["commits"], ["commits", "population"], ["commits", "population", "items"]):
@@ -200,6 +212,26 @@ def test_budgets_of_time_and_patience_end_where_they_would_have(algorithm, found
     summary = resume(tmp_path / "run")
     assert summary["stopped_by"] == "seconds"
     assert summary["evaluations"] == counted
+
+
+class LateFirstPool(StoppingPool):
+    """What was asked last ends first, and each takes a while."""
+
+    def wait(self):
+        self.inner._queue.rotate(1)
+        time.sleep(0.02)
+        return super().wait()
+
+
+def test_a_budget_of_time_counts_who_ended_last_and_not_who_was_asked_last(founders, tmp_path):
+    name, budget = {"name": "random_search"}, {"seconds": 0.4}
+    for number in range(3):  # whether it shows depends on where in a round the time is over
+        config = toy_config(founders, algorithm=name, budget=budget, seed=number)
+        run_dir = tmp_path / f"{number}"
+        inner = pool_for(config, run_dir, 0).inner
+        with Evolution(config, run_dir, pool=LateFirstPool(inner, 10**6)) as evolution:
+            counted = [g.evaluations for g in evolution][-1]
+        assert resume(run_dir)["evaluations"] == counted
 
 
 # Who may go on, and when
@@ -312,17 +344,32 @@ def test_changed_examples_are_named():
 def test_changed_code_is_named_and_may_be_accepted(whole, founders, tmp_path):
     expected, _, _ = whole("recipe_search")
     stopped_run(config_for(founders), tmp_path / "run", 8)
-    path = tmp_path / "run" / "start.json"
-    made = json.loads(path.read_text())
+    made = read_start(tmp_path / "run")
     made["versions"]["cmaes"] = "0.0.1"
     made["code"]["operators"] = "other"
     made["functions"]["toys:nearness"] = "other"
-    path.write_text(json.dumps(made))
+    write_start(tmp_path / "run", made)
     for text in ("cmaes was 0.0.1 and is", r"in operators/", "toys:nearness", "--accept-drift"):
         drift(tmp_path / "run", text)
     assert results(resume(tmp_path / "run", accept_drift=True)) == expected
     events = [r["detail"] for r in rows(tmp_path / "run", "events") if r["kind"] == "drift"]
     assert any("cmaes" in e for e in events)
+
+
+def test_the_command_line_does_not_go_on_with_an_algorithm_of_ones_own(founders, tmp_path):
+    """The founders are asked by every algorithm: nothing else would tell."""
+    config, run_dir = config_for(founders), tmp_path / "run"
+
+    class Mine(RandomSearch):
+        pass
+
+    def mine(start):
+        return Mine(RandomSearchSettings(), start)
+
+    with pytest.raises(Stop):
+        run(config, run_dir, pool=pool_for(config, run_dir, 2), algorithm=mine)
+    drift(run_dir, r"the run's algorithm is .*Mine.*Evolution\.resume\(run_dir, algorithm=")
+    assert resume(run_dir, algorithm=mine)["evaluations"] == 30
 
 
 @pytest.mark.parametrize("after", [8, 20])
@@ -386,6 +433,61 @@ def test_damage_is_named_overwrites_nothing_and_can_be_repaired(
         kept = (run_dir / "damaged" / path.relative_to(folder)).read_bytes()
         assert kept == bytes(data[: len(kept)])
         assert len(kept) in (len(data), len(data) // 2)
+
+
+@pytest.mark.parametrize(
+    "after", [21, 31]
+)  # with evaluations of later ones in the journal, and without
+def test_a_last_commit_that_is_gone_is_named_and_is_no_shorter_lineage(
+    after, founders, whole, tmp_path
+):
+    expected, lineage, _ = whole("recipe_search")
+    stopped_run(config_for(founders), tmp_path / "run", after)
+    last = sorted((tmp_path / "run" / "lineage" / "commits").iterdir())[-1]
+    last.unlink()
+    drift(tmp_path / "run", f"{last.name}: damaged .the file is gone")
+    assert results(resume(tmp_path / "run", repair=True)) == expected
+    assert told(tmp_path / "run") == lineage
+
+
+def test_a_repair_that_is_stopped_in_the_middle_can_be_done_again(
+    stopped, whole, tmp_path, monkeypatch
+):
+    expected, lineage, _ = whole("recipe_search")
+    run_dir = tmp_path / "run"
+    shutil.copytree(stopped, run_dir)
+    (run_dir / "lineage" / "commits" / "000001.json").write_text("{}")
+    moved = shutil.move
+    for allowed in (1, 3, 6):
+        left = [None] * allowed
+
+        def move(source, target, left=left):
+            if not left:
+                raise Stop
+            left.pop()
+            return moved(source, target)
+
+        monkeypatch.setattr(shutil, "move", move)
+        with pytest.raises(Stop):
+            Evolution.resume(run_dir, repair=True)
+    monkeypatch.undo()
+    assert results(resume(run_dir, repair=True)) == expected
+    assert told(run_dir) == lineage
+
+
+@pytest.mark.parametrize("change", [{"in_flight": 3}, {"algorithm": "Other"}, {"founders": []}])
+def test_a_changed_start_file_is_named(change, stopped, tmp_path):
+    """Nothing else holds what it says of how the run goes."""
+    shutil.copytree(stopped, tmp_path / "run")
+    path = tmp_path / "run" / "start.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    drift(tmp_path / "run", r"start\.json: damaged")
+
+
+def test_a_config_that_is_gone_is_named(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    drift(tmp_path / "run", r"config\.json: the file is gone")
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -543,6 +645,32 @@ def test_going_on_with_another_config_is_refused_by_key(founders, tmp_path):
     done = subprocess.run(again, env=environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "seed differ" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('"c":', '"d":', "founders"),
+        ("f/c.safetensors", "f/base.safetensors", "founders.c"),
+        ("dev.jsonl", "other.jsonl", "toy.dev"),
+    ],
+)
+def test_going_on_with_other_founders_or_examples_is_refused(old, new, named, tmp_path):
+    """As from a config that was edited since: the run would go on without the edit."""
+    for name in ("dev", "other"):
+        rows = [{"prompt": f"{name} {i}", "answer": "1"} for i in range(3)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows))
+    tasks = [task("nearness"), {"name": "toy", "files": {"dev": str(tmp_path / "dev.jsonl")}}]
+    config = toy_config(tmp_path / "f", tasks=tasks[named == "toy.dev" :][:1])
+    run_dir = tmp_path / "run"
+    made = made_with(config, load_founders(config.base, config.founders), load_tasks(config.tasks))
+    write_start(run_dir, made)
+    write_json(run_dir / "config.json", config.model_dump(mode="json"))
+    text = config.model_dump_json()
+    assert old in text
+    (tmp_path / "toy.yaml").write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=rf"another config than .*: {re.escape(named)}[, ]"):
+        run_config(tmp_path / "toy.yaml", run_dir, (), go_on=True)
 
 
 def test_only_the_pool_may_be_set_when_a_run_goes_on(stopped, tmp_path):

@@ -559,6 +559,19 @@ def test_what_a_run_that_did_not_begin_has_aligned_is_forgotten(tmp_path):
     export_individual(tmp_path / "run", "best", tmp_path / "out")
 
 
+def test_a_run_that_was_killed_early_still_says_what_was_aligned(tmp_path):
+    save(tmp_path / "base", WORDS)
+    one = save(tmp_path / "one", [*"fedcba", *SPECIALS], seed=1)
+    two = save(tmp_path / "two", WORDS, seed=2)
+    Evolution(union_config(tmp_path, one=one, two=two), tmp_path / "run").close()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with Evolution.resume(tmp_path / "moved") as run:
+        list(run)
+        assert run.notes
+        events = run.lineage.events.to_pylist()
+    assert [e["detail"] for e in events if e["kind"] == "vocabulary"] == list(run.notes)
+
+
 def current_umask():
     mask = os.umask(0o022)
     os.umask(mask)
