@@ -21,7 +21,7 @@ from evo.lineage.commits import (
     read_committed,
 )
 from evo.lineage.files import holder
-from evo.lineage.journal import JOURNAL_FILE, Recovered, read_journal
+from evo.lineage.journal import JOURNAL_FILE, Journal, Recovered, read_journal
 from evo.lineage.reader import LINEAGE_FOLDER
 from evo.lineage.records import Record, records_from
 from evo.lineage.schema import SCHEMAS
@@ -92,6 +92,8 @@ def read_past(run_dir: Path) -> Past:
         records += found
         committed[entry.name] = tuple(r.individual for r in found for _ in r.asks)
     journal = read_journal(folder / JOURNAL_FILE)
+    if committed and not (folder / JOURNAL_FILE).exists():
+        raise damaged(folder / JOURNAL_FILE, "the file is gone")
     records += journal.records
     _check_uncommitted(folder, records)
     return Past(tuple(records), committed, journal)
@@ -148,6 +150,8 @@ def set_damage_aside(run_dir: Path) -> list[str]:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, target)
             moved.append(f"{path} -> {target}")
+    if not (folder / JOURNAL_FILE).exists():
+        Journal(folder / JOURNAL_FILE).close()
     return moved
 
 

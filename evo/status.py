@@ -18,7 +18,9 @@ State = Literal["running", "stopped", "finished"]
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """``evaluations`` are individuals scored on dev; ``journal`` those of them in no commit yet."""
+    """``evaluations`` are individuals scored on dev; ``journal`` are evaluations in no commit yet, also
+    on other splits.
+    """
 
     run_dir: str
     state: State
@@ -91,6 +93,7 @@ def status_of(run_dir: Path) -> Status:
     except UserError as error:
         problem = str(error)
     dev = {r["individual"]: r["status"] for r in rows if r["split"] == "dev"}
+    committed = {(r["individual"], r["split"], "score") for r in rows}
     waiting = {
         r.individual: r.error for r in recent if r.key[1] == "dev" and r.individual not in dev
     }
@@ -108,7 +111,7 @@ def status_of(run_dir: Path) -> Status:
         len(dev) + len(waiting),
         config.budget.evaluations,
         sum(s == "failed" for s in dev.values()) + sum(bool(e) for e in waiting.values()),
-        len(waiting),
+        sum(r.key not in committed for r in recent),
         best["individual"] if best else None,
         best["fitness"] if best else None,
         max([*(r["at_seconds"] for r in rows), *(r.at_s for r in recent)], default=0.0),

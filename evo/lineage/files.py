@@ -70,9 +70,10 @@ class RunLock:
 
     def _taken(self) -> bool:
         for _ in range(TRIES):
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
+                # Not where a run that did not get to begin has just discarded the file.
+                return os.path.samestat(os.fstat(self._file), os.stat(self._path))
             sleep(0.02)  # who only asks for the holder holds it for a moment
         return False
 
