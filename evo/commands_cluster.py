@@ -68,7 +68,7 @@ def submit_config(
         check_free(fetch)
     dashboard = open_dashboard(address, insecure=insecure)
     job_id = new_job_id(config.stem)
-    place = run_dir or default_run_dir(job_id)
+    place = str(Path(run_dir)) if run_dir else default_run_dir(job_id)
     relocated, notes = relocate(config, overrides)
     for note in notes:
         click.echo(note, err=True)
