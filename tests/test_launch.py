@@ -470,6 +470,16 @@ def test_what_would_be_missing_on_the_cluster_is_said_here(tmp_path, path, says)
         relocate(config, [f"base={path}"])
 
 
+def test_a_founder_of_links_into_a_cache_elsewhere_is_not_sent_without_its_files(tmp_path):
+    config = write_project(tmp_path / "project")
+    write_founders(tmp_path / "cache")
+    founder = tmp_path / "project" / "downloaded"
+    founder.mkdir()
+    (founder / "model.safetensors").symlink_to(tmp_path / "cache" / "a.safetensors")
+    with pytest.raises(UserError, match=r"downloaded/model\.safetensors is a link"):
+        relocate(config, ["founders.a=downloaded"])
+
+
 def test_a_package_has_the_folder_without_secrets_caches_and_runs(tmp_path):
     folder = tmp_path / "project"
     write_project(folder)
