@@ -1,12 +1,13 @@
 """The one way to a Ray: one of our own on this machine, or a running cluster. Import ray from here.
 
 Ray's ports listen on every interface, so even a private Ray runs with authentication on; its random
-token lives in the environment of our processes, not in a file. That is set when this module is
-imported, and taken back before a cluster is joined: that has its own token.
+token lives in the environment of our processes, not in a file. The user's own is put back before a
+cluster is joined.
 """
 
 import logging
 import os
+import re
 import secrets
 import socket
 from queue import Empty, Queue
@@ -15,14 +16,14 @@ from typing import Any
 
 import ray as ray
 
-from cluster.credentials import PATH_VARIABLE, TOKEN_VARIABLE, find_token, refusal
+from cluster.credentials import MODE_VARIABLE, TOKEN_VARIABLE, Token, find_token, refusal
 from cluster.errors import PoolError
 
 OBJECT_STORE_BYTES = 128 * 2**20  # requests and scores only: weights never pass through it
 PROBE_S = 1.5  # to find out whether a cluster is there and takes us: Ray itself waits 20 to 40 s
 
-_MODE = "RAY_AUTH_MODE"
-_OURS: dict[str, str] = {}  # of the settings below, those that the user had left open
+_users: dict[str, str | None] = {}  # what a Ray of our own has put its own settings in place of
+_HOST_PORT = re.compile(r"[^\s:/]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5}")
 _core: Any = ray._raylet  # Ray's core, without types
 
 
@@ -35,11 +36,6 @@ def _apply_settings() -> None:
 if not ray.is_initialized():
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_preload_python_modules", "torch,transformers")
-    if _MODE not in os.environ:
-        os.environ[_MODE] = _OURS[_MODE] = "token"
-    if os.environ[_MODE] == "token" and not {TOKEN_VARIABLE, PATH_VARIABLE} & {*os.environ}:
-        os.environ[TOKEN_VARIABLE] = _OURS[TOKEN_VARIABLE] = secrets.token_hex(32)
-    _apply_settings()
 
 
 def start_ray(cpus: int) -> None:
@@ -48,11 +44,12 @@ def start_ray(cpus: int) -> None:
     Raises:
         PoolError: the user has switched authentication off.
     """
-    if os.environ.get(_MODE) != "token":
+    if (mode := os.environ.get(MODE_VARIABLE, "token")) != "token":
         raise PoolError(
-            f"RAY_AUTH_MODE={os.environ.get(_MODE)}: without authentication, everybody who reaches this "
+            f"RAY_AUTH_MODE={mode}: without authentication, everybody who reaches this "
             "machine could run code on it. Unset it, or call ray.init() yourself before evo"
         )
+    _take_own_settings()
     ray.init(
         address="local",
         num_cpus=cpus,
@@ -93,11 +90,10 @@ def check_cluster(address: str) -> str:
     Raises:
         PoolError: within two seconds, if nobody answers there, or refuses us; says why.
     """
-    _take_users_settings()
     where = _resolve(address)
-    token = find_token()
+    token = _take_users_settings()
     answer: Queue[BaseException | None] = Queue()
-    Thread(target=_knock, args=(where, answer), daemon=True).start()
+    Thread(target=_knock, args=(where, token is not None, answer), daemon=True).start()
     try:
         error = answer.get(timeout=PROBE_S)
     except Empty:
@@ -112,15 +108,28 @@ def check_cluster(address: str) -> str:
     return where
 
 
-def _take_users_settings() -> None:
-    """Undo what was set for a Ray of our own, and follow Ray's rule: a token switches tokens on."""
-    for name, value in _OURS.items():
-        if os.environ.get(name) == value:
-            del os.environ[name]
-    _OURS.clear()
-    if _MODE not in os.environ and find_token() is not None:
-        os.environ[_MODE] = "token"
+def _take_own_settings() -> None:
+    """A random token, whatever tokens the user has for clusters."""
+    if _users:
+        return
+    for name, own in ((MODE_VARIABLE, "token"), (TOKEN_VARIABLE, secrets.token_hex(32))):
+        _users[name] = os.environ.get(name)
+        os.environ[name] = own
     _apply_settings()
+
+
+def _take_users_settings() -> Token | None:
+    """The user's token, which switches tokens on unless they say otherwise: Ray's own rule."""
+    for name, value in _users.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    _users.clear()
+    token = find_token()
+    if token is not None:
+        os.environ.setdefault(MODE_VARIABLE, "token")
+    _apply_settings()
+    return token
 
 
 def _resolve(address: str) -> str:
@@ -129,21 +138,27 @@ def _resolve(address: str) -> str:
             f"{address}: is no HOST:PORT of a cluster's head. An http address is the dashboard's, for "
             "evo submit; Ray's client protocol (ray://) is not used"
         )
+    # Ray would take others, such as `local` or nothing, for a wish to find a cluster by itself.
+    if address != "auto" and not _HOST_PORT.fullmatch(address):
+        raise PoolError(
+            f"{address!r}: is no address of a cluster. Give HOST:PORT as `ray start --head` printed it, or "
+            "`auto` on one of the cluster's nodes"
+        )
     try:
         found: str = ray._private.services.canonicalize_bootstrap_address_or_die(address)
     except (ConnectionError, ValueError, OSError) as error:
         raise PoolError(
-            f"--address {address}: {_first_line(error)}. Give HOST:PORT as `ray start --head` printed it"
+            f"{address}: {_first_line(error).rstrip('.')}. Give HOST:PORT as `ray start --head` printed it"
         ) from error
     return found
 
 
-def _knock(where: str, answer: "Queue[BaseException | None]") -> None:
+def _knock(where: str, has_token: bool, answer: "Queue[BaseException | None]") -> None:
     host, _, port = where.rpartition(":")
     try:
         # Ray's client would wait 40 s for a port that is closed.
         socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S).close()
-        if os.environ.get(_MODE) == "token" and find_token() is None:  # and abort without a token
+        if os.environ.get(MODE_VARIABLE) == "token" and not has_token:  # and abort without a token
             raise ray.exceptions.AuthenticationError("no token")
         _core.GcsClient(address=where)
     except (OSError, ValueError, ray.exceptions.RayError) as error:

@@ -5,9 +5,13 @@ Free of Ray, so that a refusal takes no time. A token is never printed, logged o
 
 import logging
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cluster.errors import PoolError
+
+MODE_VARIABLE = "RAY_AUTH_MODE"
 TOKEN_VARIABLE, PATH_VARIABLE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 HOW_TO_GET_ONE = (
     "Copy the cluster's token to ~/.ray/auth_token, readable by you alone (mode 0600), or set "
@@ -29,30 +33,51 @@ def find_token() -> Token | None:
 
     A file that others can read is warned about. It is not refused: secrets that Kubernetes mounts
     are often like this.
+
+    Raises:
+        PoolError: there is one that no header can carry; Ray's client would abort the process.
     """
     if text := os.environ.get(TOKEN_VARIABLE, "").strip():
-        return Token(text, TOKEN_VARIABLE)
-    named = os.environ.get(PATH_VARIABLE)
-    path = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+        return Token(_plain(text, TOKEN_VARIABLE), TOKEN_VARIABLE)
+    path = _token_file()
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
         mode = path.stat().st_mode & 0o777
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         return None
-    if mode & 0o077:
+    if text and mode & 0o077:
         _LOG.warning(
             "%s: others on this machine can read the cluster's token (mode %04o), and who has it can "
             "run code on the cluster. Run: chmod 600 %s",
             *(path, mode, path),
         )
-    return Token(text, str(path)) if text else None
+    return Token(_plain(text, str(path)), str(path)) if text else None
 
 
 def refusal(where: str, token: Token | None) -> str:
     """What to say when a cluster turned the user away."""
+    if (mode := os.environ.get(MODE_VARIABLE, "token")) != "token":
+        return (
+            f"{where} wants a token, and {MODE_VARIABLE}={mode} keeps it from being sent. Unset it"
+        )
     if token is None:
-        return f"{where} wants a token, and none was found. {HOW_TO_GET_ONE}"
+        path = _token_file()
+        state = "is empty or can't be read" if path.exists() else "does not exist"
+        return f"{where} wants a token, and none was found ({path} {state}). {HOW_TO_GET_ONE}"
     return (
         f"{where} refuses the token from {token.source}: it is that of another cluster, or an old one. "
         f"{HOW_TO_GET_ONE}"
     )
+
+
+def _token_file() -> Path:
+    named = os.environ.get(PATH_VARIABLE)
+    return Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+
+
+def _plain(text: str, source: str) -> str:
+    if not re.fullmatch(r"[!-~]+", text):
+        raise PoolError(
+            f"{source}: holds no token, which is one word of plain characters. {HOW_TO_GET_ONE}"
+        )
+    return text

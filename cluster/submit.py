@@ -116,16 +116,23 @@ def follow(dashboard: Dashboard, job_id: str, write: Callable[[str], None]) -> J
     with job_client(dashboard) as client:
         _details(client, job_id)
         tail = _Tail(client, job_id, write)
-        for attempt in range(_RECONNECTS):
+        lost = 0  # times in a row
+        while True:
             try:
                 asyncio.run(tail.read())
-            except (RuntimeError, OSError, _client_errors()):
-                if attempt + 1 == _RECONNECTS:
+                if _details(client, job_id).status.is_terminal():
+                    return _end(client, job_id)
+                lost = 0
+            except (RuntimeError, OSError, _client_errors()) as error:
+                lost += 1
+                if isinstance(error, PoolError):
                     raise
-            if _details(client, job_id).status.is_terminal():
-                break
+                if lost == _RECONNECTS:
+                    raise PoolError(
+                        f"the connection is lost ({error}), and {job_id} goes on. To follow it again: "
+                        f"evo submit --attach {job_id} --address {dashboard.address}"
+                    ) from error
             time.sleep(1)
-        return _end(client, job_id)
 
 
 def stop(dashboard: Dashboard, job_id: str) -> JobEnd:
@@ -165,8 +172,13 @@ def _hand_in(client: Any, **job: Any) -> None:
         try:
             client.submit_job(**job)
         except RuntimeError as error:
-            if "No available agent" not in str(error) or time.monotonic() > until:
+            if "No available agent" not in str(error):
                 raise
+            if time.monotonic() > until:
+                raise PoolError(
+                    "the cluster's head runs no jobs: its dashboard agent did not start. Another Ray on that "
+                    "machine may have its port: start the head with --dashboard-agent-listen-port=PORT"
+                ) from error
             time.sleep(0.5)
         else:
             return

@@ -73,10 +73,21 @@ def run(
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of pool; repeats."
 )
+@click.option("--address", metavar="auto|HOST:PORT", help="Join the Ray cluster there.")
 @click.option("--repair", is_flag=True, help="Set damaged files aside and evaluate again.")
 @click.option("--accept-drift", is_flag=True, help="Go on though code or versions have changed.")
-def resume(run_dir: Path, overrides: tuple[str, ...], repair: bool, accept_drift: bool) -> None:
+def resume(
+    run_dir: Path,
+    overrides: tuple[str, ...],
+    address: str | None,
+    repair: bool,
+    accept_drift: bool,
+) -> None:
     """Go on with the run in RUN_DIR, whatever stopped it, as if it had never stopped."""
+    if address is not None:
+        from evo.commands_cluster import joined
+
+        overrides += joined(address)
     from evo.commands_run import pool_settings, resume_run
 
     pool = pool_settings(run_dir, overrides)

@@ -68,7 +68,7 @@ def submit_config(
         check_free(fetch)
     dashboard = open_dashboard(address, insecure=insecure)
     job_id = new_job_id(config.stem)
-    place = run_dir or default_run_dir(job_id)
+    place = str(Path(run_dir)) if run_dir else default_run_dir(job_id)
     relocated, notes = relocate(config, overrides)
     for note in notes:
         click.echo(note, err=True)
@@ -145,7 +145,7 @@ def relocate(config: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
     and must be there on the cluster.
 
     Raises:
-        UserError: the config is wrong, or a path in the folder is not there or is not shipped.
+        UserError: the config is wrong, or a path in the folder is not there or is not shipped whole.
     """
     from evo.config_file import load_config
 
@@ -168,6 +168,12 @@ def relocate(config: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
                 f"{inside.parts[0]!r} are left out. Move it, or put it outside of {folder}, where the "
                 "cluster sees it too"
             )
+        for file in path.rglob("*"):
+            if file.is_file() and not file.resolve().is_relative_to(folder):
+                raise UserError(
+                    f"{config}: {key}: {file} is a link that leads out of {folder}, and would not be shipped. "
+                    "Put the file itself there, or name the folder that it is in"
+                )
         return inside.as_posix()
 
     data["root"] = "."

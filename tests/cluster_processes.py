@@ -114,7 +114,9 @@ class ClusterProcesses:
                     *RAY,
                     *("start", "--block", "--node-ip-address=127.0.0.1"),
                     *("--object-store-memory=100000000", "--min-worker-port=0"),
-                    *("--max-worker-port=0", *arguments),
+                    # The default is one port for all: only the first Ray of a machine takes jobs.
+                    *("--max-worker-port=0", f"--dashboard-agent-listen-port={free_port()}"),
+                    *arguments,
                 ],
                 env=self._environment,
                 stdout=log,

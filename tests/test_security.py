@@ -16,7 +16,7 @@ from test_engine_tiny import build_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cluster import results
-from cluster.credentials import find_token
+from cluster.credentials import find_token, refusal
 from cluster.errors import PoolError
 from cluster.results import packed, unpack
 from evo.config_file import load_config
@@ -224,3 +224,29 @@ def test_a_token_is_found_where_ray_finds_it_and_shows_nowhere(tmp_path, monkeyp
     monkeypatch.setenv("RAY_AUTH_TOKEN", "other")
     assert find_token().text == "other"
     assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("text", ["two words", "two\nlines", "t\u00f6ken"])
+def test_a_token_that_no_header_can_carry_is_refused_where_it_stands(tmp_path, monkeypatch, text):
+    """Ray's own client ends the process at once, without a word of why."""
+    file = tmp_path / "token"
+    file.write_text(text)
+    file.chmod(0o600)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
+    with pytest.raises(PoolError, match=rf"{file}: holds no token") as raised:
+        find_token()
+    assert text not in str(raised.value)
+
+
+def test_a_refusal_says_why_there_is_no_token(tmp_path, monkeypatch):
+    file = tmp_path / "token"
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
+    assert f"{file} does not exist" in refusal("head:6379", find_token())
+    file.touch()
+    assert f"{file} is empty" in refusal("head:6379", find_token())
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
+    assert "RAY_AUTH_MODE=disabled keeps it from being sent" in refusal("head:6379", find_token())
