@@ -144,16 +144,17 @@ class Disturbed:
             time.sleep(0.005)
         return True
 
-    def disturb(self, kind: str, at: int, chance: random.Random) -> None:
-        """Kill something of ``kind`` at the ``at``-th call, and see that the run goes on."""
+    def disturb(self, kind: str, at: int, chance: random.Random) -> bool:
+        """Kill something of ``kind`` at the ``at``-th call, and see that the run goes on.
+
+        False if there was nothing to kill: the run had ended, or that process was being replaced.
+        """
         if not self.await_(lambda: self.progress() >= at and self.recorded()[0]):
-            return
+            return False
         time.sleep(chance.random() * 0.1)
-        if self.driver.poll() is not None:
-            return
-        victim = self._victim(kind, chance)
+        victim = self._victim(kind, chance) if self.driver.poll() is None else None
         if victim is None:
-            return
+            return False
         before = self.recorded()
         began = time.monotonic()
         victim.kill()
@@ -162,8 +163,10 @@ class Disturbed:
             self.driver = self._start("resume", str(self.run_dir))
         if kind == "node":
             self.cluster.add_worker()
-        if self.await_(lambda: self.recorded() != before):
-            self.kills.append({"kind": kind, "call": at, "seconds": time.monotonic() - began})
+        next_result = self.await_(lambda: self.recorded() != before)
+        seconds = time.monotonic() - began if next_result else None
+        self.kills.append({"kind": kind, "call": at, "seconds": seconds})
+        return True
 
     def _victim(self, kind: str, chance: random.Random) -> psutil.Process | None:
         if kind == "driver":
@@ -194,7 +197,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance = random.Random(options.seed)
-    kinds = [KINDS[i % len(KINDS)] for i in range(5 * options.runs)]
+    done = 0
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
@@ -205,7 +208,7 @@ def main() -> None:
                 run = Disturbed(cluster, folder, number)
                 instants = sorted(chance.sample(range(1, needed - 3), chance.randint(1, 5)))
                 for at in instants:
-                    run.disturb(kinds.pop(0), at, chance)
+                    done += run.disturb(KINDS[done % len(KINDS)], at, chance)
                 code = run.finish()
                 same = code == 0 and told(run.run_dir) == expected
                 rows.append(
@@ -238,7 +241,7 @@ def main() -> None:
                 "worst": max(s),
             }
             for kind in KINDS
-            if (s := [k["seconds"] for k in kills if k["kind"] == kind])
+            if (s := [k["seconds"] for k in kills if k["kind"] == kind and k["seconds"]])
         },
     }
     print(summary)
