@@ -335,6 +335,8 @@ class Evolution:
             finals=finals,
             run_dir=self.run_dir,
         )
+        for event in self._evaluator.events():  # what happened to hosts since the search
+            self._writer.event(event.kind, event.detail, self._generation, news=True)
         stopped_by = self._search.reason or "caller"
         self._writer.event(
             "finish", f"{stopped_by}; winner {winner.candidate.id}", self._generation
