@@ -371,10 +371,10 @@ def test_a_pool_of_ones_own_stays_open(tmp_path):
 def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(tmp_path):
     config = toy_config(tmp_path / "f", budget={"evaluations": 10})
     run(config, tmp_path / "run")
-    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.suffix}
     with pytest.raises(UserError, match="holds a run already"):
         Evolution(config, tmp_path / "run")
-    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.suffix} == before
 
 
 def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
