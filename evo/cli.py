@@ -61,6 +61,7 @@ def run(
 
         overrides += joined(address)
     from evo.commands_run import run_config
+    from evo.lineage.files import free_folder
 
     if go_on and run_dir is None:
         raise click.UsageError("--resume needs --run-dir")
@@ -310,15 +311,6 @@ def zoo_task(folder: Path, mix: str, name: str, seed: int) -> None:
     from evo.commands import write_zoo_task
 
     write_zoo_task(folder, mix, name, seed)
-
-
-def free_folder(wanted: Path) -> Path:
-    """``wanted``, or with the first number that makes it new: runs/demo, runs/demo-2, ..."""
-    number, folder = 2, wanted
-    while folder.exists():
-        folder = wanted.with_name(f"{wanted.name}-{number}")
-        number += 1
-    return folder
 
 
 def main() -> None:

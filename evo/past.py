@@ -20,7 +20,7 @@ from evo.lineage.commits import (
     read_commit,
     read_committed,
 )
-from evo.lineage.files import holder
+from evo.lineage.files import free_folder, holder
 from evo.lineage.journal import JOURNAL_FILE, Journal, Recovered, read_journal
 from evo.lineage.reader import LINEAGE_FOLDER
 from evo.lineage.records import Record, records_from
@@ -135,7 +135,7 @@ def set_damage_aside(run_dir: Path) -> list[str]:
     except UserError:
         pass
     moved: list[str] = []
-    aside = _new_folder(run_dir / DAMAGED_FOLDER)
+    aside = free_folder(run_dir / DAMAGED_FOLDER)
     first = _first_damaged(folder)
     # The journal first: after a kill in between, what is damaged is still there to be found.
     paths = [folder / JOURNAL_FILE, *_uncommitted(folder)]
@@ -168,14 +168,6 @@ def _first_damaged(folder: Path) -> str | None:
         except UserError:
             return path.stem
     return None
-
-
-def _new_folder(wanted: Path) -> Path:
-    number, folder = 2, wanted
-    while folder.exists():
-        folder = wanted.with_name(f"{wanted.name}-{number}")
-        number += 1
-    return folder
 
 
 def is_finished(past: Past) -> bool:

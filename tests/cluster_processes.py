@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -62,7 +63,7 @@ class ClusterProcesses:
         self.port = port
         self.dashboard = f"http://127.0.0.1:{port}"
         # Sockets have short paths, so no folder of pytest's.
-        self._ray_folder = Path(f"/tmp/evo-{os.getpid()}-{port}")
+        self._ray_folder = Path(tempfile.gettempdir()) / f"evo-{os.getpid()}-{port}"
         try:
             self._start(
                 *("--head", f"--port={self.gcs.partition(':')[2]}", f"--dashboard-port={port}"),

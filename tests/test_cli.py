@@ -17,6 +17,7 @@ from toys import write_founders
 import evo.cli
 import evo.commands
 from evo.lineage import SCHEMAS
+from evo.lineage.files import free_folder
 
 TESTS = Path(__file__).parent
 EVO = Path(sys.executable).parent / "evo"
@@ -361,7 +362,7 @@ def test_a_reader_that_goes_away_is_no_fault(form, first, run_dir):
 def test_free_folders_count_up(tmp_path):
     names = []
     for _ in range(3):
-        folder = evo.cli.free_folder(tmp_path / "runs" / "x.y")
+        folder = free_folder(tmp_path / "runs" / "x.y")
         folder.mkdir(parents=True)
         names.append(folder.name)
     assert names == ["x.y", "x.y-2", "x.y-3"]

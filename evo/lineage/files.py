@@ -113,3 +113,12 @@ def holder(run_dir: Path) -> str | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def free_folder(wanted: Path) -> Path:
+    """``wanted``, or with the first number that makes it new: runs/demo, runs/demo-2, ..."""
+    number, folder = 2, wanted
+    while folder.exists():
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+        number += 1
+    return folder
