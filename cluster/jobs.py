@@ -48,6 +48,16 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """What a host ran: the digest of the weights ("" if they were not built), and how many tokens each
+    ask took (empty where tokens mean nothing).
+    """
+
+    weights: str = ""
+    tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HostAnswer:
     """What a host gives a scorer: one list of outputs for each ask, or an error."""
 
@@ -55,6 +65,7 @@ class HostAnswer:
     host: str
     timing: Timing
     error: str = ""
+    made: Made = Made()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,7 @@ class JobResult:
     timing: Timing
     error: str = ""
     at_s: float = 0.0
+    made: Made = Made()
 
     @property
     def ok(self) -> bool:

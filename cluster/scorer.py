@@ -30,7 +30,7 @@ class FitnessScorer:
             except Exception as raised:
                 error = f"scoring: {type(raised).__name__}: {raised}"
         timing = replace(answer.timing, score_s=perf_counter() - started)
-        return JobResult(job, results, answer.host, timing, error)
+        return JobResult(job, results, answer.host, timing, error, made=answer.made)
 
     def _score(self, ask: Ask, outputs: tuple[Output, ...]) -> AskResult:
         if ask.kind == "influence":

@@ -54,7 +54,8 @@ class Finals:
     def record(self, candidate: Candidate, result: JobResult) -> None:
         """Put an individual and one evaluation of it into the lineage."""
         self._lineage.individual(candidate, self._generation)
-        self._lineage.evaluation(result, self._generation)
+        fitness = self._evaluator.measure(result).fitness
+        self._lineage.evaluation(result, self._generation, fitness)
 
     def order(self, ranked: Sequence[Scored], count: int) -> list[Scored]:
         """The best ``count`` by dev, in order of their select fitness (ties: of dev)."""

@@ -201,8 +201,9 @@ class Search:
         )
 
     def _record(self, candidate: Candidate, result: JobResult, generation: int) -> None:
+        fitness = self._evaluator.measure(result).fitness
         self._lineage.individual(candidate, generation)
-        self._lineage.evaluation(result, generation)
+        self._lineage.evaluation(result, generation, fitness)
         if result.job.attempt > 1:
             detail = f"{candidate.id[:12]} took {result.job.attempt} attempts"
             self._lineage.event("retry", detail, generation)
@@ -214,7 +215,7 @@ class Search:
         timing = result.timing
         for i, seconds in enumerate((timing.build_s, timing.model_s, timing.score_s)):
             self._busy[i] += seconds
-        scored = Scored(candidate, self._evaluator.measure(result).fitness)
+        scored = Scored(candidate, fitness)
         self.scored[candidate.id] = scored
         self._unfinished.append(scored)
         self.failed += not math.isfinite(scored.fitness)

@@ -10,6 +10,7 @@ import evo.lineage
 from evo.errors import UserError
 from evo.evolution import Evolution
 from evo.lineage import SCHEMAS, Lineage
+from evo.lineage.schema import SCHEMA_VERSION
 from operators.recipe import Founder
 from operators.recipe_json import from_json
 
@@ -52,7 +53,7 @@ def test_the_files_have_the_declared_schema_with_its_documentation(name, made):
     for file in (made[0] / "lineage" / name).iterdir():
         schema = pq.read_schema(file)
         assert schema.equals(SCHEMAS[name], check_metadata=False)
-        assert schema.metadata[b"evo.schema"] == b"1"
+        assert schema.metadata[b"evo.schema"] == SCHEMA_VERSION.encode()
         assert all(f.metadata[b"doc"] for f in schema)
 
 

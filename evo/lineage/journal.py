@@ -23,7 +23,7 @@ from evo.lineage.schema import SCHEMAS
 
 JOURNAL_FILE = "journal.arrows"
 
-_TAKEN = [f for f in SCHEMAS["evaluations"] if f.name != "generation"]
+_TAKEN = [f for f in SCHEMAS["evaluations"] if f.name not in ("generation", "fitness")]
 SCHEMA = pa.schema(
     [
         *_TAKEN,

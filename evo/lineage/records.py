@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from cluster.jobs import Ask, AskResult, Job, JobResult, Kind, Timing
+from cluster.jobs import Ask, AskResult, Job, JobResult, Kind, Made, Timing
 from operators.recipe import Recipe
 
 Key: TypeAlias = tuple[str, str, Kind]  # individual, split, kind: what is never asked twice
@@ -27,6 +27,7 @@ class Record:
     attempt: int
     error: str
     at_s: float
+    made: Made
 
     @property
     def key(self) -> Key:
@@ -35,7 +36,9 @@ class Record:
     def result(self, key: int, recipe: Recipe) -> JobResult:
         """The job's result, as the pool gave it."""
         job = Job(key, recipe, self.asks, self.attempt)
-        return JobResult(job, self.results, self.host, self.timing, self.error, self.at_s)
+        return JobResult(
+            job, self.results, self.host, self.timing, self.error, self.at_s, self.made
+        )
 
 
 def evaluation_rows(result: JobResult) -> list[dict[str, Any]]:
@@ -43,7 +46,8 @@ def evaluation_rows(result: JobResult) -> list[dict[str, Any]]:
     job, timing, share = result.job, result.timing, 1.0 / len(result.job.asks)
     scored = {r.ask: r for r in result.results}
     rows = []
-    for ask in job.asks:
+    tokens = result.made.tokens or (None,) * len(job.asks)
+    for ask, count in zip(job.asks, tokens, strict=True):
         found = scored.get(ask)
         rows.append(
             {
@@ -56,6 +60,8 @@ def evaluation_rows(result: JobResult) -> list[dict[str, Any]]:
                 "seconds": timing.total_s * share,
                 "build_seconds": timing.build_s * share,
                 "model_seconds": timing.model_s * share,
+                "tokens": count,
+                "weights": result.made.weights or None,
                 "at_seconds": result.at_s,
                 "host": result.host,
                 "attempt": job.attempt,
@@ -82,6 +88,7 @@ def record_from(rows: list[dict[str, Any]], kind: Kind, items: "Items") -> Recor
     )
     build, model = (sum(r[name] for r in rows) for name in ("build_seconds", "model_seconds"))
     total = sum(r["seconds"] for r in rows)
+    tokens = tuple(r["tokens"] for r in rows)
     return Record(
         first["individual"],
         asks,
@@ -91,6 +98,7 @@ def record_from(rows: list[dict[str, Any]], kind: Kind, items: "Items") -> Recor
         first["attempt"],
         first["error"] or "",
         first["at_seconds"],
+        Made(first["weights"] or "", () if None in tokens else tokens),
     )
 
 

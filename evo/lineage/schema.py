@@ -6,7 +6,7 @@ from typing import Final
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = "1"
+SCHEMA_VERSION: Final = "2"
 
 
 def _schema(*fields: tuple[str, pa.DataType, bool, str]) -> pa.Schema:
@@ -39,10 +39,13 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             ("split", pa.string(), False, "dev, select or test"),
             ("score", pa.float64(), True, "mean over the examples; null if it failed"),
             ("standard_error", pa.float64(), True, "of the mean; null if it failed"),
+            ("fitness", pa.float64(), True, "over all tasks of the split; null if it failed"),
             ("examples", pa.int32(), False, "how many were scored"),
             ("seconds", pa.float64(), False, "spent on it by the host and the scorer"),
             ("build_seconds", pa.float64(), False, "of these, on building the weights"),
             ("model_seconds", pa.float64(), False, "of these, on running the model"),
+            ("tokens", pa.int64(), True, "run through the model; null where none were counted"),
+            ("weights", pa.string(), True, "SHA-256 over the tensors that it ran with"),
             ("at_seconds", pa.float64(), False, "when it ended, by the clock of the search"),
             ("host", pa.string(), False, "who ran it"),
             ("attempt", pa.int32(), False, "1, or more after hosts were lost"),

@@ -1,5 +1,6 @@
 """Lineage as it is written: jobs to the journal as they end, generations to Parquet as they finish."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,10 +62,10 @@ class LineageWriter:
             }
         )
 
-    def evaluation(self, result: JobResult, generation: int) -> None:
-        """Record a job's end: a row for each task, and a row for each example."""
-        for row in evaluation_rows(result):
-            self._rows["evaluations"].append({**row, "generation": generation})
+    def evaluation(self, result: JobResult, generation: int, fitness: float) -> None:
+        """Record a job's end: a row for each task, and a row for each example. NaN fitness: it failed."""
+        more = {"generation": generation, "fitness": None if math.isnan(fitness) else fitness}
+        self._rows["evaluations"] += [{**row, **more} for row in evaluation_rows(result)]
         self._items += [(result.job.recipe.id, found) for found in result.results]
 
     def population(self, members: Iterable[Scored], generation: int) -> None:
