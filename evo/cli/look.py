@@ -1,0 +1,42 @@
+"""Commands that show what happened in a run."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--table", default="individuals", show_default=True, help="Which table to print.")
+@click.option("--ancestors", metavar="ID", help="Only ID (or a prefix, or best) and its ancestors.")
+@click.option("--descendants", metavar="ID", help="Only ID and its descendants.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many rows.")
+def lineage(
+    run_dir: Path,
+    table: str,
+    ancestors: str | None,
+    descendants: str | None,
+    form: str,
+    limit: int | None,
+) -> None:
+    """Print the lineage of RUN_DIR: individuals, evaluations, items, population or events."""
+    from evo.commands import print_lineage
+
+    print_lineage(run_dir, table, ancestors, descendants, form, limit)
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("individual", default="best")
+def show(run_dir: Path, individual: str) -> None:
+    """Draw an individual of RUN_DIR (an id, a prefix of one, or best): its path, or its parts."""
+    from evo.commands import show_individual
+
+    show_individual(run_dir, individual)
