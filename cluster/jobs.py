@@ -49,8 +49,9 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a host ran: the digest of the weights ("" if they were not built), and how many tokens each
-    ask took (empty where tokens mean nothing).
+    """What a host ran: the digest of what it built ("" if that failed; see ``Builder.digest``), and how
+    many tokens each ask took, read and generated, without padding (empty where the engine counts none,
+    or the asks were not all answered).
     """
 
     weights: str = ""

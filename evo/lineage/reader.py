@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +12,9 @@ from evo.lineage.commits import commits, read_committed
 from evo.lineage.schema import SCHEMAS
 from operators.recipe import Recipe
 from operators.recipe_json import from_json
+
+if TYPE_CHECKING:
+    from evo.rebuild import Rebuilt
 
 LINEAGE_FOLDER = "lineage"
 
@@ -107,6 +111,14 @@ class Lineage:
                 "lineage was changed after it was written"
             )
         return recipe
+
+    def rebuild(
+        self, individual: str, *, founders: Mapping[str, Path] | None = None, check: bool = True
+    ) -> "Rebuilt":
+        """The weights of an individual as they were when it lived: see :func:`evo.rebuild.rebuild`."""
+        from evo.rebuild import rebuild
+
+        return rebuild(self, individual, founders=founders, check=check)
 
     def ancestors(self, individual: str) -> pa.Table:
         """The individual and all it descends from: its rows of ``individuals`` and ``distance``,
