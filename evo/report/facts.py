@@ -1,0 +1,95 @@
+"""What a report says of a run: plain data for the page and the live view, from the run's folder alone."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from evo.errors import UserError
+from evo.lineage import Lineage
+from evo.lineage.files import holder
+from evo.lineage.reader import LINEAGE_FOLDER
+from evo.report.changed import changed
+from evo.report.contract import Facts, RunFacts, State
+from evo.report.cost import cost, events
+from evo.report.curves import fitness
+from evo.report.diversity import diversity
+from evo.report.family import family
+from evo.report.headline import SPLITS, compared_on, headline, scores
+from evo.report.made_of import founders_of, path, shares
+from evo.report.operators import operators
+from evo.report.source import Source, read
+
+PartT = TypeVar("PartT")
+JOURNAL_FILE = "journal.arrows"  # evo.lineage.journal, which imports torch
+
+
+def facts(lineage: Lineage) -> Facts:
+    """All that a report says; ``evo.report.contract`` describes every part.
+
+    Works on a run that is still going, on one where only the founders are known, and on one with
+    damaged files: ``problem`` says what could not be read.
+    """
+    source = read(lineage.run_dir)
+    problems = list(source.problems)
+
+    def tried(part: Callable[[], PartT]) -> PartT | None:
+        try:
+            return part()
+        except UserError as error:
+            problems.append(str(error))
+            return None
+
+    winner, split = source.winner, compared_on(source)
+    recipe = None if winner is None else tried(lambda: lineage.recipe(winner))
+    table = scores(source)
+    return {
+        "run": _run(source),
+        "headline": tried(lambda: headline(source)),
+        "scores": table,
+        "fitness": fitness(source, table),
+        "family": family(source, [] if recipe is None else founders_of(recipe)),
+        "shares": None if recipe is None else shares(source, recipe),
+        "path": None if recipe is None else path(source, recipe),
+        "changed": None if split is None else tried(lambda: changed(source, split)),
+        "diversity": tried(lambda: diversity(source)),
+        "operators": operators(source),
+        "cost": cost(source),
+        "events": events(source),
+        "problem": "\n".join(dict.fromkeys(problems)) or None,
+    }
+
+
+def _run(source: Source) -> RunFacts:
+    trials = source.trials
+    state: State = "running" if holder(source.run_dir) else "stopped"
+    algorithm = source.config.get("algorithm", {}).get("name", "unknown")
+    times = source.events.column("time").to_pylist()
+    journal = source.run_dir / LINEAGE_FOLDER / JOURNAL_FILE
+    changed_at = [datetime.fromtimestamp(journal.stat().st_mtime, UTC)] if journal.exists() else []
+    updated = max([*times, *changed_at], default=None)
+    return {
+        "name": source.run_dir.resolve().name,
+        "run_dir": str(source.run_dir),
+        "state": "finished" if source.finished else state,
+        "algorithm": (source.summary or {}).get("algorithm", algorithm),
+        "seed": source.config.get("seed"),
+        "started": min(times).isoformat() if times else None,
+        "updated": updated.isoformat(timespec="seconds") if updated else None,
+        "generations": source.generations,
+        "evaluations": len(trials.ids),
+        "budget": source.config.get("budget", {}).get("evaluations"),
+        "failed": int((trials.fitness != trials.fitness).sum()),
+        "tasks": [
+            {"name": t.name, "metric": t.metric, "weight": t.weight if t.share > 0 else -t.weight}
+            for t in source.tasks
+        ],
+        "splits": {split: _examples(source, split) for split in SPLITS[::-1]},
+    }
+
+
+def _examples(source: Source, split: str) -> int | None:
+    """How many examples a split has, over all tasks, as far as anybody was scored on it."""
+    for individual in dict.fromkeys((source.winner, source.founder, *source.founders)):
+        if individual is not None and source.scores(individual, split):
+            return source.examples(individual, split)
+    return None
