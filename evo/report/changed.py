@@ -1,11 +1,10 @@
 """The examples that the winner answers otherwise than the best founder, with what was asked."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evo.drift import rows_digest
 from evo.report.contract import ChangedExample, ChangedFacts
 from evo.report.examples import items_of
 from evo.report.source import Source
@@ -55,7 +54,7 @@ def changed(source: Source, split: str) -> ChangedFacts | None:
                 "expected": expected,
             }
         )
-    found.sort(key=lambda r: r["change"])  # what broke first: there are fewer of these
+    kept = _kept(found)
     return {
         "against": {"id": founder, "name": source.name(founder)},
         "split": split,
@@ -63,9 +62,17 @@ def changed(source: Source, split: str) -> ChangedFacts | None:
         "broken": counts["broken"],
         "both_right": counts["both_right"],
         "both_wrong": counts["both_wrong"],
-        "left_out": max(0, len(found) - EXAMPLES),
-        "examples": found[:EXAMPLES],
+        "left_out": len(found) - len(kept),
+        "examples": kept,
     }
+
+
+def _kept(found: list[ChangedExample]) -> list[ChangedExample]:
+    """As many of both kinds as there is room for, the scarcer one first."""
+    kinds = [[r for r in found if r["change"] == kind] for kind in ("broken", "fixed")]
+    kinds.sort(key=len)
+    few = kinds[0][: EXAMPLES // 2]
+    return few + kinds[1][: EXAMPLES - len(few)]
 
 
 def _right(value: float, falls: bool) -> bool:
@@ -74,7 +81,9 @@ def _right(value: float, falls: bool) -> bool:
 
 def asked_of(source: Source, task: str, split: str) -> dict[int, tuple[str | None, str | None]]:
     """(prompt, expected answer) of each example, where the task's file is still what it was."""
-    config = next((t for t in source.config.get("tasks", ()) if t["name"] == task), {})
+    config: Mapping[str, Any] = next(
+        (t for t in source.config.get("tasks", ()) if t["name"] == task), {}
+    )
     path = config.get("files", {}).get(split)
     if path is None:
         return {}
@@ -82,9 +91,7 @@ def asked_of(source: Source, task: str, split: str) -> dict[int, tuple[str | Non
         rows = [e.row for e in read_jsonl(Path(path), limit=config.get("limit", {}).get(split))]
     except (TaskError, OSError):
         return {}
-    text = json.dumps([dict(r) for r in rows], sort_keys=True, separators=(",", ":"), default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    if source.start.get("tasks", {}).get(f"{task}.{split}") != digest:
+    if source.start.get("tasks", {}).get(f"{task}.{split}") != rows_digest(rows):
         return {}
     return {i: (_text(r, "prompt") or _text(r, "text"), _expected(r)) for i, r in enumerate(rows)}
 

@@ -1,6 +1,6 @@
 """What a report says, as plain data: every part is JSON-able, and null stands for what is not known."""
 
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 State = Literal["running", "stopped", "finished"]
 
@@ -213,7 +213,10 @@ class SplitCost(TypedDict):
 
 
 class CostFacts(TypedDict):
-    """Of everything in the lineage: the search, the finals and the static baselines."""
+    """Of everything in the run's lineage: the search, the finals and the static baselines.
+
+    What random search cost as a baseline is in ``final_seconds`` alone: it has a lineage of its own.
+    """
 
     evaluations: int
     examples: int
@@ -259,6 +262,3 @@ class Facts(TypedDict):
     cost: CostFacts
     events: EventFacts
     problem: str | None
-
-
-Json = dict[str, Any]

@@ -22,9 +22,10 @@ def cost(source: Source) -> CostFacts:
     peaks = summary.get("peak_memory_bytes", {})
     memory = [m for m in (peaks.get("coordinator"), *peaks.get("hosts", {}).values()) if m]
     busy, build, model = (_sum(table, n) for n in ("seconds", "build_seconds", "model_seconds"))
+    splits = _splits(table)
     at = source.trials.at_seconds
     return {
-        "evaluations": len(source.trials.ids),
+        "evaluations": sum(r["evaluations"] for r in splits),
         "examples": int(_sum(table, "examples")),
         "tokens": _tokens(table.column("tokens")),
         "search_seconds": float(at.max()) if len(at) else 0.0,
@@ -36,7 +37,7 @@ def cost(source: Source) -> CostFacts:
         "final_seconds": times.get("final_s"),
         "peak_memory_bytes": max(memory, default=None),
         "hosts": _hosts(table),
-        "splits": _splits(table),
+        "splits": splits,
     }
 
 

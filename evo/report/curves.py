@@ -1,16 +1,19 @@
 """Fitness over the generations: the best so far, and the mean and spread of each one's new individuals."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evo.errors import UserError
-from evo.lineage.reader import LINEAGE_FOLDER
+from evo.lineage.reader import LINEAGE_FOLDER, Lineage
 from evo.report.contract import BaselineLine, Curve, FitnessFacts, ScoreRow
 from evo.report.source import Floats, Source
+from evo.report.trials import trials_of
 
 POINTS = 400
+RANDOM = "random_search"
 SPREAD = "10th to 90th percentile of the generation's new individuals"
 
 
@@ -67,30 +70,30 @@ def known(values: Floats) -> list[float | None]:
 
 
 def _baselines(source: Source, scores: list[ScoreRow]) -> list[BaselineLine]:
-    lines: list[BaselineLine] = []
-    for row in scores:
-        if row["kind"] == "winner" or row["dev"] is None:
-            continue
-        curve = None
-        if row["kind"] == "random_search":
-            curve = best_so_far(source.run_dir / "baselines" / "random_search")
-        lines.append(
-            {"name": row["name"], "kind": row["kind"], "value": row["dev"], "curve": curve}
-        )
+    lines: list[BaselineLine] = [
+        {"name": r["name"], "kind": r["kind"], "value": r["dev"], "curve": None}
+        for r in scores
+        if r["kind"] not in ("winner", RANDOM) and r["dev"] is not None
+    ]
+    curve = best_so_far(source.run_dir / "baselines" / RANDOM, source.shares)
+    found = next((r["dev"] for r in scores if r["kind"] == RANDOM), None)
+    if curve is not None and found is None:
+        found = curve["best"][-1]  # it is still being made
+    if found is not None:
+        lines.append({"name": "random search", "kind": RANDOM, "value": found, "curve": curve})
     return lines
 
 
-def best_so_far(run_dir: Path) -> Curve | None:
+def best_so_far(run_dir: Path, shares: Mapping[str, float]) -> Curve | None:
     """The curve of a search in a folder of its own, by evaluations; None where it can't be read."""
-    from evo.lineage.reader import Lineage
-    from evo.report.trials import trials_of
-
     if not (run_dir / LINEAGE_FOLDER).is_dir():
         return None
     lineage = Lineage(run_dir)
     try:
-        trials = trials_of(lineage.individuals, lineage.evaluations, {})
+        trials = trials_of(lineage.individuals, lineage.evaluations, shares)
     except UserError:
+        return None
+    if not trials.ids:
         return None
     kept = thinned(trials.best_so_far, POINTS)
     return {"evaluations": (kept + 1).tolist(), "best": known(trials.best_so_far[kept])}

@@ -1,26 +1,29 @@
 """What a report says of a run: plain data for the page and the live view, from the run's folder alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
+
+import numpy as np
 
 from evo.errors import UserError
 from evo.lineage import Lineage
 from evo.lineage.files import holder
+from evo.lineage.journal import JOURNAL_FILE
 from evo.lineage.reader import LINEAGE_FOLDER
+from evo.lineage.records import Record
 from evo.report.changed import changed
 from evo.report.contract import Facts, RunFacts, State
 from evo.report.cost import cost, events
 from evo.report.curves import fitness
 from evo.report.diversity import diversity
-from evo.report.family import family
+from evo.report.family import NO_FAMILY, family
 from evo.report.headline import SPLITS, compared_on, headline, scores
-from evo.report.made_of import founders_of, path, shares
+from evo.report.made_of import path, shares
 from evo.report.operators import operators
 from evo.report.source import Source, read
 
 PartT = TypeVar("PartT")
-JOURNAL_FILE = "journal.arrows"  # evo.lineage.journal, which imports torch
 
 
 def facts(lineage: Lineage) -> Facts:
@@ -40,14 +43,15 @@ def facts(lineage: Lineage) -> Facts:
             return None
 
     winner, split = source.winner, compared_on(source)
-    recipe = None if winner is None else tried(lambda: lineage.recipe(winner))
+    named = [] if winner is None else [winner]
+    recipe = next(iter((tried(lambda: source.recipes(named)) or {}).values()), None)
     table = scores(source)
     return {
-        "run": _run(source),
+        "run": _run(source, tried(lambda: source.pending) or []),
         "headline": tried(lambda: headline(source)),
         "scores": table,
         "fitness": fitness(source, table),
-        "family": family(source, [] if recipe is None else founders_of(recipe)),
+        "family": tried(lambda: family(source)) or NO_FAMILY,
         "shares": None if recipe is None else shares(source, recipe),
         "path": None if recipe is None else path(source, recipe),
         "changed": None if split is None else tried(lambda: changed(source, split)),
@@ -59,7 +63,7 @@ def facts(lineage: Lineage) -> Facts:
     }
 
 
-def _run(source: Source) -> RunFacts:
+def _run(source: Source, pending: Sequence[Record]) -> RunFacts:
     trials = source.trials
     state: State = "running" if holder(source.run_dir) else "stopped"
     algorithm = source.config.get("algorithm", {}).get("name", "unknown")
@@ -76,9 +80,9 @@ def _run(source: Source) -> RunFacts:
         "started": min(times).isoformat() if times else None,
         "updated": updated.isoformat(timespec="seconds") if updated else None,
         "generations": source.generations,
-        "evaluations": len(trials.ids),
+        "evaluations": len(trials.ids) + len(pending),
         "budget": source.config.get("budget", {}).get("evaluations"),
-        "failed": int((trials.fitness != trials.fitness).sum()),
+        "failed": int(np.isnan(trials.fitness).sum()) + sum(bool(r.error) for r in pending),
         "tasks": [
             {"name": t.name, "metric": t.metric, "weight": t.weight if t.share > 0 else -t.weight}
             for t in source.tasks

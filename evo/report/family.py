@@ -1,29 +1,46 @@
 """The winner's family: its ancestors, laid out so that few lines cross."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Final
 
 from evo.report.contract import FamilyFacts, FamilyNode
+from evo.report.made_of import founders_of
 from evo.report.source import Source
 
 NODES = 150
 SWEEPS = 12
+NO_FAMILY: Final[FamilyFacts] = {"nodes": [], "edges": [], "left_out": 0}
 
 
-def family(source: Source, made_of: Sequence[str]) -> FamilyFacts:
-    """The nearest ancestors and all founders among them.
+def family(source: Source) -> FamilyFacts:
+    """The nearest ancestors, and all founders among them.
 
-    ``made_of`` are the founders in the winner's recipe. Searches over recipes record whose neighbour
-    a child is, and not what it was made from: their first children get edges from these founders.
+    Searches over recipes and paths record whose neighbour a child is, and not what it was made from:
+    a child of founders alone, or of nobody, gets an edge from each founder in its recipe too.
+
+    Raises:
+        UserError: a file of recipes is damaged.
     """
-    if not source.ancestors:
-        return {"nodes": [], "edges": [], "left_out": 0}
-    everyone = list(source.ancestors)
-    everyone += [f for f in made_of if f in source.place and f not in source.ancestors]
+    first = [
+        i
+        for i in list(source.ancestors)[:NODES]
+        if i not in source.founders and all(p in source.founders for p in source.parents_of(i))
+    ]
+    made_of = {
+        i: [f for f in founders_of(recipe) if f in source.founders]
+        for i, recipe in source.recipes(first).items()
+    }
+    everyone = list(dict.fromkeys((*source.ancestors, *chain.from_iterable(made_of.values()))))
     founders = [i for i in everyone if i in source.founders]
     others = [i for i in everyone if i not in source.founders]
     kept = (others[: max(1, NODES - len(founders))] + founders)[:NODES]
-    parents = {i: source.parents[source.place[i]] for i in kept}
-    edges = [(p, i) for i in kept for p in _above(source, parents[i], made_of, i) if p in parents]
+    edges = [
+        (parent, child)
+        for child in kept
+        for parent in dict.fromkeys((*source.parents_of(child), *made_of.get(child, ())))
+        if parent in kept
+    ]
     generation = {i: source.about(i)["generation"] for i in kept}
     lanes = laid_out(generation, edges)
     order = sorted(kept, key=lambda i: (generation[i], lanes[i], i))
@@ -33,15 +50,6 @@ def family(source: Source, made_of: Sequence[str]) -> FamilyFacts:
         "edges": sorted((place[a], place[b]) for a, b in edges),
         "left_out": len(everyone) - len(kept),
     }
-
-
-def _above(
-    source: Source, parents: Sequence[str], made_of: Sequence[str], individual: str
-) -> list[str]:
-    """The parents, and of a child of founders alone (or of nobody) also the founders it is made of."""
-    if individual in source.founders or any(p not in source.founders for p in parents):
-        return list(parents)
-    return list(dict.fromkeys((*parents, *made_of)))
 
 
 def _node(source: Source, individual: str, lane: float) -> FamilyNode:

@@ -142,7 +142,7 @@ def _row(
         tasks.setdefault(task, {}).setdefault("test", {"score": row["test"], "se": row["test_se"]})
     dev = source.trials.of(individual) if individual else None
     known = {s: m for s, (m, _) in measured.items()} | ({} if dev is None else {"dev": dev})
-    error = measured["test"][1] if "test" in measured else None
+    tested = measured.get("test")
     return {
         "name": name,
         "kind": kind,
@@ -150,7 +150,7 @@ def _row(
         "dev": _number(given.get("dev", known.get("dev"))),
         "select": _number(given.get("select", known.get("select"))),
         "test": _number(given.get("test", known.get("test"))),
-        "test_se": _number(given.get("test_se", error)),
+        "test_se": _number(given.get("test_se", tested[1] if tested else None)),
         "tasks": tasks,
     }
 

@@ -4,7 +4,7 @@ Where a file is damaged, what was recorded before it is read, and the rest is sa
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 
 from evo.errors import UserError
 from evo.lineage.commits import FINAL, Commit, commit_files, read_commit, read_committed
+from evo.lineage.journal import JOURNAL_FILE, read_journal
 from evo.lineage.reader import LINEAGE_FOLDER
+from evo.lineage.records import Record
 from evo.lineage.schema import SCHEMAS
 from evo.report.trials import Trials, trials_of
 from evo.summary import read_summary
 from fitness.metrics import METRICS
+from operators.recipe import Recipe
+from operators.recipe_json import from_json
 
 _NEEDED = {
     "individuals": ["id", "generation", "operator", "parents", "description"],
@@ -74,6 +78,44 @@ class Source:
         )
 
     @cached_property
+    def pending(self) -> list[Record]:
+        """What has been scored on dev and is in no commit yet, in the order it ended."""
+        path = self.run_dir / LINEAGE_FOLDER / JOURNAL_FILE
+        if self.finished or not path.exists():
+            return []
+        return [
+            r
+            for r in read_journal(path).records
+            if r.key[1:] == ("dev", "score") and r.individual not in self.trials.place
+        ]
+
+    def recipes(self, individuals: Collection[str]) -> dict[str, Recipe]:
+        """Their recipes by id, from the files of the generations that they are of.
+
+        Raises:
+            UserError: a file is damaged, or a recipe is not the one of its id.
+        """
+        generation = self.individuals.column("generation")
+        rows = [self.place[i] for i in individuals if i in self.place]
+        wanted = {f"{generation[row].as_py():06d}" for row in rows} | {FINAL}
+        found: dict[str, Recipe] = {}
+        for entry in self.commits:
+            if entry.name not in wanted:
+                continue
+            table = read_committed(self.run_dir / LINEAGE_FOLDER, entry, "individuals")
+            mine = table.filter(
+                pc.is_in(table.column("id"), value_set=pa.array(list(individuals), pa.string()))
+            )
+            for row in mine.select(["id", "recipe"]).to_pylist():
+                recipe = found[row["id"]] = from_json(row["recipe"])
+                if recipe.id != row["id"]:
+                    raise UserError(
+                        f"{self.run_dir}: the recipe stored for {row['id'][:12]} is another one's: the "
+                        "lineage was changed after it was written"
+                    )
+        return found
+
+    @cached_property
     def trials(self) -> Trials:
         """The individuals of the search, as they were scored on dev."""
         return trials_of(self.individuals, self.evaluations, self.shares)
@@ -93,6 +135,10 @@ class Source:
         """Of each row of ``individuals``."""
         found: list[list[str]] = self.individuals.column("parents").to_pylist()
         return found
+
+    def parents_of(self, individual: str) -> list[str]:
+        """As recorded."""
+        return self.parents[self.place[individual]]
 
     @property
     def generations(self) -> int:
@@ -169,7 +215,7 @@ class Source:
         distance = {self.winner: 0}
         frontier = [self.winner]
         while frontier:
-            parents = [p for i in frontier for p in self.parents[self.place[i]]]
+            parents = [p for i in frontier for p in self.parents_of(i)]
             frontier = [p for p in dict.fromkeys(parents) if p not in distance and p in self.place]
             level = max(distance.values()) + 1
             distance |= dict.fromkeys(frontier, level)
