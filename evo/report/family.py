@@ -6,9 +6,9 @@ from typing import Final
 
 from evo.report.contract import FamilyFacts, FamilyNode
 from evo.report.made_of import founders_of
+from evo.report.source import NEAREST as NODES
 from evo.report.source import Source
 
-NODES = 150
 SWEEPS = 12
 NO_FAMILY: Final[FamilyFacts] = {"nodes": [], "edges": [], "left_out": 0}
 
@@ -24,7 +24,7 @@ def family(source: Source) -> FamilyFacts:
     """
     first = [
         i
-        for i in list(source.ancestors)[:NODES]
+        for i in source.ancestors[:NODES]
         if i not in source.founders and all(p in source.founders for p in source.parents_of(i))
     ]
     made_of = {

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from evo.report.contract import OperatorFacts
 from evo.report.source import Source
 
 OPERATORS = 50
+Flags = NDArray[np.bool_]
 
 
 def operators(source: Source) -> list[OperatorFacts]:
@@ -15,8 +16,12 @@ def operators(source: Source) -> list[OperatorFacts]:
     trials, table = source.trials, source.individuals
     if not trials.ids:
         return []
-    rows = pc.index_in(pa.array(trials.ids), value_set=table.column("id").combine_chunks())
-    names = table.column("operator").take(rows).combine_chunks().dictionary_encode()
+    names = (
+        table.column("operator")
+        .take(pa.array(source.row_of_trial))
+        .combine_chunks()
+        .dictionary_encode()
+    )
     code = names.indices.to_numpy(zero_copy_only=False)
     failed = np.isnan(trials.fitness)
     survived = _survived(source)
@@ -43,27 +48,26 @@ def operators(source: Source) -> list[OperatorFacts]:
     return sorted(found, key=lambda r: (-r["children"], r["operator"]))[:OPERATORS]
 
 
-def _survived(source: Source) -> np.ndarray:
+def _survived(source: Source) -> Flags:
     """Of each trial, whether it was in the population at the end of its own generation."""
     trials, population = source.trials, source.population
-    rows = pc.index_in(
-        population.column("individual").combine_chunks(), value_set=pa.array(trials.ids)
-    )
-    at = rows.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    rows = source.rows_of(population.column("individual").combine_chunks())
+    at = source.trial_of_row[rows]
+    alive = (rows >= 0) & (at >= 0)
     number = population.column("generation").to_numpy()
-    mine = at[(at >= 0) & (trials.generation[at] == number)]
     found = np.zeros(len(trials.ids), np.bool_)
-    found[mine] = True
+    found[at[alive & (trials.generation[at] == number)]] = True
     return found
 
 
-def _improved(source: Source) -> np.ndarray:
-    """Of each trial, whether it is fitter than every one of its parents (as far as those were tried)."""
-    trials = source.trials
-    found = np.zeros(len(trials.ids), np.bool_)
-    for at, name in enumerate(trials.ids):
-        row = source.place.get(name)
-        tried = [] if row is None else [trials.place.get(p) for p in source.parents[row]]
-        parents = [trials.fitness[p] for p in tried if p is not None]
-        found[at] = bool(parents) and bool(trials.fitness[at] > np.nanmax([*parents, -np.inf]))
-    return found
+def _improved(source: Source) -> Flags:
+    """Of each trial, whether it is fitter than every one of its parents, as far as those have a fitness."""
+    trials, (starts, parents) = source.trials, source.parents
+    fitness = np.full(len(source.trial_of_row) + 1, -np.inf)  # the last is for who is unknown
+    fitness[source.row_of_trial] = np.where(np.isnan(trials.fitness), -np.inf, trials.fitness)
+    of_parents = np.append(fitness[parents], -np.inf)
+    best = np.maximum.reduceat(of_parents, starts[:-1])  # of an empty stretch: what follows it
+    best[starts[1:] == starts[:-1]] = -np.inf
+    mine = best[source.row_of_trial]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.isfinite(mine) & (trials.fitness > mine), np.bool_)

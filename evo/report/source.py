@@ -29,9 +29,17 @@ from operators.recipe_json import from_json
 
 _NEEDED = {
     "individuals": ["id", "generation", "operator", "parents", "description"],
+    "evaluations": [
+        c for c in SCHEMAS["evaluations"].names if c not in ("weights", "attempt", "error")
+    ],
     "population": ["generation", "individual"],
     "events": ["time", "generation", "kind", "detail"],
 }
+
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+NEAREST = 150  # ancestors of the winner, of which a report says more than their number
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +139,34 @@ class Source:
         return {name: i for i, name in enumerate(self.individuals.column("id").to_pylist())}
 
     @cached_property
-    def parents(self) -> list[list[str]]:
-        """Of each row of ``individuals``."""
-        found: list[list[str]] = self.individuals.column("parents").to_pylist()
+    def parents(self) -> tuple[Ints, Ints]:
+        """(starts, rows): the parents of row i are at rows[starts[i]:starts[i + 1]]; -1 is unknown."""
+        column = self.individuals.column("parents").combine_chunks()
+        counts = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+        rows = self.rows_of(pc.list_flatten(column))
+        return np.concatenate(([0], np.cumsum(counts))).astype(np.int64), rows
+
+    def rows_of(self, ids: pa.Array) -> Ints:
+        """The rows of ``individuals`` that these are; -1 where they are none."""
+        found = pc.index_in(ids, value_set=self.individuals.column("id").combine_chunks())
+        return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
+
+    @cached_property
+    def row_of_trial(self) -> Ints:
+        """The row of ``individuals`` of each trial."""
+        return self.rows_of(pa.array(self.trials.ids, pa.string()))
+
+    @cached_property
+    def trial_of_row(self) -> Ints:
+        """The other way round; -1 of who is no trial."""
+        found = np.full(len(self.place), -1)
+        found[self.row_of_trial] = np.arange(len(self.row_of_trial))
         return found
 
     def parents_of(self, individual: str) -> list[str]:
         """As recorded."""
-        return self.parents[self.place[individual]]
+        parents: list[str] = self.about(individual)["parents"]
+        return parents
 
     @property
     def generations(self) -> int:
@@ -194,7 +222,7 @@ class Source:
         names = set(self.founders) | {i for i in (self.winner,) if i}
         if self.summary is not None:
             names |= {row["id"] for row in self.summary["baselines"] if row["id"]}
-        names |= set(self.ancestors)
+        names |= set(self.ancestors[:NEAREST])
         table = self.evaluations
         rows = table.filter(
             pc.and_(
@@ -208,18 +236,24 @@ class Source:
         return found
 
     @cached_property
-    def ancestors(self) -> dict[str, int]:
-        """The winner and all it descends from, with the distance in steps, nearest first."""
+    def ancestors(self) -> list[str]:
+        """The winner and all it descends from, nearest first."""
         if self.winner is None or self.winner not in self.place:
-            return {}
-        distance = {self.winner: 0}
-        frontier = [self.winner]
-        while frontier:
-            parents = [p for i in frontier for p in self.parents_of(i)]
-            frontier = [p for p in dict.fromkeys(parents) if p not in distance and p in self.place]
-            level = max(distance.values()) + 1
-            distance |= dict.fromkeys(frontier, level)
-        return distance
+            return []
+        starts, parents = self.parents
+        met = np.zeros(len(self.place), np.bool_)
+        frontier = np.array([self.place[self.winner]])
+        found: list[Ints] = []
+        while len(frontier):
+            met[frontier] = True
+            found.append(frontier)
+            above = np.concatenate([parents[starts[i] : starts[i + 1]] for i in frontier])
+            above = above[above >= 0]
+            _, first = np.unique(above, return_index=True)
+            above = above[np.sort(first)]
+            frontier = above[~met[above]]
+        ids: list[str] = self.individuals.column("id").take(np.concatenate(found)).to_pylist()
+        return ids
 
     def combine(self, scores: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
         """Fitness, without what a path's length costs, and its standard error, of all tasks' scores."""
@@ -228,9 +262,6 @@ class Source:
             np.sqrt(sum((self.shares[task] * error) ** 2 for task, (_, error) in scores.items()))
         )
         return mean, error
-
-
-Floats = NDArray[np.float64]
 
 
 def read(run_dir: Path) -> Source:
@@ -262,20 +293,19 @@ def read(run_dir: Path) -> Source:
 
 def _tables(folder: Path, problems: list[str]) -> tuple[list[Commit], dict[str, pa.Table]]:
     """The tables up to the first commit that is damaged."""
-    columns = {name: _NEEDED.get(name, SCHEMAS[name].names) for name in ("evaluations", *_NEEDED)}
     parts: dict[str, list[pa.Table]] = {
-        name: [SCHEMAS[name].empty_table().select(columns[name])] for name in columns
+        name: [SCHEMAS[name].empty_table().select(_NEEDED[name])] for name in _NEEDED
     }
     entries: list[Commit] = []
     for path in commit_files(folder):
         try:
             entry = read_commit(path)
-            found = {name: read_committed(folder, entry, name) for name in columns}
+            found = {name: read_committed(folder, entry, name) for name in _NEEDED}
         except UserError as error:
             problems.append(f"{error}. What was recorded before that is shown")
             break
         for name, table in found.items():
-            parts[name].append(table.select(columns[name]))
+            parts[name].append(table.select(_NEEDED[name]))
         entries.append(entry)
     return entries, {name: pa.concat_tables(tables) for name, tables in parts.items()}
 
