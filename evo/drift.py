@@ -33,6 +33,8 @@ def made_with(
         "functions": {name: _source(name) for name in _functions(config)},
         "code": {name: _code(name) for name in _PACKAGES},
         "versions": versions(),
+        "layers": founders.layers,
+        "lower_is_better": [t.task.name for t in tasks if not t.task.higher_is_better],
     }
 
 
