@@ -4,41 +4,46 @@ Where a file is damaged, what was recorded before it is read, and the rest is sa
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from evo.drift import START_FILE, read_start
 from evo.errors import UserError
-from evo.lineage.commits import FINAL, Commit, commit_files, read_commit, read_committed
+from evo.lineage.commits import COMMITS, FINAL, commit_files, read_commit
+from evo.lineage.committed import read_committed
 from evo.lineage.journal import JOURNAL_FILE, read_journal
-from evo.lineage.reader import LINEAGE_FOLDER
+from evo.lineage.reader import LINEAGE_FOLDER, Lineage
 from evo.lineage.records import Record
 from evo.lineage.schema import SCHEMAS
 from evo.report.trials import Trials, trials_of
-from evo.summary import read_summary
+from evo.summary import SUMMARY_FILE, read_summary
 from fitness.metrics import METRICS
 from operators.recipe import Recipe
 from operators.recipe_json import from_json
 
 _NEEDED = {
-    "individuals": ["id", "generation", "operator", "parents", "description"],
+    # Individuals last: a run may go on meanwhile, and whoever was scored is to be among them.
+    "population": ["generation", "individual"],
+    "events": ["time", "generation", "kind", "detail"],
     "evaluations": [
         c for c in SCHEMAS["evaluations"].names if c not in ("weights", "attempt", "error")
     ],
-    "population": ["generation", "individual"],
-    "events": ["time", "generation", "kind", "detail"],
+    "individuals": ["id", "generation", "operator", "parents", "description"],
 }
 
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+PartT = TypeVar("PartT")
+CONFIG = "config.json"
 NEAREST = 150  # ancestors of the winner, of which a report says more than their number
 
 
@@ -56,13 +61,13 @@ class TaskShare:
 
 @dataclass(frozen=True)
 class Source:
-    """A run as it was read. ``commits`` are those that could be read, in order."""
+    """A run as it was read. ``commits`` are the names of those that it has, in order."""
 
     run_dir: Path
     config: Mapping[str, Any]
     start: Mapping[str, Any]
     summary: Mapping[str, Any] | None
-    commits: Sequence[Commit]
+    commits: Sequence[str]
     individuals: pa.Table
     evaluations: pa.Table
     population: pa.Table
@@ -79,11 +84,17 @@ class Source:
         weights = [float(task.get("weight", 1.0)) for task in listed]
         total = sum(weights)
         return tuple(
-            TaskShare(
-                task["name"], task["metric"], w, (w if _rises(task["metric"]) else -w) / total
-            )
+            TaskShare(task["name"], task["metric"], w, (w if self._rises(task) else -w) / total)
             for task, w in zip(listed, weights, strict=True)
         )
+
+    def _rises(self, task: Mapping[str, Any]) -> bool:
+        """Whether a higher score is better. Runs that did not write that down had metrics of ours."""
+        falling = self.start.get("lower_is_better")
+        if falling is not None:
+            return task["name"] not in falling
+        metric = METRICS.get(task["metric"])
+        return metric is None or metric.higher_is_better
 
     @cached_property
     def pending(self) -> list[Record]:
@@ -97,6 +108,18 @@ class Source:
             if r.key[1:] == ("dev", "score") and r.individual not in self.trials.place
         ]
 
+    def rows_in(self, commit: str, table: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a table's rows in one commit; none where the commit is not there.
+
+        Raises:
+            UserError: its file is damaged.
+        """
+        if commit not in self.commits:
+            return SCHEMAS[table].empty_table().select(columns)
+        folder = self.run_dir / LINEAGE_FOLDER
+        entry = read_commit(folder / COMMITS / f"{commit}.json")
+        return read_committed(folder, entry, table, columns, whole=False)
+
     def recipes(self, individuals: Collection[str]) -> dict[str, Recipe]:
         """Their recipes by id, from the files of the generations that they are of.
 
@@ -105,16 +128,11 @@ class Source:
         """
         generation = self.individuals.column("generation")
         rows = [self.place[i] for i in individuals if i in self.place]
-        wanted = {f"{generation[row].as_py():06d}" for row in rows} | {FINAL}
+        names = pa.array(list(individuals), pa.string())
         found: dict[str, Recipe] = {}
-        for entry in self.commits:
-            if entry.name not in wanted:
-                continue
-            table = read_committed(self.run_dir / LINEAGE_FOLDER, entry, "individuals")
-            mine = table.filter(
-                pc.is_in(table.column("id"), value_set=pa.array(list(individuals), pa.string()))
-            )
-            for row in mine.select(["id", "recipe"]).to_pylist():
+        for commit in sorted({f"{generation[row].as_py():06d}" for row in rows} | {FINAL}):
+            table = self.rows_in(commit, "individuals", ["id", "recipe"])
+            for row in table.filter(pc.is_in(table.column("id"), value_set=names)).to_pylist():
                 recipe = found[row["id"]] = from_json(row["recipe"])
                 if recipe.id != row["id"]:
                     raise UserError(
@@ -171,11 +189,11 @@ class Source:
     @property
     def generations(self) -> int:
         """How many are committed, the founders' included."""
-        return sum(c.name != FINAL for c in self.commits)
+        return sum(name != FINAL for name in self.commits)
 
     @property
     def finished(self) -> bool:
-        return any(c.name == FINAL for c in self.commits)
+        return FINAL in self.commits
 
     @cached_property
     def founders(self) -> dict[str, str]:
@@ -209,15 +227,15 @@ class Source:
 
     def scores(self, individual: str, split: str) -> dict[str, tuple[float, float]]:
         """(score, standard error) by task; empty where it was not scored, or failed."""
-        rows = self._scored.get((individual, split), [])
-        return {r["task"]: (r["score"], r["standard_error"]) for r in rows}
+        rows = self._scored.get((individual, split), {})
+        return {task: (r["score"], r["standard_error"]) for task, r in rows.items()}
 
     def examples(self, individual: str, split: str) -> int:
         """How many it was scored on, over all tasks."""
-        return sum(r["examples"] for r in self._scored.get((individual, split), []))
+        return sum(r["examples"] for r in self._scored.get((individual, split), {}).values())
 
     @cached_property
-    def _scored(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    def _scored(self) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
         """Rows of those that are named in a report: the table of results, and the winner's family."""
         names = set(self.founders) | {i for i in (self.winner,) if i}
         if self.summary is not None:
@@ -230,9 +248,9 @@ class Source:
                 pc.is_valid(table.column("score")),
             )
         )
-        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
         for row in rows.to_pylist():
-            found.setdefault((row["individual"], row["split"]), []).append(row)
+            found.setdefault((row["individual"], row["split"]), {})[row["task"]] = row
         return found
 
     @cached_property
@@ -264,52 +282,64 @@ class Source:
         return mean, error
 
 
-def read(run_dir: Path) -> Source:
+def read(lineage: Lineage) -> Source:
     """Everything that a report is made from, but examples: those are read where they are needed."""
-    problems: list[str] = []
-    small: dict[str, dict[str, Any]] = {}
-    for name in ("config.json", "start.json"):
+    run_dir, problems = lineage.run_dir, list[str]()
+
+    def tried(name: str, part: Callable[[Path], PartT], otherwise: PartT) -> PartT:
         try:
-            small[name] = json.loads((run_dir / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            small[name] = {}
-            problems.append(f"{run_dir / name}: can't be read ({error})")
-    summary = None
+            return part(run_dir)
+        except (UserError, OSError) as error:
+            problems.append(str(error))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            problems.append(f"{run_dir / name}: damaged ({type(error).__name__}: {error})")
+        return otherwise
+
+    config = tried(CONFIG, _config, {})
+    start = tried(START_FILE, read_start, {})
+    summary = tried(SUMMARY_FILE, _summary, None)
+    names = [path.stem for path in commit_files(run_dir / LINEAGE_FOLDER)]
     try:
-        summary = read_summary(run_dir)
+        tables = {name: lineage.table(name, columns) for name, columns in _NEEDED.items()}
     except UserError as error:
-        problems.append(str(error))
-    entries, tables = _tables(run_dir / LINEAGE_FOLDER, problems)
-    return Source(
-        run_dir,
-        small["config.json"],
-        small["start.json"],
-        summary,
-        entries,
-        **tables,
-        problems=tuple(problems),
-    )
+        problems.append(f"{error}. What was recorded before that is shown")
+        names, tables = _undamaged(run_dir / LINEAGE_FOLDER)
+    return Source(run_dir, config, start, summary, names, **tables, problems=tuple(problems))
 
 
-def _tables(folder: Path, problems: list[str]) -> tuple[list[Commit], dict[str, pa.Table]]:
-    """The tables up to the first commit that is damaged."""
+def _config(run_dir: Path) -> Mapping[str, Any]:
+    config: dict[str, Any] = json.loads((run_dir / CONFIG).read_text(encoding="utf-8"))
+    for task in config["tasks"]:
+        _ = task["name"], task["metric"], float(task.get("weight", 1.0)), task.get("files", {}).get
+    _ = config["algorithm"]["name"], config["budget"].get, config["seed"]
+    return config
+
+
+def _summary(run_dir: Path) -> Mapping[str, Any] | None:
+    summary = read_summary(run_dir)
+    if summary is not None:
+        _ = summary["winner"]["id"], summary["ensemble"], [b["id"] for b in summary["baselines"]]
+    return summary
+
+
+def _undamaged(folder: Path) -> tuple[list[str], dict[str, pa.Table]]:
+    """The names of the commits before the first one that is damaged, and what they hold."""
+    names: list[str] = []
     parts: dict[str, list[pa.Table]] = {
-        name: [SCHEMAS[name].empty_table().select(_NEEDED[name])] for name in _NEEDED
+        name: [SCHEMAS[name].empty_table().select(columns)] for name, columns in _NEEDED.items()
     }
-    entries: list[Commit] = []
-    for path in commit_files(folder):
+    for number, path in enumerate(commit_files(folder)):
+        if path.stem not in (f"{number:06d}", FINAL):
+            break
         try:
             entry = read_commit(path)
-            found = {name: read_committed(folder, entry, name) for name in _NEEDED}
-        except UserError as error:
-            problems.append(f"{error}. What was recorded before that is shown")
+            found = {
+                name: read_committed(folder, entry, name, columns)
+                for name, columns in _NEEDED.items()
+            }
+        except UserError:
             break
         for name, table in found.items():
-            parts[name].append(table.select(_NEEDED[name]))
-        entries.append(entry)
-    return entries, {name: pa.concat_tables(tables) for name, tables in parts.items()}
-
-
-def _rises(metric: str) -> bool:
-    """Whether a higher score is better; functions' scores are."""
-    return metric not in METRICS or METRICS[metric].higher_is_better
+            parts[name].append(table)
+        names.append(path.stem)
+    return names, {name: pa.concat_tables(tables) for name, tables in parts.items()}
