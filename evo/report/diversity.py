@@ -93,7 +93,9 @@ def _matrices(source: Source, members: dict[int, list[str]]) -> Iterator[tuple[i
             rows = source.rows_in(commit, "items", ["individual", "split", "value"])
             if rows.num_rows:
                 held |= {i: v for i, v in values_of(rows).items() if i in last}
-        yield number, np.stack([held[i] for i in group])
+        known = [held[i] for i in group if i in held]
+        if known:
+            yield number, np.stack(known)
         held = {i: v for i, v in held.items() if last[i] > number}
 
 

@@ -22,7 +22,8 @@ from evo.report.family import NO_FAMILY, family
 from evo.report.headline import SPLITS, compared_on, headline, scores
 from evo.report.made_of import path, shares
 from evo.report.operators import operators
-from evo.report.source import Source, read
+from evo.report.reading import read
+from evo.report.source import Source
 
 PartT = TypeVar("PartT")
 

@@ -1,49 +1,30 @@
-"""What a report is made from: a run's small files and the tables of its lineage, read once.
+"""What a report is made from: a run's small files and the tables of its lineage, and what is asked of them."""
 
-Where a file is damaged, what was recorded before it is read, and the rest is said to be missing.
-"""
-
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from evo.drift import START_FILE, read_start
 from evo.errors import UserError
-from evo.lineage.commits import COMMITS, FINAL, commit_files, read_commit
+from evo.lineage.commits import COMMITS, FINAL, read_commit
 from evo.lineage.committed import read_committed
 from evo.lineage.journal import JOURNAL_FILE, read_journal
-from evo.lineage.reader import LINEAGE_FOLDER, Lineage
+from evo.lineage.reader import LINEAGE_FOLDER
 from evo.lineage.records import Record
 from evo.lineage.schema import SCHEMAS
 from evo.report.trials import Trials, trials_of
-from evo.summary import SUMMARY_FILE, read_summary
 from fitness.metrics import METRICS
 from operators.recipe import Recipe
 from operators.recipe_json import from_json
 
-_NEEDED = {
-    # Individuals last: a run may go on meanwhile, and whoever was scored is to be among them.
-    "population": ["generation", "individual"],
-    "events": ["time", "generation", "kind", "detail"],
-    "evaluations": [
-        c for c in SCHEMAS["evaluations"].names if c not in ("weights", "attempt", "error")
-    ],
-    "individuals": ["id", "generation", "operator", "parents", "description"],
-}
-
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-PartT = TypeVar("PartT")
-CONFIG = "config.json"
 NEAREST = 150  # ancestors of the winner, of which a report says more than their number
 
 
@@ -146,7 +127,7 @@ class Source:
         """The individuals of the search, as they were scored on dev."""
         return trials_of(self.individuals, self.evaluations, self.shares)
 
-    @property
+    @cached_property
     def shares(self) -> dict[str, float]:
         """Each task's signed share of fitness."""
         return {t.name: t.share for t in self.tasks}
@@ -280,66 +261,3 @@ class Source:
             np.sqrt(sum((self.shares[task] * error) ** 2 for task, (_, error) in scores.items()))
         )
         return mean, error
-
-
-def read(lineage: Lineage) -> Source:
-    """Everything that a report is made from, but examples: those are read where they are needed."""
-    run_dir, problems = lineage.run_dir, list[str]()
-
-    def tried(name: str, part: Callable[[Path], PartT], otherwise: PartT) -> PartT:
-        try:
-            return part(run_dir)
-        except (UserError, OSError) as error:
-            problems.append(str(error))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            problems.append(f"{run_dir / name}: damaged ({type(error).__name__}: {error})")
-        return otherwise
-
-    config = tried(CONFIG, _config, {})
-    start = tried(START_FILE, read_start, {})
-    summary = tried(SUMMARY_FILE, _summary, None)
-    names = [path.stem for path in commit_files(run_dir / LINEAGE_FOLDER)]
-    try:
-        tables = {name: lineage.table(name, columns) for name, columns in _NEEDED.items()}
-    except UserError as error:
-        problems.append(f"{error}. What was recorded before that is shown")
-        names, tables = _undamaged(run_dir / LINEAGE_FOLDER)
-    return Source(run_dir, config, start, summary, names, **tables, problems=tuple(problems))
-
-
-def _config(run_dir: Path) -> Mapping[str, Any]:
-    config: dict[str, Any] = json.loads((run_dir / CONFIG).read_text(encoding="utf-8"))
-    for task in config["tasks"]:
-        _ = task["name"], task["metric"], float(task.get("weight", 1.0)), task.get("files", {}).get
-    _ = config["algorithm"]["name"], config["budget"].get, config["seed"]
-    return config
-
-
-def _summary(run_dir: Path) -> Mapping[str, Any] | None:
-    summary = read_summary(run_dir)
-    if summary is not None:
-        _ = summary["winner"]["id"], summary["ensemble"], [b["id"] for b in summary["baselines"]]
-    return summary
-
-
-def _undamaged(folder: Path) -> tuple[list[str], dict[str, pa.Table]]:
-    """The names of the commits before the first one that is damaged, and what they hold."""
-    names: list[str] = []
-    parts: dict[str, list[pa.Table]] = {
-        name: [SCHEMAS[name].empty_table().select(columns)] for name, columns in _NEEDED.items()
-    }
-    for number, path in enumerate(commit_files(folder)):
-        if path.stem not in (f"{number:06d}", FINAL):
-            break
-        try:
-            entry = read_commit(path)
-            found = {
-                name: read_committed(folder, entry, name, columns)
-                for name, columns in _NEEDED.items()
-            }
-        except UserError:
-            break
-        for name, table in found.items():
-            parts[name].append(table)
-        names.append(path.stem)
-    return names, {name: pa.concat_tables(tables) for name, tables in parts.items()}
