@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from lineages import Child, Written, founder
-from test_report_facts import told
+from lineages import Child, Written, founder, told
 
 from evo.report.curves import thinned
 from evo.report.family import crossings, laid_out
