@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from operators.weights import Layout, Weights, check_fit, weights_of
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+_PIECE_BYTES = 64 * 2**20  # of a device's tensors, in host memory at a time
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 
 
@@ -138,9 +139,16 @@ def digest_of(weights: Weights) -> str:
     digest = hashlib.sha256()
     for spec in weights.layout:
         digest.update(f"{spec.name}|{spec.dtype}|{spec.shape}|".encode())
-        flat = weights[spec.name].contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data)
+        for piece in bytes_of(weights[spec.name]):
+            digest.update(piece)
     return digest.hexdigest()
+
+
+def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
+    """The bytes of a tensor, in pieces; those of one on a device come to host memory one after another."""
+    flat = tensor.contiguous().reshape(-1).view(torch.uint8)
+    for piece in torch.split(flat, _PIECE_BYTES):
+        yield piece.cpu().numpy().data
 
 
 def load_founders(base: Path, founders: Mapping[str, Path]) -> FounderSet:

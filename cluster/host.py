@@ -1,30 +1,27 @@
 """ModelHost: founders + materialize + engine. Knows nothing of Ray, tasks or algorithms."""
 
 import gc
-import json
 from time import perf_counter
 from typing import Final
 
 import torch
 
 from cluster.adapters import ADAPTER_FILE, is_adapter
-from cluster.errors import CheckpointError
-from cluster.founders import base_weights, layout_for, map_founders, tensor_files
-from cluster.jobs import Ask, EngineSpec, HostAnswer, HostSpec, HostStats, Job, Timing
+from cluster.build import Builder, dtype_of
+from cluster.founders import tensor_files
+from cluster.jobs import Ask, EngineSpec, HostAnswer, HostSpec, HostStats, Job, Made, Timing
 from cluster.resources import peak_memory
 from fitness.engine import Engine, EngineError, NonFiniteOutputError, Prepared, RequestError
 from fitness.requests import CallOutput, Output
-from operators.architectures import architecture_of
-from operators.materialize import Materializer
-from operators.path import PathBuilder
+from operators.path import LayerPath
 from operators.recipe import Recipe, Route
-from operators.weights import Weights, allocate
+from operators.weights import Weights
 
 _OUT_OF_MEMORY: Final = "out of memory"
 
 
 class ModelHost:
-    """Holds founders and one model's worth of weights; builds individuals and runs them.
+    """Builds individuals and runs them.
 
     Requests are tokenised once for each (task, split, kind).
 
@@ -38,13 +35,9 @@ class ModelHost:
         self.name = name
         torch.set_num_threads(spec.engine.threads)
         self._engine = _make_engine(spec)
-        founders = map_founders((spec.base, *spec.founders))
-        dtype = _dtype(spec.engine.dtype)
-        layout = layout_for(base_weights(spec.base.founder, founders), dtype)
-        self._founders = founders
-        self._materializer = Materializer(layout, founders)
-        self._paths: PathBuilder | None = None
-        self._buffer = allocate(layout, spec.engine.device)
+        self._builder = Builder(
+            spec.base, spec.founders, dtype=spec.engine.dtype, device=spec.engine.device
+        )
         self._spec = spec
         self._prepared: dict[Ask, Prepared] = {}
         self._jobs = 0
@@ -55,19 +48,28 @@ class ModelHost:
                 self._prepare(ask)
 
     def run(self, job: Job) -> HostAnswer:
-        """Build the job's individual and answer its asks. A candidate's failure is an answer too."""
+        """Build the job's individual and answer its asks. A candidate's failure is an answer too.
+
+        What was built is digested before it runs, so a failure's weights are on record as well.
+        """
         started = perf_counter()
         built = started
+        weights = ""
+        tokens: tuple[int, ...] = ()
         try:
             for ask in job.asks:
                 self._prepare(ask)
             started = perf_counter()
-            if isinstance(job.recipe, Route):
-                self._engine.install_path(self._path_builder().build(job.recipe))
+            individual = self._builder.build(job.recipe)
+            weights = self._builder.digest(individual)
+            if isinstance(individual, LayerPath):
+                self._engine.install_path(individual)
             else:
-                self._engine.install(self._materializer.build(job.recipe, self._buffer))
+                self._engine.install(individual)
             built = perf_counter()
-            outputs = tuple(self._answer(ask) for ask in job.asks)
+            answers = [self._answer(ask) for ask in job.asks]
+            outputs = tuple(found for found, _ in answers)
+            tokens = tuple(count for _, count in answers if count is not None)
             error = ""
         # A candidate may break anything that runs it, a user's module included: whatever it raises
         # is that candidate's failure, recorded by name, and the run goes on.
@@ -78,17 +80,23 @@ class ModelHost:
         done = perf_counter()
         self._jobs += 1
         timing = Timing(build_s=built - started, model_s=done - built)
-        return HostAnswer(outputs, self.name, timing, error)
+        return HostAnswer(outputs, self.name, timing, error, Made(weights, tokens))
 
     def stats(self) -> HostStats:
         """Peak resident memory of this process, and the jobs it has done."""
         return HostStats(self.name, peak_memory(), self._jobs)
 
-    def _answer(self, ask: Ask) -> tuple[Output, ...]:
+    def _answer(self, ask: Ask) -> tuple[tuple[Output, ...], int | None]:
+        """The outputs, and how many tokens they took; None where the engine counts none."""
         prepared = self._prepared[ask]
+        before = self._engine.tokens
+        outputs: tuple[Output, ...]
         if ask.kind == "influence":
-            return (CallOutput(tuple(self._engine.influence(prepared))),)
-        return tuple(self._engine.answer(prepared))
+            outputs = (CallOutput(tuple(self._engine.influence(prepared))),)
+        else:
+            outputs = tuple(self._engine.answer(prepared))
+        after = self._engine.tokens
+        return outputs, None if before is None or after is None else after - before
 
     def _prepare(self, ask: Ask) -> None:
         if ask not in self._prepared:
@@ -97,19 +105,6 @@ class ModelHost:
             except RequestError as error:
                 raise RequestError(f"task {ask.task!r}, split {ask.split!r}: {error}") from error
 
-    def _path_builder(self) -> PathBuilder:
-        if self._paths is None:
-            config = self._spec.base.path / "config.json"
-            if not config.is_file():
-                raise EngineError("data-flow paths need a language model: engine.kind: hf")
-            self._paths = PathBuilder(
-                self._materializer,
-                self._founders,
-                architecture_of(json.loads(config.read_text(encoding="utf-8"))),
-                self._spec.engine.device,
-            )
-        return self._paths
-
     def _explain(self, raised: Exception, recipe: Recipe) -> str:
         text = f"{type(raised).__name__}: {raised}".removesuffix(": ")
         if _is_out_of_memory(raised):
@@ -117,7 +112,7 @@ class ModelHost:
             limit = f"; pool.memory_gib allows {gib:g} GiB beside the founders" if gib else ""
             return f"{_OUT_OF_MEMORY} on {self.name} ({text}{limit})"
         if isinstance(raised, NonFiniteOutputError) and not isinstance(recipe, Route):
-            bad = _first_non_finite(self._buffer)
+            bad = _first_non_finite(self._builder.buffer)
             finite = " (all weights are finite: it is the outputs that are not)"
             text += f" (tensor {bad} is not finite)" if bad else finite
         return text
@@ -136,19 +131,10 @@ def _make_engine(spec: HostSpec) -> Engine:
     return HFEngine(
         spec.base.path,
         device=engine.device,
-        dtype=_dtype(engine.dtype),
+        dtype=dtype_of(engine.dtype),
         batch_tokens=engine.batch_tokens,
         trust_remote_code=engine.trust_remote_code,
     )
-
-
-def _dtype(name: str) -> torch.dtype | None:
-    if not name:
-        return None
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise CheckpointError(f"engine.dtype: {name!r} is no floating-point dtype of torch")
-    return dtype
 
 
 def _first_non_finite(weights: Weights) -> str | None:

@@ -39,6 +39,13 @@ class Engine(Protocol):
     answers, bit by bit, on one kind of device with one number of threads.
     """
 
+    @property
+    def tokens(self) -> int | None:
+        """How many tokens went through models here so far, with every answer that was whole: those read
+        and those generated, without padding. None where models read no tokens.
+        """
+        ...
+
     def prepare(self, requests: Sequence[Request]) -> Prepared:
         """Tokenise and batch ``requests``: once for each task and host, not for each individual.
 

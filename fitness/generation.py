@@ -35,22 +35,27 @@ class _RowEnds(StoppingCriteria):
         self._decode = decode
         self._limits = torch.tensor([r.max_tokens for r in batch.rows], device=batch.ids.device)
         self._stops = {i: r.stop for i, r in enumerate(batch.rows) if r.stop}
+        self.lengths = [r.max_tokens for r in batch.rows]  # of what each row generates, at most
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
-        done = input_ids.shape[1] - self._start >= self._limits
+        new = input_ids.shape[1] - self._start
+        done = new >= self._limits
         for i, stops in list(self._stops.items()):
             # A stop of n bytes ends in the last n tokens; a few more keep whole characters.
             tail = max(len(s.encode()) for s in stops) + 4
             text = self._decode(input_ids[i, self._start :][-tail:].tolist())
             if any(s in text for s in stops):
                 done[i] = True
+                self.lengths[i] = min(self.lengths[i], new)
         return done
 
 
 def generate(
     model: Any, batch: PromptBatch, encoder: Encoder, *, eos: Sequence[int], pad: int
-) -> list[str]:
-    """The text that each row of ``batch`` goes on with; the global generators stay as they were.
+) -> tuple[list[str], int]:
+    """The text that each row of ``batch`` goes on with, and how many tokens were generated for them.
+
+    What ends a row is counted, and nothing after it. The global generators stay as they were.
 
     Raises:
         NonFiniteOutputError: logits are NaN or infinite.
@@ -68,6 +73,7 @@ def generate(
         use_cache=True,
     )
     devices = [] if batch.ids.device.type == "cpu" else [batch.ids.device]
+    ends = _RowEnds(batch, encoder.tokenizer.decode)
     with torch.random.fork_rng(devices, enabled=sampled):
         if sampled:
             torch.manual_seed(batch.seed)
@@ -76,14 +82,20 @@ def generate(
             attention_mask=batch.mask,
             generation_config=config,
             logits_processor=[_Finite()],
-            stopping_criteria=[_RowEnds(batch, encoder.tokenizer.decode)],
+            stopping_criteria=[ends],
         )
     new = written[:, batch.ids.shape[1] :].tolist()
-    return [_text(row, ids, encoder, eos) for row, ids in zip(batch.rows, new, strict=True)]
+    rows = [_until_end(ids[:n], eos) for ids, n in zip(new, ends.lengths, strict=True)]
+    texts = [_text(row, ids, encoder, eos) for row, ids in zip(batch.rows, rows, strict=True)]
+    return texts, sum(map(len, rows))
+
+
+def _until_end(ids: list[int], eos: Sequence[int]) -> list[int]:
+    """``ids`` up to the first EOS, and with it."""
+    return ids[: next((i + 1 for i, token in enumerate(ids) if token in eos), len(ids))]
 
 
 def _text(row: PromptRow, ids: list[int], encoder: Encoder, eos: Sequence[int]) -> str:
-    ids = ids[: row.max_tokens]
-    end = next((i for i, token in enumerate(ids) if token in eos), len(ids))
-    text = encoder.continuation_text(row.ids, ids[:end])
+    ended = bool(ids) and ids[-1] in eos
+    text = encoder.continuation_text(row.ids, ids[:-1] if ended else ids)
     return text[: min([text.find(s) for s in row.stop if s in text], default=len(text))]

@@ -46,6 +46,8 @@ class _Prepared(Prepared):
         owner: the engine they were prepared by.
         starts: of each scored row, its first place among all scored tokens in batch order.
         row_requests: of each scored row, its request.
+        scored_tokens: that a model reads for ``scored``, without padding.
+        prompt_tokens: the same of ``prompts``.
     """
 
     owner: object
@@ -54,6 +56,8 @@ class _Prepared(Prepared):
     starts: NDArray[np.int64]
     row_requests: NDArray[np.int64]
     prompts: tuple[PromptBatch, ...]
+    scored_tokens: int
+    prompt_tokens: int
 
 
 class HFEngine:
@@ -86,6 +90,7 @@ class HFEngine:
         self.model, self.tokenizer = _load(Path(path), dtype, trust_remote_code)
         self.model.to(device).eval()
         self._mark = object()
+        self._tokens = 0
         self._active: Any = self.model
         self._shell: Shell | None = None
         self._config = self.model.config.to_dict()
@@ -103,6 +108,11 @@ class HFEngine:
         self._pad = pad if pad is not None else next(iter(self._eos), 0)
         # generate() fills what a call leaves open from here: leave it nothing of the checkpoint's.
         self.model.generation_config = type(self.model.generation_config)()
+
+    @property
+    def tokens(self) -> int:
+        """See `Engine.tokens`."""
+        return self._tokens
 
     def prepare(self, requests: Sequence[Request]) -> Prepared:
         """See `Engine.prepare`. Requests longer than the model's context are refused, not cut."""
@@ -129,6 +139,8 @@ class HFEngine:
             starts=np.cumsum(counts) - counts,
             row_requests=np.array([row.request for row in ordered], dtype=np.int64),
             prompts=tuple(prompts),
+            scored_tokens=sum(row.length for row in ordered),
+            prompt_tokens=sum(len(row.ids) for batch in prompts for row in batch.rows),
         )
 
     def install(self, weights: Weights) -> None:
@@ -168,9 +180,11 @@ class HFEngine:
         except ArchitectureError as error:
             raise EngineError(str(error)) from error
         scored = [(b.ids, _up_to_the_last(b.ids != self._pad)) for b in prepared.scored]
-        return block_influence(
+        found = block_influence(
             self.model, layers, scored or [(b.ids, b.mask) for b in prepared.prompts]
         )
+        self._tokens += prepared.scored_tokens if scored else prepared.prompt_tokens
+        return found
 
     def answer(self, prepared: Prepared) -> list[Output]:
         """See `Engine.answer`."""
@@ -178,9 +192,14 @@ class HFEngine:
             raise RequestError("these requests were prepared by another engine; prepare them here.")
         with torch.inference_mode():
             outputs = self._scored(prepared)
+            count = prepared.scored_tokens + prepared.prompt_tokens
             for batch in prepared.prompts:
-                texts = generate(self._active, batch, self._encoder, eos=self._eos, pad=self._pad)
+                texts, generated = generate(
+                    self._active, batch, self._encoder, eos=self._eos, pad=self._pad
+                )
                 outputs.update(zip((r.request for r in batch.rows), texts, strict=True))
+                count += generated
+        self._tokens += count
         return [outputs[i] for i in range(prepared.count)]
 
     def _scored(self, prepared: _Prepared) -> dict[int, Output]:

@@ -41,6 +41,11 @@ class ModuleEngine:
         self.module: nn.Module = module.to(device).eval()
         self._installer = Installer(self.module, device=device)
 
+    @property
+    def tokens(self) -> None:
+        """See `Engine.tokens`: what a module reads, its functions know."""
+        return None
+
     def prepare(self, requests: Sequence[Request]) -> Prepared:
         """See `Engine.prepare`."""
         calls = []

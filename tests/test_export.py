@@ -63,7 +63,7 @@ def as_the_host_runs_it(recipe, founders, dtype=""):
     """The model as a host has it while it is scored."""
     spec = HostSpec(founders.base, founders.founders, EngineSpec(dtype=dtype), {})
     host = ModelHost(spec)
-    host._engine.install(host._materializer.build(recipe, host._buffer))
+    host._engine.install(host._builder.build(recipe))
     return host._engine.model
 
 

@@ -1,5 +1,6 @@
 """Commands that show what happened in a run."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,43 @@ def show(run_dir: Path, individual: str) -> None:
     from evo.commands_look import show_individual
 
     show_individual(run_dir, individual)
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("individuals", nargs=-1, metavar="[ID ...]")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="How many, drawn at random, where no ID is given.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@click.option(
+    "--split",
+    type=click.Choice(["dev", "select", "test"]),
+    default="dev",
+    show_default=True,
+    help="On which split they are evaluated again.",
+)
+@click.option("--all", "everybody", is_flag=True, help="All that were evaluated on the split.")
+def verify(
+    run_dir: Path,
+    individuals: tuple[str, ...],
+    sample: int,
+    seed: int,
+    split: str,
+    everybody: bool,
+) -> None:
+    """Build individuals of RUN_DIR again, evaluate them, and compare with what was recorded.
+
+    Weights, scores and every example's value must be the same, to the last bit; else the exit code is 1.
+    Each ID is an individual's, a prefix of one, or best.
+    """
+    from evo.commands_verify import verify_run
+
+    if individuals and everybody:
+        raise click.UsageError("give IDs or --all, not both")
+    if not verify_run(run_dir, individuals, None if everybody else sample, seed, split):
+        sys.exit(1)

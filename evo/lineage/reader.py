@@ -1,9 +1,8 @@
 """Lineage as it is read: Arrow tables, and the questions that people ask of them."""
 
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,9 @@ from evo.lineage.schema import SCHEMAS
 from evo.lineage.shares import founder_shares
 from operators.recipe import Recipe
 from operators.recipe_json import from_json
+
+if TYPE_CHECKING:
+    from evo.rebuild import Rebuilt
 
 LINEAGE_FOLDER = "lineage"
 DEV = "dev"
@@ -160,6 +162,14 @@ class Lineage:
             )
         return recipe
 
+    def rebuild(
+        self, individual: str, *, founders: Mapping[str, Path] | None = None, check: bool = True
+    ) -> "Rebuilt":
+        """The weights of an individual as they were when it lived: see :func:`evo.rebuild.rebuild`."""
+        from evo.rebuild import rebuild
+
+        return rebuild(self, individual, founders=founders, check=check)
+
     def ancestors(self, individual: str, columns: Sequence[str] = FAMILY_COLUMNS) -> pa.Table:
         """The individual and all it descends from: ``columns`` of ``individuals``, and ``distance``, the
 
@@ -274,14 +284,6 @@ class Lineage:
         columns = ["task", "split", "example", "value", "answer"]
         rows = self.table("items", columns, (pc.field("individual") == individual) & keep)
         return rows.sort_by([(name, "ascending") for name in columns[:3]])
-
-    def rebuild(self, individual: str, **options: Any) -> Any:
-        """The weights of any individual that ever lived, from its recipe and the founders.
-
-        See :func:`evo.rebuild.rebuild`, which takes the same options.
-        """
-        rebuild = import_module("evo.rebuild").rebuild  # brings torch
-        return rebuild(self, individual, **options)
 
 
 def _columns(table: str, columns: Sequence[str] | None) -> list[str]:
