@@ -1,1 +1,1 @@
-"""What happened in a run, for a person: facts from the lineage, and a page that shows them."""
+"""The report of a run: what it says (:func:`evo.report.facts.facts`), and the page that shows it."""
