@@ -112,6 +112,7 @@ class Chart {
           trigger: "item",
           confine: true,
           transitionDuration: 0,
+          hideDelay: 0,
           backgroundColor: c.surface,
           borderColor: c.line,
           padding: [8, 11],
