@@ -52,9 +52,9 @@ def visit(browser, tmp_path):
     """Opens facts as a page without a network; in the end nothing may have complained or been fetched."""
     contexts, said, asked = [], [], []
 
-    def visit(facts, width=1280, scheme="light", url=None, **options):
+    def visit(facts, width=1280, scheme="light", url=None):
         context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, **options
+            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
         )
         contexts.append(context)
         page = context.new_page()
@@ -76,7 +76,9 @@ def visit(browser, tmp_path):
     for context in contexts:
         context.close()
     assert said == []
-    assert [url for url in asked if not url.startswith(("file:", "http://127.0.0.1", "data:"))] == []
+    assert [
+        url for url in asked if not url.startswith(("file:", "http://127.0.0.1", "data:"))
+    ] == []
 
 
 def chart(page, section):
@@ -88,9 +90,8 @@ def tip(page, section):
     return page.evaluate(
         """(id) => {
             const tip = document.querySelector(`#${id} .tip`);
-            const box = tip?.closest(".chart > div:last-child");
-            return tip && getComputedStyle(box).visibility === "visible" && getComputedStyle(box).opacity === "1"
-                ? tip.innerText : "";
+            const shown = tip?.checkVisibility({ visibilityProperty: true, opacityProperty: true });
+            return shown ? tip.innerText : "";
         }""",
         section,
     )
@@ -100,27 +101,36 @@ def announced(page):
     return page.locator("#announce").text_content()
 
 
-@pytest.mark.parametrize("width, scheme", [(1280, "light"), (375, "light"), (1280, "dark")])
 @pytest.mark.parametrize("facts", ["ordinary", "large", "hostile", "nothing"])
-def test_every_run_is_shown_whole_at_every_width(facts, width, scheme, visit):
-    page = visit(getattr(report_facts, facts)(), width, scheme)
-    found = page.evaluate(
-        """() => ({
-            wide: document.scrollingElement.scrollWidth,
-            sections: [...document.querySelectorAll("main > section")].map((s) => s.id),
-            words: [...document.querySelectorAll("main > section")].map((s) => s.innerText.length),
-            ids: [...document.querySelectorAll("[id]")].map((e) => e.id),
-            out: [...document.querySelectorAll("main *, header *")].filter((e) => {
-                const scrolls = e.closest(".table, .chart-scroll, .unseen, nav, canvas");
-                return !scrolls && e.getBoundingClientRect().right > innerWidth + 1;
-            }).length,
-        })"""
-    )
-    assert found["wide"] <= width
-    assert found["out"] == 0
-    assert tuple(found["sections"]) == SECTIONS
-    assert min(found["words"]) > 20  # a section with nothing to show says why
-    assert len(set(found["ids"])) == len(found["ids"])
+def test_every_run_is_shown_whole_at_every_width(facts, visit):
+    page = visit(getattr(report_facts, facts)(), width=375)
+    for width, scheme in ((375, "light"), (1280, "light"), (1280, "dark")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        # Charts follow in the next frame.
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        found = page.evaluate(
+            """() => ({
+                wide: document.scrollingElement.scrollWidth,
+                theme: document.documentElement.dataset.theme,
+                sections: [...document.querySelectorAll("main > section")].map((s) => s.id),
+                words: [...document.querySelectorAll("main > section")].map((s) => s.innerText.length),
+                ids: [...document.querySelectorAll("[id]")].map((e) => e.id),
+                out: [...document.querySelectorAll("main *, header *")].filter((e) => {
+                    const scrolls = e.closest(".table, .chart-scroll, .unseen, nav");
+                    return !scrolls && e.getBoundingClientRect().right > innerWidth + 1;
+                }).length,
+                unfilled: [...document.querySelectorAll(".chart")].filter((e) => e.clientWidth > 0
+                    && e.querySelector("canvas").clientWidth !== e.clientWidth).length,
+            })"""
+        )
+        assert found["wide"] <= width
+        assert found["out"] == 0
+        assert found["unfilled"] == 0
+        assert found["theme"] == scheme
+        assert tuple(found["sections"]) == SECTIONS
+        assert min(found["words"]) > 20  # a section with nothing to show says why
+        assert len(set(found["ids"])) == len(found["ids"])
     assert all(url.startswith(("file:", "data:")) for url in visit.asked)
 
 
@@ -135,7 +145,7 @@ def test_the_first_thing_said_is_how_much_better_the_winner_is(visit):
 
 
 @pytest.mark.parametrize(
-    "low, high, words",
+    ("low", "high", "words"),
     [(-0.02, 0.1, "can't tell the two apart"), (-0.2, -0.1, "the winner is worse")],
 )
 def test_the_headline_does_not_claim_more_than_the_interval(low, high, words, visit):
@@ -169,7 +179,13 @@ def test_hovering_over_an_individual_shows_operator_parents_and_scores(visit):
     shown = tip(page, "family")
     parents = [n["name"] for n in facts["family"]["nodes"] if n["id"] in node["parents"]]
     assert parents
-    for words in (node["name"], node["operator"], *parents, f"{node['fitness']:.3f} ± 0.030", "add"):
+    for words in (
+        node["name"],
+        node["operator"],
+        *parents,
+        f"{node['fitness']:.3f} ± 0.030",
+        "add",
+    ):
         assert words in shown
 
 
@@ -328,7 +344,10 @@ def test_the_policy_stops_scripts_and_requests_that_are_not_the_pages_own(visit)
     assert page.title() == "ordinary – evo report"
     assert visit.said
     assert all("Content Security Policy" in text for text in visit.said)
+    complaints = list(visit.said)
     visit.said.clear()
+    assert visit.asked.pop() == "https://example.org/x.png"  # asked for, and refused
+    assert "'https://example.org/x.png' violates" in " ".join(complaints)
 
 
 def luminance(colour):
@@ -440,6 +459,7 @@ def test_a_live_page_redraws_in_place_and_says_when_it_lost_its_run(served, visi
     page.keyboard.press("End")
     page.keyboard.press("Enter")
     page.locator("#fitness summary").click()
+    page.mouse.move(0, 0)
     chart(page, "family").focus()
     page.keyboard.press("End")
     before = page.evaluate("scrollY")
@@ -490,7 +510,9 @@ def test_the_command_writes_the_report_and_says_the_result(tmp_path, visit):
     shutil.copytree(RUN, run)
     done = evo("report", run, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"run/report\.html \(1\.\d MiB\): [+-]0\.\d+ on test \(95 % interval", done.stdout)
+    assert re.search(
+        r"run/report\.html \(1\.\d MiB\): [+-]0\.\d+ on test \(95 % interval", done.stdout
+    )
     page = visit(None, url=(run / "report.html").as_uri())
     figure = page.locator("#headline .figure").inner_text().splitlines()[0]
     assert figure.replace("−", "-") in done.stdout
