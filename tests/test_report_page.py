@@ -140,7 +140,7 @@ def test_the_first_thing_said_is_how_much_better_the_winner_is(visit):
     assert headline.index("+0.130") < headline.index("better than the best founder, founder 0")
     assert "The 95 % interval of the difference, +0.083 to +0.177, lies above zero" in headline
     assert r"evo export 'runs/it'\''s ordinary' best --out DIR" in headline
-    assert "0.5·founder 0 − 0.25·founder 1" in headline
+    assert "0.5·founder 0 −\u00a00.25·founder 1" in headline
     assert page.locator("#headline").bounding_box()["y"] < 200
 
 
@@ -302,7 +302,7 @@ def test_changed_examples_are_filtered_by_text_kind_and_task(visit):
     section.get_by_role("button", name="Show more").click()
     assert items.count() == 24
     assert page.evaluate("document.activeElement.tagName") == "LI"
-    section.get_by_role("radio", name="broken").check()
+    section.get_by_role("radio", name="worse").check()
     assert items.count() == 8
     section.get_by_label("Task").select_option("sort")
     assert items.count() == 4

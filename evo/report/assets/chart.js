@@ -102,6 +102,8 @@ class Chart {
       this.echart = echarts.init(this.area, null, { renderer: "canvas" });
       this.echart.on("click", (event) => this.made.pin?.(event));
     }
+    // Else ECharts would look for the tooltip's old place a moment later, and hide what the keyboard stands on.
+    if (this.at) this.echart.dispatchAction({ type: "hideTip" });
     this.echart.resize();
     this.echart.setOption(
       {

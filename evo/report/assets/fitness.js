@@ -39,6 +39,10 @@ function fitnessChart(f, axis, width, c) {
   const tall = height - grid.top - grid.bottom;
   const wanted = lines.map(({ value }) => ((range.max - value) / (range.max - range.min)) * tall);
   const placed = spread(wanted, 15, 4, tall);
+  const curves = axis === "evaluations" ? lines.filter(({ curve }) => curve).map(({ curve }) => curve) : [];
+  const dotted = { color: c.neutral, type: "dotted", width: 1.5 };
+  // Shapes that no pointer meets: a series of their own points would catch the tooltip of the curves above them.
+  const shape = (name, z, renderItem) => ({ name, type: "custom", silent: true, clip: true, z, data: [[xs[0], f.best.find(known)]], renderItem });
   const points = (ys) => ys.map((y, at) => [xs[at], y]);
   const banded = xs.map((_, at) => at).filter((at) => known(f.low[at]) && known(f.high[at]));
   const line = (name, ys, colour, type, stepped) => ({
@@ -77,28 +81,27 @@ function fitnessChart(f, axis, width, c) {
           markLine: {
             silent: true,
             symbol: "none",
-            animation: false,
+            precision: 10, // else ECharts draws the line at two decimals
             data: lines.map(({ value }, at) => ({
               yAxis: value,
-              lineStyle: { color: c.neutral, type: "dotted", width: 1.5, opacity: 0.9 },
-              label: { position: "end", distance: 8, color: c.muted, fontSize: 11, formatter: () => names[at], offset: [0, placed[at] - wanted[at]] },
+              lineStyle: { ...dotted, opacity: curves.includes(lines[at].curve) ? 0 : 0.9 },
+              label: { position: "end", opacity: 1, distance: 8, color: c.muted, fontSize: 11, formatter: () => names[at], offset: [0, placed[at] - wanted[at]] },
             })),
           },
         },
         { ...line("mean", f.mean, c.vermillion, "dashed", false), z: 3 },
-        {
-          name: "spread",
-          type: "custom",
-          silent: true,
-          clip: true,
-          z: 1,
-          data: banded.length > 1 ? [[xs[banded[0]], f.low[banded[0]]]] : [],
-          renderItem: (_, api) => ({
-            type: "polygon",
-            shape: { points: [...banded.map((at) => api.coord([xs[at], f.low[at]])), ...banded.toReversed().map((at) => api.coord([xs[at], f.high[at]]))] },
-            style: { fill: c.vermillion, opacity: 0.16 },
-          }),
-        },
+        shape("spread", 1, (_, api) => ({
+          type: "polygon",
+          shape: { points: [...banded.map((at) => api.coord([xs[at], f.low[at]])), ...banded.toReversed().map((at) => api.coord([xs[at], f.high[at]]))] },
+          style: { fill: c.vermillion, opacity: 0.16 },
+        })),
+        ...curves.map(({ evaluations, best }) =>
+          shape("baseline", 2, (_, api) => ({
+            type: "polyline",
+            shape: { points: best.flatMap((y, at) => (known(y) ? [...(at && known(best[at - 1]) ? [api.coord([evaluations[at], best[at - 1]])] : []), api.coord([evaluations[at], y])] : [])) },
+            style: { stroke: c.neutral, fill: "none", lineWidth: 1.5, lineDash: [2, 3] },
+          })),
+        ),
       ],
     },
     tooltip: { trigger: "axis", axisPointer: { type: "line", lineStyle: { color: c.muted }, label: { show: false } } },
