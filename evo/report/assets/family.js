@@ -38,7 +38,6 @@ function familyChart(family, winner, pinned, pin, width, c) {
   const last = Math.max(1, ...nodes.map((node) => node.generation));
   const founders = nodes.filter((node) => node.operator === "founder").map((node) => node.name);
   const left = widest(founders, width < 500 ? 78 : 130, c, 11) + 24;
-  const generations = { ...scale([0, last], width < 500 ? 5 : 10), format: (value) => (Number.isInteger(value) ? String(value) : "") };
   const name = (id) => nodes.find((node) => node.id === id)?.name ?? short(id);
   const parents = (node) => (node.parents.length ? node.parents.map(name).join(", ") : "none");
   const order = nodes.map((_, at) => at).sort((a, b) => nodes[a].generation - nodes[b].generation || nodes[a].lane - nodes[b].lane);
@@ -51,7 +50,7 @@ function familyChart(family, winner, pinned, pin, width, c) {
     label: `Family tree of the winner. ${familyFinding(family)}`,
     option: {
       grid: { left, right: 76, top: 16, bottom: 44 },
-      xAxis: valueAxis(c, generations, { min: 0, max: last, name: "generation", nameLocation: "middle", nameGap: 28, splitLine: { show: true, lineStyle: { color: c.grid } } }),
+      xAxis: { ...countAxis(c, last, width < 500 ? 5 : 10, "generation"), splitLine: { show: true, lineStyle: { color: c.grid } } },
       yAxis: { type: "value", min: 0, max: 1, inverse: true, show: false },
       series: [
         {
@@ -184,7 +183,7 @@ function familySection() {
     const node = family.nodes.find(({ id }) => id === pinned);
     card.replaceChildren(...(node ? [pinnedCard(node, family.nodes, pin)] : []));
     chart.show((width, c) => {
-      const marks = [...marksOf(family.nodes)].map(([label, [, colour, mark]]) => ({ label, colour: c[colour], mark }));
+      const marks = [...marksOf(family.nodes)].map(([label, [, colour, mark]]) => ({ label: cut(label, 40), colour: c[colour], mark }));
       key.replaceChildren(legend(marks));
       return familyChart(family, winner, node ? pinned : null, pin, width, c);
     });

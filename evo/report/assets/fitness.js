@@ -13,13 +13,6 @@ function spread(wanted, gap, top, bottom) {
   return placed;
 }
 
-function axisOf(name, xs, width) {
-  const last = Math.max(1e-9, ...xs.filter(known));
-  const range = scale([0, last], width < 500 ? 4 : 8);
-  const format = name === "seconds" ? duration : whole;
-  return { ...range, max: last, format: (value) => (Number.isInteger(value) || name === "seconds" ? format(value) : "") };
-}
-
 // Of all baselines those worth a line: the best of each kind first, then the best of the rest.
 function chosenBaselines(baselines) {
   const sorted = baselines.filter(({ value }) => known(value)).sort((a, b) => b.value - a.value);
@@ -31,6 +24,8 @@ function chosenBaselines(baselines) {
 function fitnessChart(f, axis, width, c) {
   const xs = f[axis];
   const lines = chosenBaselines(f.baselines ?? []);
+  const last = Math.max(1e-9, ...xs.filter(known));
+  const ticks = width < 500 ? 4 : 8;
   const range = scale([...f.best, ...f.mean, ...f.low, ...f.high, ...lines.map(({ value }) => value)]);
   const narrow = width < 500;
   const names = lines.map(({ name, value }) => `${cut(name, narrow ? 9 : 22)} ${score(value)}`);
@@ -72,7 +67,7 @@ function fitnessChart(f, axis, width, c) {
     label: `Line chart of fitness on dev. ${fitnessFinding(f)}`,
     option: {
       grid,
-      xAxis: valueAxis(c, axisOf(axis, xs, width), { min: 0, splitLine: { show: false }, name: axis === "seconds" ? "time" : axis, nameLocation: "middle", nameGap: 28 }),
+      xAxis: axis === "seconds" ? countAxis(c, last, ticks, "time", duration) : countAxis(c, last, ticks, axis),
       yAxis: valueAxis(c, range),
       series: [
         {

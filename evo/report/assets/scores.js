@@ -150,14 +150,14 @@ function scoresFinding(scores, split) {
   if (!winner || !next) return `${plural(sorted.length, "model")} scored on ${split}.`;
   const place = sorted.indexOf(winner) + 1;
   const where = place === 1 ? "comes first" : `is number ${place}`;
-  return `On ${split} the winner (${score(winner[split])}) ${where} of ${sorted.length}; the best of the others is ${next.name} (${score(next[split])}).`;
+  return `On ${split} the winner (${score(winner[split])}) ${where} of ${sorted.length}; the best of the others is ${cut(next.name, 60)} (${score(next[split])}).`;
 }
 
 function scoresSection() {
   const section = new Section("scores");
   const bar = el("div", { class: "bar" });
   const key = el("div");
-  const omitted = el("p", { class: "muted" });
+  const omitted = el("p", { class: "muted after" });
   section.body.append(bar, key);
   const chart = new Chart(section.body);
   const details = el("div");
