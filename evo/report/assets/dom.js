@@ -12,6 +12,7 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+const LIVE = document.body.dataset.live === "true";
 const NOTHING = "–";
 const grouped = new Intl.NumberFormat("en");
 const whole = (value) => (value === null || value === undefined ? NOTHING : grouped.format(value));

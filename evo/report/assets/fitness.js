@@ -23,7 +23,7 @@ function chosenBaselines(baselines) {
 
 function fitnessChart(f, axis, width, c) {
   const xs = f[axis];
-  const lines = chosenBaselines(f.baselines ?? []);
+  const lines = chosenBaselines(f.baselines);
   const last = Math.max(1e-9, ...xs.filter(known));
   const ticks = width < 500 ? 4 : 8;
   const range = scale([...f.best, ...f.mean, ...f.low, ...f.high, ...lines.map(({ value }) => value)]);
@@ -109,7 +109,7 @@ function fitnessChart(f, axis, width, c) {
       caption: "Fitness over time, and the baselines",
       columns: ["", "#evaluations", "#seconds", "#best so far", "#mean", "#low", "#high"],
       rows: [
-        ...(f.baselines ?? []).map(({ name, value }) => [`baseline ${name}`, "", "", score(value), "", "", ""]),
+        ...f.baselines.map(({ name, value }) => [`baseline ${name}`, "", "", score(value), "", "", ""]),
         ...xs.map((_, at) => [
           `generation ${f.generation[at]}`, whole(f.evaluations[at]), known(f.seconds[at]) ? f.seconds[at].toFixed(1) : NOTHING,
           ...[f.best, f.mean, f.low, f.high].map((ys) => score(ys[at])),
@@ -147,7 +147,7 @@ function fitnessSection() {
           { label: "best so far", colour: c.blue, line: "solid" },
           { label: "mean of the generation", colour: c.vermillion, line: "dashed" },
           { label: facts.spread || "spread", colour: c.vermillion, line: "band" },
-          { label: "baselines", colour: c.neutral, line: "dotted" },
+          ...(facts.baselines.length ? [{ label: "baselines", colour: c.neutral, line: "dotted" }] : []),
         ]),
       );
       return fitnessChart(facts, axis, width, c);

@@ -105,7 +105,7 @@ function headlineSection() {
     both.hidden = !h;
     const dir = quoted(run?.run_dir ?? "RUN_DIR");
     const commands = {
-      running: [`evo watch ${dir}`, `evo status ${dir}`],
+      running: LIVE ? [`evo status ${dir}`] : [`evo watch ${dir}`, `evo status ${dir}`],
       stopped: [`evo resume ${dir}`, `evo export ${dir} best --out DIR`],
       finished: [`evo export ${dir} best --out DIR`],
     }[run?.state] ?? [`evo status ${dir}`];

@@ -27,7 +27,8 @@ function scoreRows(scores, split) {
 
 function scoresChart(scores, tasks, split, width, c) {
   const rows = scoreRows(scores, split);
-  const panels = (tasks.length > 1 ? [null, ...tasks] : [tasks[0] ?? null]).slice(0, SCORE_PANELS);
+  const told = tasks.filter((task) => rows.some((row) => known(scoreOn(row, task, split).score)));
+  const panels = (told.length === 1 && tasks.length === 1 ? told : [null, ...told]).slice(0, SCORE_PANELS);
   const names = rows.map((row) => row.name);
   const label = widest(names, width < 500 ? 104 : 170, c) + 12;
   const across = Math.max(1, Math.min(panels.length, Math.floor((width - label) / 190)));
