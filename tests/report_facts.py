@@ -51,7 +51,7 @@ def sparse() -> dict[str, Any]:
         example |= {"prompt": None, "expected": None, "was": None, "now": None, "was_value": 0.3}
     facts["diversity"] |= {"disagreement": [None] * 12}
     for row in facts["operators"]:
-        row |= {"children": 0, "survival": None, "best": None}
+        row |= {"children": 0, "survival": 0.0, "best": None}
     facts["cost"] |= {"tokens": None, "busy_seconds": 0.0, "hosts": [], "splits": []}
     facts["problem"] = "lineage/items.parquet: damaged"
     return facts

@@ -14,7 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 import report_facts
+from lineages import fits
 
+from evo.report.contract import Facts
 from evo.report.page import page as html_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -103,7 +105,9 @@ def announced(page):
 
 @pytest.mark.parametrize("facts", ["ordinary", "large", "hostile", "sparse", "nothing"])
 def test_every_run_is_shown_whole_at_every_width(facts, visit):
-    page = visit(getattr(report_facts, facts)(), width=375)
+    made_up = getattr(report_facts, facts)()
+    assert fits(made_up, Facts)
+    page = visit(made_up, width=375)
     for width, scheme in ((375, "light"), (1280, "light"), (1280, "dark")):
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=scheme)

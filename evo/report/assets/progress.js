@@ -70,7 +70,7 @@ function operatorsChart(operators, width, c) {
   const beat = (one) => (one.children ? one.improved / one.children : null);
   const bars = [
     ["survived", (one) => one.survival, c.blue, null],
-    ["beat both parents", beat, c.orange, { symbol: "rect", dashArrayX: [1, 0], dashArrayY: [2, 4], rotation: -Math.PI / 4, color: "rgb(0 0 0 / 35%)" }],
+    ["beat its parents", beat, c.orange, { symbol: "rect", dashArrayX: [1, 0], dashArrayY: [2, 4], rotation: -Math.PI / 4, color: "rgb(0 0 0 / 35%)" }],
   ];
   return {
     height: operators.length * 46 + 40,
@@ -94,7 +94,7 @@ function operatorsChart(operators, width, c) {
     ),
     tip: ({ dataIndex }) => {
       const one = operators[operators.length - 1 - dataIndex];
-      return tip(one.operator, [["children", whole(one.children)], ["survived", `${whole(one.survived)} (${percent(one.survival)})`], ["beat both parents", `${whole(one.improved)} (${percent(beat(one))})`], ["best child", score(one.best)]]);
+      return tip(one.operator, [["children", whole(one.children)], ["survived", `${whole(one.survived)} (${percent(one.survival)})`], ["beat its parents", `${whole(one.improved)} (${percent(beat(one))})`], ["best child", score(one.best)]]);
     },
     table: null,
   };
@@ -118,11 +118,11 @@ function operatorsSection() {
     if (!operators?.length) return section.empty("No operator has made a child yet.");
     section.say(operatorsFinding(operators));
     chart.show((width, c) => {
-      key.replaceChildren(legend([{ label: "survived", colour: c.blue, mark: "■" }, { label: "beat both parents (hatched)", colour: c.orange, mark: "▨" }]));
+      key.replaceChildren(legend([{ label: "survived", colour: c.blue, mark: "■" }, { label: "beat its parents (hatched)", colour: c.orange, mark: "▨" }]));
       return operatorsChart(operators, width, c);
     });
     rows.replaceChildren(
-      table("Operators", ["operator", "#children", "#failed", "#survived", "#beat both parents", "#best"], operators.map((one) => [one.operator, whole(one.children), whole(one.failed), `${whole(one.survived)} (${percent(one.survival)})`, whole(one.improved), score(one.best)])),
+      table("Operators", ["operator", "#children", "#failed", "#survived", "#beat its parents", "#best"], operators.map((one) => [one.operator, whole(one.children), whole(one.failed), `${whole(one.survived)} (${percent(one.survival)})`, whole(one.improved), score(one.best)])),
     );
   };
 }
