@@ -17,8 +17,8 @@ from evo.summary import versions, write_json
 START_FILE = "start.json"
 _PACKAGES = ("evo", "cluster", "fitness", "operators")
 _DECISIVE = ("evo-models", "torch", "transformers", "numpy", "cmaes")  # for ids or for scores
-# Where things are and who runs them may change between sittings; what they hold may not.
-_FREE = ("pool", "root", "base", "founders")
+# Where things are, who runs them and who is told may change between sittings; what they hold may not.
+_FREE = ("pool", "root", "base", "founders", "trackers")
 
 
 def made_with(
