@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 
+import pytest
 from test_evolution import task
 from toys import toy_config
 
@@ -27,6 +28,7 @@ def scrape(address):
     return found
 
 
+@pytest.mark.slow
 def test_a_node_serves_the_numbers_of_a_run(tmp_path):
     """A run on a Ray of its own, as people start one, whose one host dies once and is replaced."""
     run_dir, log = tmp_path / "metered", tmp_path / "log"
