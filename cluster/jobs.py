@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from cluster.founders import FounderFiles
 from fitness.requests import Output, Request
 from fitness.tasks import Task
 from operators.recipe import Recipe
+
+if TYPE_CHECKING:  # it imports torch, which who reads a journal does without
+    from cluster.founders import FounderFiles
 
 Kind: TypeAlias = Literal["score", "answers", "influence"]
 
@@ -126,8 +128,8 @@ class HostSpec:
     ``memory_gib`` is what a host in a process of its own may allocate beside the founders' files.
     """
 
-    base: FounderFiles
-    founders: tuple[FounderFiles, ...]
+    base: "FounderFiles"
+    founders: "tuple[FounderFiles, ...]"
     engine: EngineSpec
     requests: Mapping[Ask, tuple[Request, ...]]
     memory_gib: float | None = None

@@ -3,16 +3,17 @@
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cluster.founders import FounderSet
-from evo.config import RunConfig
 from evo.errors import UserError
-from evo.evaluation import WeighedTask
 from evo.summary import versions, write_json
+
+if TYPE_CHECKING:  # these import torch, which who reads a run does without
+    from cluster.founders import FounderSet
+    from evo.config import RunConfig
+    from evo.evaluation import WeighedTask
 
 START_FILE = "start.json"
 _PACKAGES = ("evo", "cluster", "fitness", "operators")
@@ -22,7 +23,7 @@ _FREE = ("pool", "root", "base", "founders", "trackers")
 
 
 def made_with(
-    config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask, ...]
+    config: "RunConfig", founders: "FounderSet", tasks: "tuple[WeighedTask, ...]"
 ) -> dict[str, Any]:
     """All that the run's course depends on, as digests that can be compared, by section."""
     return {
@@ -32,25 +33,32 @@ def made_with(
         "functions": {name: _source(name) for name in _functions(config)},
         "code": {name: _code(name) for name in _PACKAGES},
         "versions": versions(),
+        "layers": founders.layers,
+        "lower_is_better": [t.task.name for t in tasks if not t.task.higher_is_better],
     }
 
 
-def founder_digests(founders: FounderSet) -> dict[str, str]:
+def founder_digests(founders: "FounderSet") -> dict[str, str]:
     """What the base and each founder hold, by name."""
     files = (founders.base, *founders.founders)
     return {"base" if f is files[0] else f.founder.name: f.founder.digest for f in files}
 
 
-def task_digests(tasks: tuple[WeighedTask, ...]) -> dict[str, str]:
+def task_digests(tasks: "tuple[WeighedTask, ...]") -> dict[str, str]:
     """What each split of each task holds, by ``task.split``."""
     return {
-        f"{t.task.name}.{split}": _digest([asdict(e)["row"] for e in examples])
+        f"{t.task.name}.{split}": rows_digest([e.row for e in examples])
         for t in tasks
         for split, examples in t.task.splits.items()
     }
 
 
-def config_digests(config: RunConfig) -> dict[str, str]:
+def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What a split holds, in one digest."""
+    return _digest([dict(row) for row in rows])
+
+
+def config_digests(config: "RunConfig") -> dict[str, str]:
     """A digest for each key that decides a run's course; of ``founders`` the names in their order."""
     keys = {**dict(_keys(config.model_dump(mode="json"))), "founders": list(config.founders)}
     return {key: _digest(value)[:16] for key, value in keys.items()}
@@ -144,7 +152,7 @@ def _keys(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield key, value
 
 
-def _functions(config: RunConfig) -> list[str]:
+def _functions(config: "RunConfig") -> list[str]:
     named = [t.metric for t in config.tasks if ":" in t.metric]
     return sorted({*named, *([config.engine.build] if config.engine.build else [])})
 

@@ -18,8 +18,8 @@ from evo.lineage.commits import (
     commits,
     damaged,
     read_commit,
-    read_committed,
 )
+from evo.lineage.committed import read_committed
 from evo.lineage.files import free_folder, holder
 from evo.lineage.journal import JOURNAL_FILE, Journal, Recovered, read_journal
 from evo.lineage.reader import LINEAGE_FOLDER

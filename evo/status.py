@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evo.errors import UserError
-from evo.lineage.commits import FINAL, commits, read_committed
+from evo.lineage.commits import FINAL, commits
+from evo.lineage.committed import read_committed
 from evo.lineage.files import holder
 from evo.lineage.journal import JOURNAL_FILE, read_journal
 from evo.lineage.reader import LINEAGE_FOLDER

@@ -11,9 +11,10 @@ by that product as well. That is exact but for the norms' epsilon.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from torch import Tensor
+if TYPE_CHECKING:  # readers of a lineage ask for a layout, and must not wait for torch
+    from torch import Tensor
 
 
 class ArchitectureError(ValueError):
@@ -53,7 +54,7 @@ class Architecture:
     def is_head(self, tensor: str) -> bool:
         return tensor.startswith(self.head)
 
-    def fold(self, rest: str, tensor: Tensor, scale: float) -> Tensor:
+    def fold(self, rest: str, tensor: "Tensor", scale: float) -> "Tensor":
         """A layer's tensor ``rest`` as it stands in a checkpoint without scales.
 
         ``scale`` is the product of the scales up to and including the layer's own step. Computed in

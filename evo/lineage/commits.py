@@ -1,12 +1,14 @@
 """Commits: which files belong to a finished generation, and what was in them, to the last bit.
 
 ``lineage/commits/<name>.json`` is written last. Rows count once it is there; a file that is not what
-it says is damage, and never a shorter lineage.
+it says is damage, and never a shorter lineage. It holds the SHA-256 of each file, and so that one column
+can be trusted without reading the others, where each column's bytes stand and their CRC-32.
 """
 
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +19,49 @@ import pyarrow.parquet as pq
 
 from evo.errors import UserError
 from evo.lineage.files import write_whole
-from evo.lineage.schema import SCHEMAS
+from evo.lineage.schema import SCHEMA_VERSION
+from evo.lineage.versions import check_version
 
 COMMITS = "commits"
 FINAL = "final"
+_CHECK = b',"check":"'
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some bytes of a file: where they begin, how many they are, and their CRC-32."""
+
+    start: int
+    length: int
+    check: int
+
+    def holds(self, data: memoryview) -> bool:
+        return zlib.crc32(data[self.start : self.start + self.length]) == self.check
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Where a file's columns stand: ``columns`` are each leaf column's parts, one a row group."""
+
+    size: int
+    footer: Part
+    columns: Mapping[str, tuple[Part, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class FileMark:
+    """What a file must be: its SHA-256, and its marks, which lineages of schema 1 do not have."""
+
+    digest: str
+    marks: Marks | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit: its name (a generation's number, or ``final``) and each file's SHA-256 by table."""
+    """One commit: its name (a generation's number, or ``final``) and the mark of each table's file."""
 
     name: str
-    digests: Mapping[str, str]
+    files: Mapping[str, FileMark]
 
 
 def commit(folder: Path, name: str, tables: Mapping[str, pa.Table]) -> None:
@@ -37,31 +70,68 @@ def commit(folder: Path, name: str, tables: Mapping[str, pa.Table]) -> None:
     Raises:
         OSError: something could not be written; then nothing of this commit counts.
     """
-    digests = {}
+    digests, marks = {}, {}
     for table, rows in tables.items():
         sink = io.BytesIO()
         pq.write_table(rows, sink, compression="zstd")
         data = sink.getvalue()
         digests[table] = hashlib.sha256(data).hexdigest()
+        marks[table] = _marks(data)
         write_whole(folder / table / f"{name}.parquet", data)
-    text = json.dumps({"files": digests, "check": _check(digests)}, indent=1) + "\n"
-    write_whole(folder / COMMITS / f"{name}.json", text.encode())
+    body = {"schema": SCHEMA_VERSION, "files": digests, "marks": marks}
+    text = json.dumps(body, separators=(",", ":")).encode()[:-1]
+    check = hashlib.sha256(text).hexdigest().encode()
+    write_whole(folder / COMMITS / f"{name}.json", text + _CHECK + check + b'"}\n')
+
+
+def _marks(data: bytes) -> dict[str, Any]:
+    """The file's size, and (start, length, CRC-32) of the footer and of each column's chunks."""
+    length = int.from_bytes(data[-8:-4], "little") + 8
+    columns: dict[str, list[int]] = {}
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(index)
+            start = chunk.data_page_offset
+            if chunk.has_dictionary_page:
+                start = min(start, chunk.dictionary_page_offset)
+            columns.setdefault(chunk.path_in_schema, []).extend(
+                _part(data, start, chunk.total_compressed_size)
+            )
+    return {
+        "size": len(data),
+        "footer": _part(data, len(data) - length, length),
+        "columns": columns,
+    }
+
+
+def _part(data: bytes, start: int, length: int) -> tuple[int, int, int]:
+    return start, length, zlib.crc32(memoryview(data)[start : start + length])
 
 
 def commits(folder: Path) -> list[Commit]:
     """All commits in order: generations by number, ``final`` last.
 
     Raises:
-        UserError: a commit's file is damaged or gone.
+        UserError: a commit's file is damaged or gone, or of a newer schema.
     """
     paths = commit_files(folder)
+    check_numbers(paths)
+    return [read_commit(path) for path in paths]
+
+
+def check_numbers(paths: list[Path]) -> None:
+    """Check that none is gone of the commits' files, which are given in order.
+
+    Raises:
+        UserError: one is, and later ones are here.
+    """
     numbered = [p for p in paths if p.stem != FINAL]
     for number, path in enumerate(numbered):
         if path.stem != f"{number:06d}":
             raise damaged(
                 path.with_stem(f"{number:06d}"), "the file is gone, and later ones are here"
             )
-    return [read_commit(path) for path in paths]
 
 
 def commit_files(folder: Path) -> list[Path]:
@@ -73,38 +143,41 @@ def read_commit(path: Path) -> Commit:
     """What one commit's file says.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or of a newer schema.
     """
     try:
-        data: Any = json.loads(path.read_bytes())
-        digests = dict(data["files"])
-        if data["check"] != _check(digests):
+        text = path.read_bytes()
+        data: Any = json.loads(text)
+        check_version(str(data.get("schema", "1")), path)
+        if "marks" not in data:
+            return _read_unmarked(path.stem, data)
+        body, _, _ = text.rpartition(_CHECK)
+        if data["check"] != hashlib.sha256(body).hexdigest():
             raise ValueError("its bytes are not those that were committed")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = {
+            table: _mark(digest, data["marks"][table]) for table, digest in data["files"].items()
+        }
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, str(error)) from error
-    return Commit(path.stem, digests)
+    return Commit(path.stem, files)
 
 
-def read_committed(folder: Path, entry: Commit, table: str) -> pa.Table:
-    """One table's rows of one commit.
-
-    Raises:
-        UserError: the file is gone, or is not the one that was committed.
-    """
-    if table not in entry.digests:
-        return SCHEMAS[table].empty_table()
-    path = folder / table / f"{entry.name}.parquet"
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise damaged(path, "the file is gone") from error
-    if hashlib.sha256(data).hexdigest() != entry.digests[table]:
-        raise damaged(path, "its bytes are not those that were committed")
-    return pq.ParquetFile(pa.BufferReader(data)).read()  # read_table takes three times as long
+def _read_unmarked(name: str, data: Mapping[str, Any]) -> Commit:
+    digests = dict(data["files"])
+    text = json.dumps(sorted(digests.items())).encode()
+    if data["check"] != hashlib.sha256(text).hexdigest():
+        raise ValueError("its bytes are not those that were committed")
+    return Commit(name, {table: FileMark(digest) for table, digest in digests.items()})
 
 
-def _check(digests: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()
+def _mark(digest: str, marks: Mapping[str, Any]) -> FileMark:
+    columns = {
+        name: tuple(Part(*numbers[i : i + 3]) for i in range(0, len(numbers), 3))
+        for name, numbers in marks["columns"].items()
+    }
+    return FileMark(digest, Marks(marks["size"], Part(*marks["footer"]), columns))
 
 
 def damaged(path: Path, why: str) -> UserError:

@@ -1,29 +1,47 @@
-"""Lineage as it is read: Arrow tables, pandas frames, ancestors and descendants."""
+"""Lineage as it is read: Arrow tables, and the questions that people ask of them."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from evo.errors import UserError
-from evo.lineage.commits import commits, read_committed
+from evo.lineage.committed import Committed
+from evo.lineage.comparison import Comparison, compared
+from evo.lineage.curve import best_so_far
+from evo.lineage.expressions import fields_of
+from evo.lineage.frozen import layers_of, task_shares
+from evo.lineage.graph import Graph, Index, keys_of, parents_graph
 from evo.lineage.schema import SCHEMAS
+from evo.lineage.shares import founder_shares
 from operators.recipe import Recipe
 from operators.recipe_json import from_json
 
 LINEAGE_FOLDER = "lineage"
+DEV = "dev"
 
 
 class Lineage:
     """The tables of one run, as far as committed; works while it runs.
 
+    Only the columns that a question needs are read, each once: a Lineage remembers what it read, and
+    reads on as the run does.
+
     >>> lineage = evo.lineage.open("demo/run")
     >>> lineage.individuals.to_pandas()
+    >>> lineage.table("evaluations", ["individual", "fitness"], where=pc.field("split") == "test")
+
+    Wherever an individual is asked for, an id, a prefix of one or ``best`` will do.
     """
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
+        self._committed = Committed(run_dir / LINEAGE_FOLDER)
+        self._graph: tuple[Index, Graph] | None = None
 
     @property
     def individuals(self) -> pa.Table:
@@ -50,17 +68,31 @@ class Lineage:
         """What happened to the run itself: start, retries, failures, finish."""
         return self.table("events")
 
-    def table(self, name: str) -> pa.Table:
+    def table(
+        self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+    ) -> pa.Table:
         """A table by name, in order of commit, in the declared schema.
 
+        ``columns`` are those to read, by default all. ``where`` keeps the rows for which it is true, and
+        may use other columns: ``pc.field("split") == "dev"``. Memory is that of the columns and rows
+        asked for.
+
         Raises:
-            UserError: no such table, or a file is damaged.
+            UserError: no such table or column, or a file is damaged, gone, or of a newer schema.
         """
         if name not in SCHEMAS:
             raise UserError(f"no table {name!r}; there are: {', '.join(SCHEMAS)}")
-        folder = self.run_dir / LINEAGE_FOLDER
-        parts = [read_committed(folder, entry, name) for entry in commits(folder)]
-        return pa.concat_tables([SCHEMAS[name].empty_table(), *parts])
+        schema = SCHEMAS[name]
+        chosen = schema.names if columns is None else list(columns)
+        for column in chosen:
+            if column not in schema.names:
+                raise UserError(
+                    f"table {name} has no column {column!r}; there are: {', '.join(schema.names)}"
+                )
+        if where is None:
+            return self._committed.read(name, chosen)
+        needed = list(dict.fromkeys([*chosen, *fields_of(where, schema)]))
+        return self._committed.select(name, needed, lambda t: t.filter(where).select(chosen))
 
     def find(self, prefix: str) -> str:
         """The full id that begins with ``prefix``; ``best`` is the winner's.
@@ -70,8 +102,8 @@ class Lineage:
         """
         if prefix == "best":
             return self.best()
-        ids = self.individuals.column("id").to_pylist()
-        found = [i for i in ids if i.startswith(prefix)] if prefix else []
+        ids = self.table("individuals", ["id"]).column("id")
+        found = ids.filter(pc.starts_with(ids, prefix)).to_pylist() if prefix else []
         if len(found) == 1:
             return str(found[0])
         what = "no individual's id begins" if not found else f"{len(found)} ids begin"
@@ -90,17 +122,21 @@ class Lineage:
         summary = read_summary(self.run_dir)
         if summary is not None:
             return str(summary["winner"]["id"])
-        alive = self.population.filter(pc.is_valid(pc.field("fitness")))
-        if not alive.num_rows:
+        alive = self.table("population", ["fitness"]).column("fitness")
+        top = pc.max(alive)
+        if not top.is_valid:
             raise UserError(f"{self.run_dir}: no generation has finished yet")
-        order = [("fitness", "descending"), ("generation", "ascending")]
-        return str(alive.sort_by(order).column("individual")[0].as_py())
+        row = pc.index(alive, top).as_py()  # of equals the first to live
+        return str(self.table("population", ["individual"]).column("individual")[row].as_py())
 
     def recipe(self, individual: str) -> Recipe:
-        """The recipe of an individual, by id, prefix of an id, or ``best``."""
+        """The recipe of an individual.
+
+        Raises:
+            UserError: there is no such individual, or its recipe is another's.
+        """
         found = self.find(individual)
-        rows = self.individuals.filter(pc.field("id") == found)
-        recipe = from_json(rows.column("recipe")[0].as_py())
+        recipe = from_json(self._individuals([found], ["recipe"]).column("recipe")[0].as_py())
         if recipe.id != found:
             raise UserError(
                 f"{self.run_dir}: the recipe stored for {found[:12]} is that of {recipe.id[:12]}: the "
@@ -108,50 +144,142 @@ class Lineage:
             )
         return recipe
 
-    def ancestors(self, individual: str) -> pa.Table:
+    def _individuals(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        return self.table("individuals", columns, pc.field("id").isin(list(ids)))
+
+    def ancestors(self, individual: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The individual and all it descends from: its rows of ``individuals`` and ``distance``,
 
-        the least number of steps from it (0 is itself), nearest first.
+        the least number of steps from it (0 is itself), nearest first. ``columns`` as for :meth:`table`.
         """
-        parents = self._parents()
-        return self._reached(self.find(individual), parents)
+        found = self.find(individual)
+        index, graph = self._family()
+        return self._reached(found, index, graph, columns)
 
-    def descendants(self, individual: str) -> pa.Table:
+    def descendants(self, individual: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The individual and all that descend from it, as :meth:`ancestors` gives them."""
-        children: dict[str, list[str]] = {}
-        for child, parents in self._parents().items():
-            for parent in parents:
-                children.setdefault(parent, []).append(child)
-        return self._reached(self.find(individual), children)
+        found = self.find(individual)
+        index, graph = self._family()
+        return self._reached(found, index, graph.turned(), columns)
 
-    def _parents(self) -> dict[str, list[str]]:
-        table = self.individuals
-        ids, parents = table.column("id").to_pylist(), table.column("parents").to_pylist()
-        return dict(zip(ids, parents, strict=True))
+    def _family(self) -> tuple[Index, Graph]:
+        rows = self.table("individuals", ["id", "parents"])
+        if self._graph is None or len(self._graph[1]) != rows.num_rows:
+            index = Index.of(keys_of(rows.column("id")))
+            self._graph = index, parents_graph(index, rows.column("parents"))
+        return self._graph
 
-    def _reached(self, start: str, neighbours: Mapping[str, list[str]]) -> pa.Table:
-        distance = {start: 0}
-        frontier = [start]
-        while frontier:
-            following = [n for i in frontier for n in neighbours.get(i, ()) if n not in distance]
-            frontier = list(dict.fromkeys(following))
-            level = max(distance.values()) + 1
-            distance |= dict.fromkeys(frontier, level)
-        table = self.individuals
-        rows = table.filter(pc.is_in(table.column("id"), value_set=pa.array(list(distance))))
-        steps = pa.array([distance[i] for i in rows.column("id").to_pylist()], pa.int32())
-        return rows.append_column("distance", steps).sort_by(
-            [("distance", "ascending"), ("generation", "ascending"), ("id", "ascending")]
+    def _reached(
+        self, start: str, index: Index, graph: Graph, columns: Sequence[str] | None
+    ) -> pa.Table:
+        row = int(index.find(keys_of(pa.chunked_array([[start]])))[0])
+        distance = graph.distances(row)
+        rows = np.flatnonzero(distance >= 0)
+        schema = SCHEMAS["individuals"]
+        chosen = schema.names if columns is None else list(columns)
+        order = ["generation", "id"]
+        keys = self.table("individuals", order).take(pa.array(rows))
+        keys = keys.append_column("distance", pa.array(distance[rows]))
+        sorting = [("distance", "ascending"), *((name, "ascending") for name in order)]
+        taken = rows[pc.sort_indices(keys, sorting).to_numpy()]
+        found = self.table("individuals", chosen).take(pa.array(taken))
+        return found.append_column("distance", pa.array(distance[taken]))
+
+    def tree(self, individual: str) -> pa.Table:
+        """The edges among an individual's ancestors, nearest children first.
+
+        Columns: child, parent, operator and generation (both of the child), distance (of the child from
+        the individual), child_fitness, parent_fitness (on dev; null where it failed or is not known).
+        """
+        family = self.ancestors(individual, ["id", "generation", "operator", "parents"])
+        index = Index.of(keys_of(family.column("id")))
+        graph = parents_graph(index, family.column("parents"))
+        child, parent = graph.edges(np.arange(family.num_rows))
+        fitness = self._dev_fitness(index, family.num_rows)
+        children = family.take(pa.array(child))
+        return pa.table(
+            {
+                "child": children.column("id"),
+                "parent": family.column("id").take(pa.array(parent)),
+                "operator": children.column("operator"),
+                "generation": children.column("generation"),
+                "distance": children.column("distance"),
+                "child_fitness": pa.array(fitness[child], from_pandas=True),
+                "parent_fitness": pa.array(fitness[parent], from_pandas=True),
+            }
         )
 
+    def _dev_fitness(self, index: Index, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """On dev, by row of ``index``; NaN where it failed or is not known."""
+        columns = ["individual", "fitness"]
+        dev = self.table("evaluations", columns, pc.field("split") == DEV)
+        rows = index.find(keys_of(dev.column("individual")))
+        found = np.full(count, np.nan)
+        found[rows[rows >= 0]] = dev.column("fitness").to_numpy()[rows >= 0]
+        return found
 
-def open_lineage(run_dir: Path | str) -> Lineage:
-    """The lineage of a run's folder, finished or still going.
+    def best_so_far(self) -> pa.Table:
+        """The search's curve, a row for each individual evaluated on dev, in the order recorded.
 
-    Raises:
-        UserError: the folder is no run.
-    """
-    path = Path(run_dir)
-    if not (path / LINEAGE_FOLDER).is_dir():
-        raise UserError(f"{path}: no run here (it has no folder {LINEAGE_FOLDER!r})")
-    return Lineage(path)
+        Columns: evaluation (from 0), generation, at_seconds, individual, fitness (null if it failed) and
+        best, the greatest fitness up to here.
+        """
+        columns = ["individual", "generation", "at_seconds", "fitness"]
+        return best_so_far(self.table("evaluations", columns, pc.field("split") == DEV))
+
+    def founder_shares(self, individual: str) -> pa.Table:
+        """How much of each founder is in an individual, by layer, from its recipe.
+
+        Columns: group ("embedding", "layer 0", ..., "head"; of a path "step 0: layer 3"), filter (of
+        tensors within the layer, "" for the others), founder ("noise" for noise), weight (signed), share
+        (of the sum of |weight| within group and filter). :mod:`evo.lineage.shares` says what of it is
+        an approximation.
+        """
+        return founder_shares(self.recipe(individual), layers_of(self.run_dir))
+
+    def compare(
+        self, a: str, b: str, split: str = DEV, task: str | None = None, *, seed: int = 0
+    ) -> Comparison:
+        """Which examples one individual gets right and the other wrong, with a paired bootstrap.
+
+        ``task`` is the one to look at, by default all. ``seed`` is the bootstrap's.
+
+        Raises:
+            UserError: one of them has no scores on that split and task.
+        """
+        ids = self.find(a), self.find(b)
+        keep = pc.field("split") == split
+        if task is not None:
+            keep &= pc.field("task") == task
+        first, second = (self._items_of(i, keep) for i in ids)
+        for found, rows in zip(ids, (first, second), strict=True):
+            if not rows.num_rows:
+                of = f"{split} of task {task!r}" if task is not None else split
+                raise UserError(f"{self.run_dir}: {found[:12]} has no scores on {of}")
+        keys = ["task", "split", "example"]
+        if not first.select(keys).equals(second.select(keys)):
+            raise UserError(f"{self.run_dir}: the two were not asked the same examples of {split}")
+        items = pa.table(
+            {
+                **{name: first.column(name) for name in keys},
+                "a": first.column("value"),
+                "b": second.column("value"),
+                "a_answer": first.column("answer"),
+                "b_answer": second.column("answer"),
+            }
+        )
+        shares = task_shares(self.run_dir)
+        return compared(*ids, split, items, shares, seed=seed)
+
+    def _items_of(self, individual: str, keep: pc.Expression) -> pa.Table:
+        columns = ["task", "split", "example", "value", "answer"]
+        rows = self.table("items", columns, (pc.field("individual") == individual) & keep)
+        return rows.sort_by([(name, "ascending") for name in columns[:3]])
+
+    def rebuild(self, individual: str, **options: Any) -> Any:
+        """The weights of any individual that ever lived, from its recipe and the founders.
+
+        See :func:`evo.rebuild.rebuild`, which takes the same options.
+        """
+        rebuild = import_module("evo.rebuild").rebuild  # brings torch
+        return rebuild(self, individual, **options)

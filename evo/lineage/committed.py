@@ -1,0 +1,191 @@
+"""What is committed, read by column: only the bytes that are asked for, each checked before it counts."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evo.lineage.commits import (
+    COMMITS,
+    Commit,
+    check_numbers,
+    damaged,
+    read_commit,
+)
+from evo.lineage.schema import SCHEMAS
+from evo.lineage.versions import check_version, stored_columns, upgrade
+
+_GROUPS_PER_THREAD = 4
+_SMALLEST_GROUP = 8  # commits: a thread is not worth starting for fewer
+
+_MAGIC = b"PAR1"
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+def read_committed(
+    folder: Path,
+    entry: Commit,
+    table: str,
+    columns: Sequence[str] | None = None,
+    *,
+    whole: bool = True,
+) -> pa.Table:
+    """One table's rows of one commit, in today's schema.
+
+    ``whole`` reads the whole file and compares its SHA-256. Otherwise only the footer and the columns
+    asked for are read and checked; all the same of a file whose columns were not marked.
+
+    Raises:
+        UserError: the file is gone, is not the one that was committed, or is of a newer schema.
+    """
+    schema = SCHEMAS[table]
+    wanted = schema.names if columns is None else list(columns)
+    if table not in entry.files:
+        return schema.empty_table().select(wanted)
+    path = folder / table / f"{entry.name}.parquet"
+    mark = entry.files[table]
+    marks = None if whole else mark.marks
+    try:
+        # A map, not a read: pages that nobody looks at never leave the disk.
+        with pa.memory_map(str(path)) as file:
+            buffer = file.read_buffer()
+        data = memoryview(buffer)
+        if marks is None:
+            _trust(path, hashlib.sha256(data).hexdigest() == mark.digest)
+        else:
+            _trust(
+                path, len(data) == marks.size and data[:4] == _MAGIC and marks.footer.holds(data)
+            )
+        opened = pq.ParquetFile(pa.BufferReader(buffer))
+        version = (opened.metadata.metadata or {}).get(b"evo.schema", b"").decode()
+        check_version(version, path)
+        stored = stored_columns(version, table, wanted)
+        for leaf, parts in (marks.columns if marks else {}).items():
+            if leaf.split(".", 1)[0] in stored:
+                _trust(path, all(part.holds(data) for part in parts))
+        rows = opened.read(stored, use_threads=False)
+    except FileNotFoundError as error:
+        raise damaged(path, "the file is gone") from error
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, str(error)) from error
+    return upgrade(version, table, rows, wanted)
+
+
+def _trust(path: Path, right: bool) -> None:
+    if not right:
+        raise damaged(path, "its bytes are not those that were committed")
+
+
+class Committed:
+    """All commits of one lineage, by column. What was read once is kept: commits never change.
+
+    Takes no locks and writes nothing: a run may go on meanwhile, and counts as far as it is committed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: list[tuple[str, int, int]] = []  # name, inode, time of change of each commit
+        self._entries: list[Commit] = []
+        self._kept: dict[tuple[str, str], tuple[int, pa.ChunkedArray]] = {}
+
+    def entries(self) -> Sequence[Commit]:
+        """All commits so far, in order.
+
+        Raises:
+            UserError: a commit's file is damaged or gone, or of a newer schema.
+        """
+        found = _listed(self._folder / COMMITS)
+        known = len(self._seen)
+        if found[:known] != self._seen:  # a repair has set some aside
+            known = 0
+            self._kept.clear()
+        paths = [self._folder / COMMITS / f"{name}.json" for name, _, _ in found]
+        check_numbers(paths)
+        fresh = _in_threads(lambda some: [read_commit(p) for p in some], paths[known:])
+        self._entries = [*self._entries[:known], *chain.from_iterable(fresh)]
+        self._seen = found
+        return self._entries
+
+    def read(self, table: str, columns: Sequence[str]) -> pa.Table:
+        """These columns of a table, in order of commit.
+
+        Raises:
+            UserError: a file is damaged, gone, or of a newer schema.
+        """
+        entries = self.entries()
+        behind: dict[int, list[str]] = {}
+        for column in dict.fromkeys(columns):
+            done = self._kept.get((table, column), (0, None))[0]
+            if done < len(entries) or (table, column) not in self._kept:
+                behind.setdefault(done, []).append(column)
+        for done, late in behind.items():
+            for column, news in zip(
+                late, self._rows(table, late, entries[done:]).columns, strict=True
+            ):
+                before = self._kept[table, column][1].chunks if done else []
+                chunks = pa.chunked_array([*before, *news.chunks], news.type)
+                self._kept[table, column] = (len(entries), chunks)
+        schema = SCHEMAS[table]
+        fields = pa.schema([schema.field(c) for c in columns], schema.metadata)
+        return pa.table([self._kept[table, c][1] for c in columns], schema=fields)
+
+    def select(
+        self,
+        table: str,
+        columns: Sequence[str],
+        keep: Callable[[pa.Table], pa.Table],
+        entries: Sequence[Commit] | None = None,
+    ) -> pa.Table:
+        """What ``keep`` keeps of these columns' rows, a few commits at a time; none of it is held.
+
+        ``entries`` are the commits to look at, by default all.
+
+        Raises:
+            UserError: as `read`.
+        """
+        return self._rows(table, columns, self.entries() if entries is None else entries, keep)
+
+    def _rows(
+        self,
+        table: str,
+        columns: Sequence[str],
+        entries: Sequence[Commit],
+        keep: Callable[[pa.Table], pa.Table] | None = None,
+    ) -> pa.Table:
+        def some(group: Sequence[Commit]) -> pa.Table:
+            rows = pa.concat_tables(
+                read_committed(self._folder, e, table, columns, whole=False) for e in group
+            ).combine_chunks()
+            return rows if keep is None else keep(rows)
+
+        empty = SCHEMAS[table].empty_table().select(columns)
+        parts = _in_threads(some, entries)
+        return pa.concat_tables([*parts] or [empty if keep is None else keep(empty)])
+
+
+def _listed(folder: Path) -> list[tuple[str, int, int]]:
+    try:
+        with os.scandir(folder) as found:
+            files = [(e.name, e.stat()) for e in found if e.name.endswith(".json")]
+    except FileNotFoundError:  # nothing is committed yet
+        return []
+    return sorted((name.removesuffix(".json"), s.st_ino, s.st_mtime_ns) for name, s in files)
+
+
+def _in_threads(work: Callable[[Sequence[_In]], _Out], items: Sequence[_In]) -> list[_Out]:
+    """``work`` on successive groups of ``items``, in order."""
+    threads = os.cpu_count() or 1
+    size = max(_SMALLEST_GROUP, -(-len(items) // (threads * _GROUPS_PER_THREAD)))
+    groups = [items[i : i + size] for i in range(0, len(items), size)]
+    if len(groups) <= 1:
+        return [work(group) for group in groups]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, groups))

@@ -1,0 +1,44 @@
+"""Opening lineages: of one run, or of many at once."""
+
+from collections.abc import Iterable
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any, overload
+
+from evo.errors import UserError
+from evo.lineage.many import Lineages
+from evo.lineage.reader import LINEAGE_FOLDER, Lineage
+
+
+@overload
+def open_lineage(path: Path) -> Lineage: ...
+@overload
+def open_lineage(path: str) -> Any: ...  # a Lineage; of a pattern, Lineages
+@overload
+def open_lineage(path: Iterable[Path | str]) -> Lineages: ...
+def open_lineage(path: Path | str | Iterable[Path | str]) -> Lineage | Lineages:
+    """The lineage of a run's folder, finished or still going; or of many runs at once.
+
+    ``path`` is one folder, several, or a pattern such as ``"runs/*"``, of which the folders count that
+    hold a run.
+
+    Raises:
+        UserError: a folder is no run, or no run fits the pattern.
+    """
+    if isinstance(path, Path):
+        return _open_run(path)
+    if isinstance(path, str):
+        if not has_magic(path) or Path(path).exists():
+            return _open_run(Path(path))
+        folders = [Path(f) for f in sorted(glob(path, recursive=True))]
+        runs = [f for f in folders if (f / LINEAGE_FOLDER).is_dir()]
+        if not runs:
+            raise UserError(f"{path}: no run fits this (a run has a folder {LINEAGE_FOLDER!r})")
+        return Lineages([Lineage(f) for f in runs])
+    return Lineages([_open_run(Path(p)) for p in path])
+
+
+def _open_run(path: Path) -> Lineage:
+    if not (path / LINEAGE_FOLDER).is_dir():
+        raise UserError(f"{path}: no run here (it has no folder {LINEAGE_FOLDER!r})")
+    return Lineage(path)

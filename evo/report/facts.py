@@ -1,0 +1,99 @@
+"""What a report says of a run: plain data for the page and the live view, from the run's folder alone."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import numpy as np
+
+from evo.errors import UserError
+from evo.lineage import Lineage
+from evo.lineage.files import holder
+from evo.lineage.journal import JOURNAL_FILE
+from evo.lineage.reader import LINEAGE_FOLDER
+from evo.lineage.records import Record
+from evo.report.changed import changed
+from evo.report.contract import Facts, RunFacts, State
+from evo.report.cost import cost, events
+from evo.report.curves import fitness
+from evo.report.diversity import diversity
+from evo.report.family import NO_FAMILY, family
+from evo.report.headline import SPLITS, compared_on, headline, scores
+from evo.report.made_of import path, shares
+from evo.report.operators import operators
+from evo.report.source import Source, read
+
+PartT = TypeVar("PartT")
+
+
+def facts(lineage: Lineage) -> Facts:
+    """All that a report says; ``evo.report.contract`` describes every part.
+
+    Works on a run that is still going, on one where only the founders are known, and on one with
+    damaged files: ``problem`` says what could not be read.
+    """
+    source = read(lineage.run_dir)
+    problems = list(source.problems)
+
+    def tried(part: Callable[[], PartT]) -> PartT | None:
+        try:
+            return part()
+        except UserError as error:
+            problems.append(str(error))
+            return None
+
+    winner, split = source.winner, compared_on(source)
+    named = [] if winner is None else [winner]
+    recipe = next(iter((tried(lambda: source.recipes(named)) or {}).values()), None)
+    table = scores(source)
+    return {
+        "run": _run(source, tried(lambda: source.pending) or []),
+        "headline": tried(lambda: headline(source)),
+        "scores": table,
+        "fitness": fitness(source, table),
+        "family": tried(lambda: family(source)) or NO_FAMILY,
+        "shares": None if recipe is None else shares(source, recipe),
+        "path": None if recipe is None else path(source, recipe),
+        "changed": None if split is None else tried(lambda: changed(source, split)),
+        "diversity": tried(lambda: diversity(source)),
+        "operators": operators(source),
+        "cost": cost(source),
+        "events": events(source),
+        "problem": "\n".join(dict.fromkeys(problems)) or None,
+    }
+
+
+def _run(source: Source, pending: Sequence[Record]) -> RunFacts:
+    trials = source.trials
+    state: State = "running" if holder(source.run_dir) else "stopped"
+    algorithm = source.config.get("algorithm", {}).get("name", "unknown")
+    times = source.events.column("time").to_pylist()
+    journal = source.run_dir / LINEAGE_FOLDER / JOURNAL_FILE
+    changed_at = [datetime.fromtimestamp(journal.stat().st_mtime, UTC)] if journal.exists() else []
+    updated = max([*times, *changed_at], default=None)
+    return {
+        "name": source.run_dir.resolve().name,
+        "run_dir": str(source.run_dir),
+        "state": "finished" if source.finished else state,
+        "algorithm": (source.summary or {}).get("algorithm", algorithm),
+        "seed": source.config.get("seed"),
+        "started": min(times).isoformat() if times else None,
+        "updated": updated.isoformat(timespec="seconds") if updated else None,
+        "generations": source.generations,
+        "evaluations": len(trials.ids) + len(pending),
+        "budget": source.config.get("budget", {}).get("evaluations"),
+        "failed": int(np.isnan(trials.fitness).sum()) + sum(bool(r.error) for r in pending),
+        "tasks": [
+            {"name": t.name, "metric": t.metric, "weight": t.weight if t.share > 0 else -t.weight}
+            for t in source.tasks
+        ],
+        "splits": {split: _examples(source, split) for split in SPLITS[::-1]},
+    }
+
+
+def _examples(source: Source, split: str) -> int | None:
+    """How many examples a split has, over all tasks, as far as anybody was scored on it."""
+    for individual in dict.fromkeys((source.winner, source.founder, *source.founders)):
+        if individual is not None and source.scores(individual, split):
+            return source.examples(individual, split)
+    return None

@@ -1,0 +1,132 @@
+"""The winner's family: its ancestors, laid out so that few lines cross."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Final
+
+from evo.report.contract import FamilyFacts, FamilyNode
+from evo.report.made_of import founders_of
+from evo.report.source import NEAREST as NODES
+from evo.report.source import Source
+
+SWEEPS = 12
+NO_FAMILY: Final[FamilyFacts] = {"nodes": [], "edges": [], "left_out": 0}
+
+
+def family(source: Source) -> FamilyFacts:
+    """The nearest ancestors, and all founders among them.
+
+    Searches over recipes and paths record whose neighbour a child is, and not what it was made from:
+    a child of founders alone, or of nobody, gets an edge from each founder in its recipe too.
+
+    Raises:
+        UserError: a file of recipes is damaged.
+    """
+    first = [
+        i
+        for i in source.ancestors[:NODES]
+        if i not in source.founders and all(p in source.founders for p in source.parents_of(i))
+    ]
+    made_of = {
+        i: [f for f in founders_of(recipe) if f in source.founders]
+        for i, recipe in source.recipes(first).items()
+    }
+    everyone = list(dict.fromkeys((*source.ancestors, *chain.from_iterable(made_of.values()))))
+    founders = [i for i in everyone if i in source.founders]
+    others = [i for i in everyone if i not in source.founders]
+    kept = (others[: max(1, NODES - len(founders))] + founders)[:NODES]
+    edges = [
+        (parent, child)
+        for child in kept
+        for parent in dict.fromkeys((*source.parents_of(child), *made_of.get(child, ())))
+        if parent in kept
+    ]
+    generation = {i: source.about(i)["generation"] for i in kept}
+    lanes = laid_out(generation, edges)
+    order = sorted(kept, key=lambda i: (generation[i], lanes[i], i))
+    place = {name: at for at, name in enumerate(order)}
+    return {
+        "nodes": [_node(source, i, lanes[i]) for i in order],
+        "edges": sorted((place[a], place[b]) for a, b in edges),
+        "left_out": len(everyone) - len(kept),
+    }
+
+
+def _node(source: Source, individual: str, lane: float) -> FamilyNode:
+    row, trials = source.about(individual), source.trials
+    dev = source.scores(individual, "dev")
+    at = trials.place.get(individual)
+    fitness = trials.of(individual)
+    return {
+        "id": individual,
+        "name": source.name(individual),
+        "generation": row["generation"],
+        "lane": lane,
+        "operator": row["operator"],
+        "description": row["description"],
+        "fitness": fitness,
+        "standard_error": None
+        if fitness is None or at is None
+        else float(trials.standard_error[at]),
+        "parents": row["parents"],
+        "tasks": {task: dev[task][0] if task in dev else None for task in source.shares},
+    }
+
+
+def laid_out(generation: Mapping[str, int], edges: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Where each node stands across its generation, 0 to 1.
+
+    Barycentre sweeps: down and up, each generation is ordered by the mean place of its neighbours on
+    the side that the sweep comes from. Ties keep their order, so the same graph gives the same places.
+    Of all sweeps the one with the fewest crossings counts.
+
+    Source: Sugiyama, Tagawa & Toda 1981.
+    """
+    layers: dict[int, list[str]] = {}
+    for name in sorted(generation):
+        layers.setdefault(generation[name], []).append(name)
+    up: dict[str, list[str]] = {name: [] for name in generation}
+    down: dict[str, list[str]] = {name: [] for name in generation}
+    for parent, child in edges:
+        up[child].append(parent)
+        down[parent].append(child)
+    lane = _lanes(layers)
+    best, fewest = lane, crossings(generation, edges, lane)
+    for sweep in range(SWEEPS):
+        downwards = sweep % 2 == 0
+        near = up if downwards else down
+        for number in sorted(layers, reverse=not downwards):
+            where = {
+                name: sum(lane[n] for n in near[name]) / len(near[name])
+                if near[name]
+                else lane[name]
+                for name in layers[number]
+            }
+            layers[number].sort(key=where.__getitem__)
+            lane |= _lanes({number: layers[number]})
+        count = crossings(generation, edges, lane)
+        if count < fewest:
+            best, fewest = dict(lane), count
+    return best
+
+
+def _lanes(layers: Mapping[int, Sequence[str]]) -> dict[str, float]:
+    return {
+        name: (at + 0.5) / len(names) for names in layers.values() for at, name in enumerate(names)
+    }
+
+
+def crossings(
+    generation: Mapping[str, int], edges: Sequence[tuple[str, str]], lane: Mapping[str, float]
+) -> int:
+    """How many pairs of edges between the same two generations cross."""
+    between: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for parent, child in edges:
+        ends = (generation[parent], generation[child])
+        between.setdefault(ends, []).append((lane[parent], lane[child]))
+    return sum(
+        (a[0] - b[0]) * (a[1] - b[1]) < 0
+        for group in between.values()
+        for i, a in enumerate(group)
+        for b in group[:i]
+    )

@@ -1,0 +1,159 @@
+"""The headline: how much better the winner is than the best founder, and how sure that is."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from evo.report.contract import Headline, ScoreRow, SplitScore
+from evo.report.examples import items_of
+from evo.report.source import Floats, Source
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+SEED = 0
+SPLITS = ("test", "select", "dev")
+
+
+def compared_on(source: Source) -> str | None:
+    """The split that says most of those on which both winner and best founder were scored."""
+    winner, founder = source.winner, source.founder
+    if winner is None or founder is None:
+        return None
+    return next((s for s in SPLITS if source.scores(winner, s) and source.scores(founder, s)), None)
+
+
+def headline(source: Source) -> Headline | None:
+    """None where there is no winner, or no founder that did not fail.
+
+    Raises:
+        UserError: the examples' file is damaged.
+    """
+    winner, founder, split = source.winner, source.founder, compared_on(source)
+    if winner is None or founder is None or split is None:
+        return None
+    score, error = source.combine(source.scores(winner, split))
+    other, other_error = source.combine(source.scores(founder, split))
+    pairs = paired(source, winner, founder, split)
+    low, high = interval(pairs, source.shares)
+    return {
+        "split": split,
+        "winner": {
+            "id": winner,
+            "name": source.name(winner),
+            "description": source.about(winner)["description"],
+        },
+        "winner_score": score,
+        "winner_se": error,
+        "founder": {"id": founder, "name": source.name(founder)},
+        "founder_score": other,
+        "founder_se": other_error,
+        "difference": score - other,
+        "low": low,
+        "high": high,
+        "confidence": CONFIDENCE,
+        "examples": sum(len(a) for a, _ in pairs.values()),
+        "note": _note(source, split, low, high),
+    }
+
+
+def paired(source: Source, a: str, b: str, split: str) -> dict[str, tuple[Floats, Floats]]:
+    """By task, the values of both on each example, in the examples' order."""
+    rows = items_of(source, {a, b}, split).sort_by("example").to_pylist()
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for row in rows:
+        found.setdefault((row["task"], row["individual"]), {})[row["example"]] = row["value"]
+    pairs = {}
+    for task in source.shares:
+        mine, others = found.get((task, a), {}), found.get((task, b), {})
+        if mine and mine.keys() == others.keys():
+            pairs[task] = (np.array([*mine.values()]), np.array([*others.values()]))
+    return pairs
+
+
+def interval(
+    pairs: Mapping[str, tuple[Floats, Floats]], shares: Mapping[str, float]
+) -> tuple[float | None, float | None]:
+    """95 % of a - b over all tasks, by resampling each task's examples, the same for both."""
+    if not pairs:
+        return None, None
+    generator = np.random.default_rng(SEED)
+    total = np.zeros(RESAMPLES)
+    for task, (a, b) in pairs.items():
+        difference = (a - b) * shares[task]
+        size = len(difference)
+        rows = max(1, 2_000_000 // size)
+        for start in range(0, RESAMPLES, rows):
+            stop = min(start + rows, RESAMPLES)
+            drawn = generator.integers(size, size=(stop - start, size))
+            total[start:stop] += difference[drawn].mean(axis=1)
+    low, high = np.percentile(total, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _note(source: Source, split: str, low: float | None, high: float | None) -> str:
+    said = [
+        "The best founder is the one with the best dev score: the one to pick without evolution."
+    ]
+    if split == "dev":
+        said.append(
+            "Scores are on dev, which drives the search: the winner's is optimistic, and only a test "
+            "split says how good it is."
+        )
+    if split == "select":
+        said.append(
+            "Scores are on select, which chose the winner among the finalists: a little optimistic."
+        )
+    if source.winner == source.founder:
+        said.append("No child beat the best founder: the winner is that founder.")
+    elif low is not None and high is not None and low <= 0.0 <= high:
+        said.append("The interval includes 0: the difference may be chance.")
+    if any(share < 0 for share in source.shares.values()):
+        said.append("Tasks whose lower score is better count negative.")
+    if len(source.shares) > 1:
+        said.append("Scores are means over the tasks, by their weights.")
+    return " ".join(said)
+
+
+def scores(source: Source) -> list[ScoreRow]:
+    """The table of results; of a run that goes on, the best so far and the founders, on dev."""
+    summary = source.summary
+    if summary is not None:
+        rows = [summary["winner"], *([summary["ensemble"]] if summary["ensemble"] else [])]
+        return [_row(source, r["name"], r["kind"], r["id"], r) for r in rows + summary["baselines"]]
+    found = [_row(source, name, "founder", i, {}) for i, name in source.founders.items()]
+    if source.winner is not None:
+        found.insert(0, _row(source, "best so far", "winner", source.winner, {}))
+    return found
+
+
+def _row(
+    source: Source, name: str, kind: str, individual: str | None, given: Mapping[str, object]
+) -> ScoreRow:
+    tasks: dict[str, dict[str, SplitScore]] = {}
+    measured: dict[str, tuple[float, float]] = {}
+    for split in SPLITS:
+        found = source.scores(individual, split) if individual else {}
+        for task, (score, error) in found.items():
+            tasks.setdefault(task, {})[split] = {"score": score, "se": error}
+        if found:
+            measured[split] = source.combine(found)
+    said = given.get("tasks")
+    for task, row in (said if isinstance(said, Mapping) else {}).items():
+        tasks.setdefault(task, {}).setdefault("test", {"score": row["test"], "se": row["test_se"]})
+    dev = source.trials.of(individual) if individual else None
+    known = {s: m for s, (m, _) in measured.items()} | ({} if dev is None else {"dev": dev})
+    tested = measured.get("test")
+    return {
+        "name": name,
+        "kind": kind,
+        "id": individual,
+        "dev": _number(given.get("dev", known.get("dev"))),
+        "select": _number(given.get("select", known.get("select"))),
+        "test": _number(given.get("test", known.get("test"))),
+        "test_se": _number(given.get("test_se", tested[1] if tested else None)),
+        "tasks": tasks,
+    }
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

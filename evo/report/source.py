@@ -1,0 +1,315 @@
+"""What a report is made from: a run's small files and the tables of its lineage, read once.
+
+Where a file is damaged, what was recorded before it is read, and the rest is said to be missing.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from evo.errors import UserError
+from evo.lineage.commits import FINAL, Commit, commit_files, read_commit, read_committed
+from evo.lineage.journal import JOURNAL_FILE, read_journal
+from evo.lineage.reader import LINEAGE_FOLDER
+from evo.lineage.records import Record
+from evo.lineage.schema import SCHEMAS
+from evo.report.trials import Trials, trials_of
+from evo.summary import read_summary
+from fitness.metrics import METRICS
+from operators.recipe import Recipe
+from operators.recipe_json import from_json
+
+_NEEDED = {
+    "individuals": ["id", "generation", "operator", "parents", "description"],
+    "evaluations": [
+        c for c in SCHEMAS["evaluations"].names if c not in ("weights", "attempt", "error")
+    ],
+    "population": ["generation", "individual"],
+    "events": ["time", "generation", "kind", "detail"],
+}
+
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+NEAREST = 150  # ancestors of the winner, of which a report says more than their number
+
+
+@dataclass(frozen=True, slots=True)
+class TaskShare:
+    """A task and what it weighs in fitness: negative where a lower score is better; all add up to 1
+    in size.
+    """
+
+    name: str
+    metric: str
+    weight: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run as it was read. ``commits`` are those that could be read, in order."""
+
+    run_dir: Path
+    config: Mapping[str, Any]
+    start: Mapping[str, Any]
+    summary: Mapping[str, Any] | None
+    commits: Sequence[Commit]
+    individuals: pa.Table
+    evaluations: pa.Table
+    population: pa.Table
+    events: pa.Table
+    problems: Sequence[str] = field(default=())
+
+    @cached_property
+    def tasks(self) -> tuple[TaskShare, ...]:
+        """As the config has them; where that is lost, all of one weight."""
+        listed = self.config.get("tasks") or [
+            {"name": name, "metric": "unknown"}
+            for name in sorted(self.evaluations.column("task").unique().to_pylist())
+        ]
+        weights = [float(task.get("weight", 1.0)) for task in listed]
+        total = sum(weights)
+        return tuple(
+            TaskShare(
+                task["name"], task["metric"], w, (w if _rises(task["metric"]) else -w) / total
+            )
+            for task, w in zip(listed, weights, strict=True)
+        )
+
+    @cached_property
+    def pending(self) -> list[Record]:
+        """What has been scored on dev and is in no commit yet, in the order it ended."""
+        path = self.run_dir / LINEAGE_FOLDER / JOURNAL_FILE
+        if self.finished or not path.exists():
+            return []
+        return [
+            r
+            for r in read_journal(path).records
+            if r.key[1:] == ("dev", "score") and r.individual not in self.trials.place
+        ]
+
+    def recipes(self, individuals: Collection[str]) -> dict[str, Recipe]:
+        """Their recipes by id, from the files of the generations that they are of.
+
+        Raises:
+            UserError: a file is damaged, or a recipe is not the one of its id.
+        """
+        generation = self.individuals.column("generation")
+        rows = [self.place[i] for i in individuals if i in self.place]
+        wanted = {f"{generation[row].as_py():06d}" for row in rows} | {FINAL}
+        found: dict[str, Recipe] = {}
+        for entry in self.commits:
+            if entry.name not in wanted:
+                continue
+            table = read_committed(self.run_dir / LINEAGE_FOLDER, entry, "individuals")
+            mine = table.filter(
+                pc.is_in(table.column("id"), value_set=pa.array(list(individuals), pa.string()))
+            )
+            for row in mine.select(["id", "recipe"]).to_pylist():
+                recipe = found[row["id"]] = from_json(row["recipe"])
+                if recipe.id != row["id"]:
+                    raise UserError(
+                        f"{self.run_dir}: the recipe stored for {row['id'][:12]} is another one's: the "
+                        "lineage was changed after it was written"
+                    )
+        return found
+
+    @cached_property
+    def trials(self) -> Trials:
+        """The individuals of the search, as they were scored on dev."""
+        return trials_of(self.individuals, self.evaluations, self.shares)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each task's signed share of fitness."""
+        return {t.name: t.share for t in self.tasks}
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """The row of each individual, by id."""
+        return {name: i for i, name in enumerate(self.individuals.column("id").to_pylist())}
+
+    @cached_property
+    def parents(self) -> tuple[Ints, Ints]:
+        """(starts, rows): the parents of row i are at rows[starts[i]:starts[i + 1]]; -1 is unknown."""
+        column = self.individuals.column("parents").combine_chunks()
+        counts = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+        rows = self.rows_of(pc.list_flatten(column))
+        return np.concatenate(([0], np.cumsum(counts))).astype(np.int64), rows
+
+    def rows_of(self, ids: pa.Array) -> Ints:
+        """The rows of ``individuals`` that these are; -1 where they are none."""
+        found = pc.index_in(ids, value_set=self.individuals.column("id").combine_chunks())
+        return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
+
+    @cached_property
+    def row_of_trial(self) -> Ints:
+        """The row of ``individuals`` of each trial."""
+        return self.rows_of(pa.array(self.trials.ids, pa.string()))
+
+    @cached_property
+    def trial_of_row(self) -> Ints:
+        """The other way round; -1 of who is no trial."""
+        found = np.full(len(self.place), -1)
+        found[self.row_of_trial] = np.arange(len(self.row_of_trial))
+        return found
+
+    def parents_of(self, individual: str) -> list[str]:
+        """As recorded."""
+        parents: list[str] = self.about(individual)["parents"]
+        return parents
+
+    @property
+    def generations(self) -> int:
+        """How many are committed, the founders' included."""
+        return sum(c.name != FINAL for c in self.commits)
+
+    @property
+    def finished(self) -> bool:
+        return any(c.name == FINAL for c in self.commits)
+
+    @cached_property
+    def founders(self) -> dict[str, str]:
+        """Names of the founders by id, in the order given."""
+        table = self.individuals.filter(pc.field("operator") == "founder")
+        ids, names = (table.column(n).to_pylist() for n in ("id", "description"))
+        return dict(zip(ids, names, strict=True))
+
+    @cached_property
+    def winner(self) -> str | None:
+        """As it was chosen; before that, the best on dev so far."""
+        if self.summary is not None:
+            chosen = str(self.summary["winner"]["id"])
+            if chosen in self.place:
+                return chosen
+        return self.trials.best()
+
+    @cached_property
+    def founder(self) -> str | None:
+        """The best founder by dev: the one that would have been picked without evolution."""
+        return self.trials.best(self.founders)
+
+    def name(self, individual: str) -> str:
+        """A founder's name, or the beginning of the id."""
+        return self.founders.get(individual, individual[:12])
+
+    def about(self, individual: str) -> dict[str, Any]:
+        """An individual's row of ``individuals``, without the recipe."""
+        row: dict[str, Any] = self.individuals.slice(self.place[individual], 1).to_pylist()[0]
+        return row
+
+    def scores(self, individual: str, split: str) -> dict[str, tuple[float, float]]:
+        """(score, standard error) by task; empty where it was not scored, or failed."""
+        rows = self._scored.get((individual, split), [])
+        return {r["task"]: (r["score"], r["standard_error"]) for r in rows}
+
+    def examples(self, individual: str, split: str) -> int:
+        """How many it was scored on, over all tasks."""
+        return sum(r["examples"] for r in self._scored.get((individual, split), []))
+
+    @cached_property
+    def _scored(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """Rows of those that are named in a report: the table of results, and the winner's family."""
+        names = set(self.founders) | {i for i in (self.winner,) if i}
+        if self.summary is not None:
+            names |= {row["id"] for row in self.summary["baselines"] if row["id"]}
+        names |= set(self.ancestors[:NEAREST])
+        table = self.evaluations
+        rows = table.filter(
+            pc.and_(
+                pc.is_in(table.column("individual"), value_set=pa.array(list(names), pa.string())),
+                pc.is_valid(table.column("score")),
+            )
+        )
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in rows.to_pylist():
+            found.setdefault((row["individual"], row["split"]), []).append(row)
+        return found
+
+    @cached_property
+    def ancestors(self) -> list[str]:
+        """The winner and all it descends from, nearest first."""
+        if self.winner is None or self.winner not in self.place:
+            return []
+        starts, parents = self.parents
+        met = np.zeros(len(self.place), np.bool_)
+        frontier = np.array([self.place[self.winner]])
+        found: list[Ints] = []
+        while len(frontier):
+            met[frontier] = True
+            found.append(frontier)
+            above = np.concatenate([parents[starts[i] : starts[i + 1]] for i in frontier])
+            above = above[above >= 0]
+            _, first = np.unique(above, return_index=True)
+            above = above[np.sort(first)]
+            frontier = above[~met[above]]
+        ids: list[str] = self.individuals.column("id").take(np.concatenate(found)).to_pylist()
+        return ids
+
+    def combine(self, scores: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+        """Fitness, without what a path's length costs, and its standard error, of all tasks' scores."""
+        mean = sum(self.shares[task] * score for task, (score, _) in scores.items())
+        error = float(
+            np.sqrt(sum((self.shares[task] * error) ** 2 for task, (_, error) in scores.items()))
+        )
+        return mean, error
+
+
+def read(run_dir: Path) -> Source:
+    """Everything that a report is made from, but examples: those are read where they are needed."""
+    problems: list[str] = []
+    small: dict[str, dict[str, Any]] = {}
+    for name in ("config.json", "start.json"):
+        try:
+            small[name] = json.loads((run_dir / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            small[name] = {}
+            problems.append(f"{run_dir / name}: can't be read ({error})")
+    summary = None
+    try:
+        summary = read_summary(run_dir)
+    except UserError as error:
+        problems.append(str(error))
+    entries, tables = _tables(run_dir / LINEAGE_FOLDER, problems)
+    return Source(
+        run_dir,
+        small["config.json"],
+        small["start.json"],
+        summary,
+        entries,
+        **tables,
+        problems=tuple(problems),
+    )
+
+
+def _tables(folder: Path, problems: list[str]) -> tuple[list[Commit], dict[str, pa.Table]]:
+    """The tables up to the first commit that is damaged."""
+    parts: dict[str, list[pa.Table]] = {
+        name: [SCHEMAS[name].empty_table().select(_NEEDED[name])] for name in _NEEDED
+    }
+    entries: list[Commit] = []
+    for path in commit_files(folder):
+        try:
+            entry = read_commit(path)
+            found = {name: read_committed(folder, entry, name) for name in _NEEDED}
+        except UserError as error:
+            problems.append(f"{error}. What was recorded before that is shown")
+            break
+        for name, table in found.items():
+            parts[name].append(table.select(_NEEDED[name]))
+        entries.append(entry)
+    return entries, {name: pa.concat_tables(tables) for name, tables in parts.items()}
+
+
+def _rises(metric: str) -> bool:
+    """Whether a higher score is better; functions' scores are."""
+    return metric not in METRICS or METRICS[metric].higher_is_better
