@@ -51,6 +51,7 @@ for _command in (
     runs.pack_run,
     look.lineage,
     look.show,
+    look.watch,
     models.export,
     models.merge,
     models.import_,

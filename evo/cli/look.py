@@ -40,3 +40,21 @@ def show(run_dir: Path, individual: str) -> None:
     from evo.commands import show_individual
 
     show_individual(run_dir, individual)
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--port", default=0, show_default="any free", type=click.IntRange(0, 65535))
+@click.option("--open/--no-open", "opens", default=True, help="Open a browser there.")
+@click.option("--terminal", is_flag=True, help="Draw in the terminal; piped: a line a generation.")
+@click.option("--once", is_flag=True, help="With --terminal: draw once and end.")
+def watch(run_dir: Path, port: int, opens: bool, terminal: bool, once: bool) -> None:
+    """Follow the run in RUN_DIR while it goes on: in the browser, on this machine only."""
+    from evo import commands_watch
+
+    if terminal:
+        commands_watch.watch_in_terminal(run_dir, once=once)
+    elif once:
+        raise click.UsageError("--once goes with --terminal")
+    else:
+        commands_watch.watch_in_browser(run_dir, port, opens=opens)
