@@ -2,67 +2,58 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evo.drift import rows_digest
+from evo.lineage.comparison import Comparison
 from evo.report.contract import ChangedExample, ChangedFacts
-from evo.report.examples import items_of
 from evo.report.source import Source
 from fitness.examples import TaskError, read_jsonl
 
 EXAMPLES = 200
-RIGHT = 0.5  # the value from which an example counts as right
+RIGHT = 0.5  # the score from which an example that has not changed counts as right
 
 
-def changed(source: Source, split: str) -> ChangedFacts | None:
-    """None where the winner is the best founder, or there is none.
+def changed(source: Source, found: Comparison) -> ChangedFacts:
+    """``found`` compares the winner (a) with the best founder (b).
 
-    Raises:
-        UserError: a file of examples is damaged.
+    An example is fixed where the winner's score is better, and broken where it is worse.
     """
-    winner, founder = source.winner, source.founder
-    if winner is None or founder is None or winner == founder:
-        return None
-    rows: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    for row in items_of(source, {winner, founder}, split).to_pylist():
-        rows.setdefault((row["task"], row["example"]), {})[row["individual"]] = row
     counts = dict.fromkeys(("fixed", "broken", "both_right", "both_wrong"), 0)
-    found: list[ChangedExample] = []
-    asked = {task: asked_of(source, task, split) for task in source.shares}
-    for (task, example), by in sorted(rows.items()):
-        if winner not in by or founder not in by:
-            continue
-        now, was = by[winner], by[founder]
+    asked = {task: asked_of(source, task, found.split) for task in source.shares}
+    examples: list[ChangedExample] = []
+    for row in found.items.to_pylist():
+        task, now, was = row["task"], row["a"], row["b"]
         falls = source.shares[task] < 0
-        right, before = (_right(r["value"], falls) for r in (now, was))
-        if right == before:
+        if now == was:
+            right = now < RIGHT if falls else now >= RIGHT
             counts["both_right" if right else "both_wrong"] += 1
             continue
-        change = "fixed" if right else "broken"
+        change: Literal["fixed", "broken"] = "fixed" if (now > was) != falls else "broken"
         counts[change] += 1
-        prompt, expected = asked[task].get(example, (None, None))
-        found.append(
+        prompt, expected = asked[task].get(row["example"], (None, None))
+        examples.append(
             {
                 "task": task,
-                "example": example,
-                "change": "fixed" if right else "broken",
-                "was": was["answer"],
-                "now": now["answer"],
-                "was_value": was["value"],
-                "now_value": now["value"],
+                "example": row["example"],
+                "change": change,
+                "was": row["b_answer"],
+                "now": row["a_answer"],
+                "was_value": was,
+                "now_value": now,
                 "prompt": prompt,
                 "expected": expected,
             }
         )
-    kept = _kept(found)
+    kept = _kept(examples)
     return {
-        "against": {"id": founder, "name": source.name(founder)},
-        "split": split,
+        "against": {"id": found.b, "name": source.name(found.b)},
+        "split": found.split,
         "fixed": counts["fixed"],
         "broken": counts["broken"],
         "both_right": counts["both_right"],
         "both_wrong": counts["both_wrong"],
-        "left_out": len(found) - len(kept),
+        "left_out": len(examples) - len(kept),
         "examples": kept,
     }
 
@@ -73,10 +64,6 @@ def _kept(found: list[ChangedExample]) -> list[ChangedExample]:
     kinds.sort(key=len)
     few = kinds[0][: EXAMPLES // 2]
     return few + kinds[1][: EXAMPLES - len(few)]
-
-
-def _right(value: float, falls: bool) -> bool:
-    return value < RIGHT if falls else value >= RIGHT
 
 
 def asked_of(source: Source, task: str, split: str) -> dict[int, tuple[str | None, str | None]]:

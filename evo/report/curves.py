@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from evo.errors import UserError
 from evo.lineage.reader import LINEAGE_FOLDER, Lineage
 from evo.report.contract import BaselineLine, Curve, FitnessFacts, ScoreRow
+from evo.report.reading import TABLES
 from evo.report.source import Floats, Source
 from evo.report.trials import trials_of
 
@@ -90,9 +91,11 @@ def best_so_far(run_dir: Path, shares: Mapping[str, float]) -> Curve | None:
         return None
     lineage = Lineage(run_dir)
     try:
-        trials = trials_of(lineage.individuals, lineage.evaluations, shares)
+        evaluations = lineage.table("evaluations", TABLES["evaluations"])
+        individuals = lineage.table("individuals", TABLES["individuals"])
     except UserError:
         return None
+    trials = trials_of(individuals, evaluations, shares)
     if not trials.ids:
         return None
     kept = thinned(trials.best_so_far, POINTS)

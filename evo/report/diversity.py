@@ -7,8 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from evo.lineage.commits import read_committed
-from evo.lineage.reader import LINEAGE_FOLDER
 from evo.report.contract import DiversityFacts
 from evo.report.examples import commit_of
 from evo.report.source import Floats, Source
@@ -90,12 +88,14 @@ def _matrices(source: Source, members: dict[int, list[str]]) -> Iterator[tuple[i
     held: dict[str, Floats] = {}
     for number, group in sorted(members.items()):
         name = f"{number:06d}"
-        for entry in source.commits:
-            if entry.name in wanted and entry.name <= name:
-                wanted.discard(entry.name)
-                rows = read_committed(source.run_dir / LINEAGE_FOLDER, entry, "items")
+        for commit in sorted(c for c in wanted if c <= name):
+            wanted.discard(commit)
+            rows = source.rows_in(commit, "items", ["individual", "split", "value"])
+            if rows.num_rows:
                 held |= {i: v for i, v in values_of(rows).items() if i in last}
-        yield number, np.stack([held[i] for i in group])
+        known = [held[i] for i in group if i in held]
+        if known:
+            yield number, np.stack(known)
         held = {i: v for i, v in held.items() if last[i] > number}
 
 

@@ -5,10 +5,12 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evo.lineage.commits import FINAL, read_committed
-from evo.lineage.reader import LINEAGE_FOLDER
+from evo.lineage.commits import FINAL
+from evo.lineage.comparison import Comparison, compared
 from evo.lineage.schema import SCHEMAS
 from evo.report.source import Source
+
+_KEYS = ["task", "split", "example"]
 
 
 def commit_of(source: Source, individual: str, split: str) -> str:
@@ -20,20 +22,37 @@ def commit_of(source: Source, individual: str, split: str) -> str:
 
 
 def items_of(source: Source, individuals: Collection[str], split: str) -> pa.Table:
-    """Rows of ``items``: those of the individuals on one split, by commit.
+    """Rows of ``items``: those of the individuals on one split, in order of task and example.
 
     Raises:
         UserError: a file is damaged.
     """
-    wanted = {commit_of(source, i, split) for i in individuals}
     names = pa.array(list(individuals), pa.string())
-    parts = [SCHEMAS["items"].empty_table()]
-    for entry in source.commits:
-        if entry.name in wanted:
-            rows = read_committed(source.run_dir / LINEAGE_FOLDER, entry, "items")
-            mine = pc.and_(
-                pc.equal(rows.column("split"), split),
-                pc.is_in(rows.column("individual"), value_set=names),
-            )
-            parts.append(rows.filter(mine))
-    return pa.concat_tables(parts)
+    parts = []
+    for commit in sorted({commit_of(source, i, split) for i in individuals}):
+        rows = source.rows_in(commit, "items", SCHEMAS["items"].names)
+        mine = pc.is_in(rows.column("individual"), value_set=names)
+        parts.append(rows.filter(pc.and_(mine, pc.equal(rows.column("split"), split))))
+    return pa.concat_tables(parts).sort_by([(key, "ascending") for key in _KEYS])
+
+
+def comparison(source: Source, a: str, b: str, split: str) -> Comparison | None:
+    """Two individuals on the same examples; None where their examples are not all there.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    rows = items_of(source, {a, b}, split)
+    first, second = (rows.filter(pc.equal(rows.column("individual"), i)) for i in (a, b))
+    if not first.num_rows or not first.select(_KEYS).equals(second.select(_KEYS)):
+        return None
+    items = pa.table(
+        {
+            **{key: first.column(key) for key in _KEYS},
+            "a": first.column("value"),
+            "b": second.column("value"),
+            "a_answer": first.column("answer"),
+            "b_answer": second.column("answer"),
+        }
+    )
+    return compared(a, b, split, items, source.shares)

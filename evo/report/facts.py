@@ -17,11 +17,13 @@ from evo.report.contract import Facts, RunFacts, State
 from evo.report.cost import cost, events
 from evo.report.curves import fitness
 from evo.report.diversity import diversity
+from evo.report.examples import comparison
 from evo.report.family import NO_FAMILY, family
 from evo.report.headline import SPLITS, compared_on, headline, scores
 from evo.report.made_of import path, shares
 from evo.report.operators import operators
-from evo.report.source import Source, read
+from evo.report.reading import read
+from evo.report.source import Source
 
 PartT = TypeVar("PartT")
 
@@ -32,7 +34,7 @@ def facts(lineage: Lineage) -> Facts:
     Works on a run that is still going, on one where only the founders are known, and on one with
     damaged files: ``problem`` says what could not be read.
     """
-    source = read(lineage.run_dir)
+    source = read(lineage)
     problems = list(source.problems)
 
     def tried(part: Callable[[], PartT]) -> PartT | None:
@@ -45,16 +47,20 @@ def facts(lineage: Lineage) -> Facts:
     winner, split = source.winner, compared_on(source)
     named = [] if winner is None else [winner]
     recipe = next(iter((tried(lambda: source.recipes(named)) or {}).values()), None)
+    founder = source.founder
+    found = None
+    if winner is not None and founder is not None and split is not None:
+        found = tried(lambda: comparison(source, winner, founder, split))
     table = scores(source)
     return {
         "run": _run(source, tried(lambda: source.pending) or []),
-        "headline": tried(lambda: headline(source)),
+        "headline": headline(source, found),
         "scores": table,
         "fitness": fitness(source, table),
         "family": tried(lambda: family(source)) or NO_FAMILY,
         "shares": None if recipe is None else shares(source, recipe),
         "path": None if recipe is None else path(source, recipe),
-        "changed": None if split is None else tried(lambda: changed(source, split)),
+        "changed": None if found is None or winner == founder else changed(source, found),
         "diversity": tried(lambda: diversity(source)),
         "operators": operators(source),
         "cost": cost(source),

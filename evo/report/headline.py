@@ -2,15 +2,10 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
+from evo.lineage.comparison import CONFIDENCE, Comparison
 from evo.report.contract import Headline, ScoreRow, SplitScore
-from evo.report.examples import items_of
-from evo.report.source import Floats, Source
+from evo.report.source import Source
 
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
-SEED = 0
 SPLITS = ("test", "select", "dev")
 
 
@@ -22,19 +17,17 @@ def compared_on(source: Source) -> str | None:
     return next((s for s in SPLITS if source.scores(winner, s) and source.scores(founder, s)), None)
 
 
-def headline(source: Source) -> Headline | None:
+def headline(source: Source, found: Comparison | None) -> Headline | None:
     """None where there is no winner, or no founder that did not fail.
 
-    Raises:
-        UserError: the examples' file is damaged.
+    ``found`` is the comparison of the two, from which the interval is; without it there is none.
     """
     winner, founder, split = source.winner, source.founder, compared_on(source)
     if winner is None or founder is None or split is None:
         return None
     score, error = source.combine(source.scores(winner, split))
     other, other_error = source.combine(source.scores(founder, split))
-    pairs = paired(source, winner, founder, split)
-    low, high = interval(pairs, source.shares)
+    low, high = (found.low, found.high) if found else (None, None)
     return {
         "split": split,
         "winner": {
@@ -47,50 +40,16 @@ def headline(source: Source) -> Headline | None:
         "founder": {"id": founder, "name": source.name(founder)},
         "founder_score": other,
         "founder_se": other_error,
-        "difference": score - other,
+        "difference": found.difference if found else score - other,
         "low": low,
         "high": high,
         "confidence": CONFIDENCE,
-        "examples": sum(len(a) for a, _ in pairs.values()),
-        "note": _note(source, split, low, high),
+        "examples": source.examples(winner, split),
+        "note": _note(source, split, found, score - other),
     }
 
 
-def paired(source: Source, a: str, b: str, split: str) -> dict[str, tuple[Floats, Floats]]:
-    """By task, the values of both on each example, in the examples' order."""
-    rows = items_of(source, {a, b}, split).sort_by("example").to_pylist()
-    found: dict[tuple[str, str], dict[int, float]] = {}
-    for row in rows:
-        found.setdefault((row["task"], row["individual"]), {})[row["example"]] = row["value"]
-    pairs = {}
-    for task in source.shares:
-        mine, others = found.get((task, a), {}), found.get((task, b), {})
-        if mine and mine.keys() == others.keys():
-            pairs[task] = (np.array([*mine.values()]), np.array([*others.values()]))
-    return pairs
-
-
-def interval(
-    pairs: Mapping[str, tuple[Floats, Floats]], shares: Mapping[str, float]
-) -> tuple[float | None, float | None]:
-    """95 % of a - b over all tasks, by resampling each task's examples, the same for both."""
-    if not pairs:
-        return None, None
-    generator = np.random.default_rng(SEED)
-    total = np.zeros(RESAMPLES)
-    for task, (a, b) in pairs.items():
-        difference = (a - b) * shares[task]
-        size = len(difference)
-        rows = max(1, 2_000_000 // size)
-        for start in range(0, RESAMPLES, rows):
-            stop = min(start + rows, RESAMPLES)
-            drawn = generator.integers(size, size=(stop - start, size))
-            total[start:stop] += difference[drawn].mean(axis=1)
-    low, high = np.percentile(total, (2.5, 97.5))
-    return float(low), float(high)
-
-
-def _note(source: Source, split: str, low: float | None, high: float | None) -> str:
+def _note(source: Source, split: str, found: Comparison | None, difference: float) -> str:
     said = [
         "The best founder is the one with the best dev score: the one to pick without evolution."
     ]
@@ -105,10 +64,14 @@ def _note(source: Source, split: str, low: float | None, high: float | None) -> 
         )
     if source.winner == source.founder:
         said.append("No child beat the best founder: the winner is that founder.")
-    elif low is not None and high is not None and low <= 0.0 <= high:
+    elif found and found.low <= 0.0 <= found.high:
         said.append("The interval includes 0: the difference may be chance.")
     if any(share < 0 for share in source.shares.values()):
         said.append("Tasks whose lower score is better count negative.")
+    if found and abs(found.difference - difference) > 1e-9:
+        said.append(
+            "The difference counts every example alike; the scores weigh them, by their length."
+        )
     if len(source.shares) > 1:
         said.append("Scores are means over the tasks, by their weights.")
     return " ".join(said)

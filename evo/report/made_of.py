@@ -1,40 +1,60 @@
 """What the winner is made of: the founders' shares by layer, or the path through their layers."""
 
+from evo.lineage.frozen import layers_of
+from evo.lineage.shares import founder_shares
 from evo.report.contract import PathFacts, ShareFacts
 from evo.report.source import Source
 from evo.show import route_notes
-from operators.coefficients import value_at
-from operators.recipe import Founder, Linear, Noise, Recipe, Route, describe, walk
+from operators.recipe import Founder, Merge, Noise, Recipe, Route, walk
 
 
 def shares(source: Source, recipe: Recipe) -> ShareFacts | None:
-    """Weights by layer group."""
-    layers = int(source.start.get("layers") or 0)
-    if isinstance(recipe, Route) or not isinstance(recipe, Linear | Founder):
+    """None of a path between the founders themselves: what is taken from whom is the path."""
+    if isinstance(recipe, Route) and all(isinstance(m, Founder) for m in models_of(recipe)):
         return None
-    terms = recipe.terms if isinstance(recipe, Linear) else ((recipe, 1.0),)
-    groups = ["embedding", *(f"layer {k}" for k in range(layers)), "head"] if layers else ["all"]
-    tensors = ["embed", *(f"layers.{k}.x" for k in range(layers)), "head"] if layers else ["x"]
-    names = list(dict.fromkeys("noise" if isinstance(r, Noise) else describe(r) for r, _ in terms))
-    weight = []
-    for tensor in tensors:
-        row = dict.fromkeys(names, 0.0)
-        for part, coefficient in terms:
-            name = "noise" if isinstance(part, Noise) else describe(part)
-            row[name] += value_at(coefficient, tensor, max(1, layers))
-        weight.append([*row.values()])
-    share = [
-        [abs(w) / total if (total := sum(map(abs, row))) else 0.0 for w in row] for row in weight
-    ]
-    return {"groups": groups, "founders": names, "share": share, "weight": weight, "note": ""}
+    rows = founder_shares(recipe, layers_of(source.run_dir)).to_pylist()
+    places = list(dict.fromkeys((r["group"], r["filter"]) for r in rows))
+    known = [*source.founders.values()]
+    names = sorted(
+        {r["founder"] for r in rows}, key=lambda n: known.index(n) if n in known else len(known)
+    )
+    found = {(r["group"], r["filter"], r["founder"]): r for r in rows}
+
+    def matrix(column: str) -> list[list[float]]:
+        return [
+            [found[*place, n][column] if (*place, n) in found else 0.0 for n in names]
+            for place in places
+        ]
+
+    return {
+        "groups": [f"{group}, {part}" if part else group for group, part in places],
+        "founders": names,
+        "share": matrix("share"),
+        "weight": matrix("weight"),
+        "note": _note(recipe),
+    }
+
+
+def _note(recipe: Recipe) -> str:
+    said = []
+    if any(isinstance(r, Merge) for r in walk(recipe)):
+        said.append("Merges that trim, drop or elect are counted as if they were weighted sums.")
+    if any(isinstance(r, Noise) for r in walk(recipe)):
+        said.append("Noise is counted by its standard deviation: roughly comparable.")
+    return " ".join(said)
+
+
+def models_of(route: Route) -> list[Recipe]:
+    """The models that a path leads through, each once, that of the embedding first."""
+    return list(dict.fromkeys((route.embed, *(s.recipe for s in route.steps), route.head)))
 
 
 def path(source: Source, recipe: Recipe) -> PathFacts | None:
     """None where the winner is no path."""
     if not isinstance(recipe, Route):
         return None
-    models = list(dict.fromkeys((recipe.embed, *(s.recipe for s in recipe.steps), recipe.head)))
-    layers = source.start.get("layers")
+    models = models_of(recipe)
+    layers = layers_of(source.run_dir)
     return {
         "models": [
             {"id": m.id, "name": m.name if isinstance(m, Founder) else m.id[:12]} for m in models

@@ -1,9 +1,5 @@
-"""What a report is made from: a run's small files and the tables of its lineage, read once.
+"""What a report is made from: a run's small files and the tables of its lineage, and what is asked of them."""
 
-Where a file is damaged, what was recorded before it is read, and the rest is said to be missing.
-"""
-
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,26 +12,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evo.errors import UserError
-from evo.lineage.commits import FINAL, Commit, commit_files, read_commit, read_committed
+from evo.lineage.commits import COMMITS, FINAL, read_commit
+from evo.lineage.committed import read_committed
 from evo.lineage.journal import JOURNAL_FILE, read_journal
 from evo.lineage.reader import LINEAGE_FOLDER
 from evo.lineage.records import Record
 from evo.lineage.schema import SCHEMAS
 from evo.report.trials import Trials, trials_of
-from evo.summary import read_summary
 from fitness.metrics import METRICS
 from operators.recipe import Recipe
 from operators.recipe_json import from_json
-
-_NEEDED = {
-    "individuals": ["id", "generation", "operator", "parents", "description"],
-    "evaluations": [
-        c for c in SCHEMAS["evaluations"].names if c not in ("weights", "attempt", "error")
-    ],
-    "population": ["generation", "individual"],
-    "events": ["time", "generation", "kind", "detail"],
-}
-
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -56,13 +42,13 @@ class TaskShare:
 
 @dataclass(frozen=True)
 class Source:
-    """A run as it was read. ``commits`` are those that could be read, in order."""
+    """A run as it was read. ``commits`` are the names of those that it has, in order."""
 
     run_dir: Path
     config: Mapping[str, Any]
     start: Mapping[str, Any]
     summary: Mapping[str, Any] | None
-    commits: Sequence[Commit]
+    commits: Sequence[str]
     individuals: pa.Table
     evaluations: pa.Table
     population: pa.Table
@@ -79,11 +65,17 @@ class Source:
         weights = [float(task.get("weight", 1.0)) for task in listed]
         total = sum(weights)
         return tuple(
-            TaskShare(
-                task["name"], task["metric"], w, (w if _rises(task["metric"]) else -w) / total
-            )
+            TaskShare(task["name"], task["metric"], w, (w if self._rises(task) else -w) / total)
             for task, w in zip(listed, weights, strict=True)
         )
+
+    def _rises(self, task: Mapping[str, Any]) -> bool:
+        """Whether a higher score is better. Runs that did not write that down had metrics of ours."""
+        falling = self.start.get("lower_is_better")
+        if falling is not None:
+            return task["name"] not in falling
+        metric = METRICS.get(task["metric"])
+        return metric is None or metric.higher_is_better
 
     @cached_property
     def pending(self) -> list[Record]:
@@ -97,6 +89,18 @@ class Source:
             if r.key[1:] == ("dev", "score") and r.individual not in self.trials.place
         ]
 
+    def rows_in(self, commit: str, table: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a table's rows in one commit; none where the commit is not there.
+
+        Raises:
+            UserError: its file is damaged.
+        """
+        if commit not in self.commits:
+            return SCHEMAS[table].empty_table().select(columns)
+        folder = self.run_dir / LINEAGE_FOLDER
+        entry = read_commit(folder / COMMITS / f"{commit}.json")
+        return read_committed(folder, entry, table, columns, whole=False)
+
     def recipes(self, individuals: Collection[str]) -> dict[str, Recipe]:
         """Their recipes by id, from the files of the generations that they are of.
 
@@ -105,16 +109,11 @@ class Source:
         """
         generation = self.individuals.column("generation")
         rows = [self.place[i] for i in individuals if i in self.place]
-        wanted = {f"{generation[row].as_py():06d}" for row in rows} | {FINAL}
+        names = pa.array(list(individuals), pa.string())
         found: dict[str, Recipe] = {}
-        for entry in self.commits:
-            if entry.name not in wanted:
-                continue
-            table = read_committed(self.run_dir / LINEAGE_FOLDER, entry, "individuals")
-            mine = table.filter(
-                pc.is_in(table.column("id"), value_set=pa.array(list(individuals), pa.string()))
-            )
-            for row in mine.select(["id", "recipe"]).to_pylist():
+        for commit in sorted({f"{generation[row].as_py():06d}" for row in rows} | {FINAL}):
+            table = self.rows_in(commit, "individuals", ["id", "recipe"])
+            for row in table.filter(pc.is_in(table.column("id"), value_set=names)).to_pylist():
                 recipe = found[row["id"]] = from_json(row["recipe"])
                 if recipe.id != row["id"]:
                     raise UserError(
@@ -128,7 +127,7 @@ class Source:
         """The individuals of the search, as they were scored on dev."""
         return trials_of(self.individuals, self.evaluations, self.shares)
 
-    @property
+    @cached_property
     def shares(self) -> dict[str, float]:
         """Each task's signed share of fitness."""
         return {t.name: t.share for t in self.tasks}
@@ -171,11 +170,11 @@ class Source:
     @property
     def generations(self) -> int:
         """How many are committed, the founders' included."""
-        return sum(c.name != FINAL for c in self.commits)
+        return sum(name != FINAL for name in self.commits)
 
     @property
     def finished(self) -> bool:
-        return any(c.name == FINAL for c in self.commits)
+        return FINAL in self.commits
 
     @cached_property
     def founders(self) -> dict[str, str]:
@@ -209,15 +208,15 @@ class Source:
 
     def scores(self, individual: str, split: str) -> dict[str, tuple[float, float]]:
         """(score, standard error) by task; empty where it was not scored, or failed."""
-        rows = self._scored.get((individual, split), [])
-        return {r["task"]: (r["score"], r["standard_error"]) for r in rows}
+        rows = self._scored.get((individual, split), {})
+        return {task: (r["score"], r["standard_error"]) for task, r in rows.items()}
 
     def examples(self, individual: str, split: str) -> int:
         """How many it was scored on, over all tasks."""
-        return sum(r["examples"] for r in self._scored.get((individual, split), []))
+        return sum(r["examples"] for r in self._scored.get((individual, split), {}).values())
 
     @cached_property
-    def _scored(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    def _scored(self) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
         """Rows of those that are named in a report: the table of results, and the winner's family."""
         names = set(self.founders) | {i for i in (self.winner,) if i}
         if self.summary is not None:
@@ -230,9 +229,9 @@ class Source:
                 pc.is_valid(table.column("score")),
             )
         )
-        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
         for row in rows.to_pylist():
-            found.setdefault((row["individual"], row["split"]), []).append(row)
+            found.setdefault((row["individual"], row["split"]), {})[row["task"]] = row
         return found
 
     @cached_property
@@ -262,54 +261,3 @@ class Source:
             np.sqrt(sum((self.shares[task] * error) ** 2 for task, (_, error) in scores.items()))
         )
         return mean, error
-
-
-def read(run_dir: Path) -> Source:
-    """Everything that a report is made from, but examples: those are read where they are needed."""
-    problems: list[str] = []
-    small: dict[str, dict[str, Any]] = {}
-    for name in ("config.json", "start.json"):
-        try:
-            small[name] = json.loads((run_dir / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            small[name] = {}
-            problems.append(f"{run_dir / name}: can't be read ({error})")
-    summary = None
-    try:
-        summary = read_summary(run_dir)
-    except UserError as error:
-        problems.append(str(error))
-    entries, tables = _tables(run_dir / LINEAGE_FOLDER, problems)
-    return Source(
-        run_dir,
-        small["config.json"],
-        small["start.json"],
-        summary,
-        entries,
-        **tables,
-        problems=tuple(problems),
-    )
-
-
-def _tables(folder: Path, problems: list[str]) -> tuple[list[Commit], dict[str, pa.Table]]:
-    """The tables up to the first commit that is damaged."""
-    parts: dict[str, list[pa.Table]] = {
-        name: [SCHEMAS[name].empty_table().select(_NEEDED[name])] for name in _NEEDED
-    }
-    entries: list[Commit] = []
-    for path in commit_files(folder):
-        try:
-            entry = read_commit(path)
-            found = {name: read_committed(folder, entry, name) for name in _NEEDED}
-        except UserError as error:
-            problems.append(f"{error}. What was recorded before that is shown")
-            break
-        for name, table in found.items():
-            parts[name].append(table.select(_NEEDED[name]))
-        entries.append(entry)
-    return entries, {name: pa.concat_tables(tables) for name, tables in parts.items()}
-
-
-def _rises(metric: str) -> bool:
-    """Whether a higher score is better; functions' scores are."""
-    return metric not in METRICS or METRICS[metric].higher_is_better
