@@ -10,7 +10,9 @@ LONG = "a-very-long-name-without-any-place-to-break-it-" * 4
 
 def ordinary() -> dict[str, Any]:
     """A genetic run over two tasks, whose winner is a path that repeats layers."""
-    return _facts(founders=4, tasks=["add", "sort"], generations=12, members=6, layers=6, examples=30)
+    return _facts(
+        founders=4, tasks=["add", "sort"], generations=12, members=6, layers=6, examples=30
+    )
 
 
 def large() -> dict[str, Any]:
@@ -28,7 +30,18 @@ def hostile() -> dict[str, Any]:
     return facts
 
 
-_WORDS = {"state", "kind", "change", "split", "started", "updated", "time", "id", "parents", "spread"}
+_WORDS = {
+    "state",
+    "kind",
+    "change",
+    "split",
+    "started",
+    "updated",
+    "time",
+    "id",
+    "parents",
+    "spread",
+}
 
 
 def _replaced(value: Any, key: str = "") -> Any:
@@ -36,7 +49,9 @@ def _replaced(value: Any, key: str = "") -> Any:
         return value
     if isinstance(value, dict):
         return {
-            (f"{HOSTILE}{LONG}{k}" if key == "tasks" and k in ("add", "sort") else k): _replaced(v, k)
+            (f"{HOSTILE}{LONG}{k}" if key == "tasks" and k in ("add", "sort") else k): _replaced(
+                v, k
+            )
             for k, v in value.items()
         }
     if isinstance(value, list):
@@ -269,7 +284,7 @@ def _family(
             "fitness": fitness,
             "standard_error": 0.03,
             "parents": [nodes[p]["id"] for p in parents],
-            "tasks": {t: fitness for t in tasks},
+            "tasks": dict.fromkeys(tasks, fitness),
         }
 
     nodes: list[dict[str, Any]] = []

@@ -7,17 +7,13 @@ from time import monotonic
 
 from evo.errors import UserError
 from evo.lineage.files import holder
+from evo.lineage.journal import JOURNAL_FILE
 from evo.lineage.reader import LINEAGE_FOLDER
 
-SMALL_FILES = ("config.json", "start.json", "summary.json")
+CONFIG_FILE = "config.json"
+_SMALL = (CONFIG_FILE, "start.json", "summary.json")
 LOOK_S = 0.25  # files are looked at no more often
-REST = 4.0  # times as long as reading took is rested after it: so it takes a fifth of one core at most
-
-
-def stamp(run_dir: Path) -> int:
-    """A number that differs when a file of the run has changed, or when who is at work on it has."""
-    found = [(name, *_times(run_dir / name)) for name in SMALL_FILES]
-    return hash((holder(run_dir), *found, *sorted(_files(run_dir / LINEAGE_FOLDER))))
+REST = 4.0  # times as long as a reading took is rested after it: a fifth of one core at most
 
 
 def check_watchable(run_dir: Path) -> None:
@@ -26,18 +22,24 @@ def check_watchable(run_dir: Path) -> None:
     Raises:
         UserError: that is so.
     """
-    if not ((run_dir / LINEAGE_FOLDER).exists() or (run_dir / SMALL_FILES[0]).exists()):
-        if holder(run_dir) is None:
-            raise UserError(f"{run_dir}: no run here (it has no {SMALL_FILES[0]})")
+    begun = (run_dir / LINEAGE_FOLDER).exists() or (run_dir / CONFIG_FILE).exists()
+    if not begun and holder(run_dir) is None:
+        raise UserError(f"{run_dir}: no run here (it has no {CONFIG_FILE})")
 
 
-class Pace:
-    """When to read a run again: after a change, and not at once after a reading that took long."""
+class Changes:
+    """Looks at times and sizes of a run's files, and at who is at work on it.
+
+    ``rewritten`` says whether what is never written twice has changed since the look before, or is
+    gone: then what was kept of it no longer holds.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._stamp: int | None = None
+        self._holder: str | None = None
+        self._files: dict[str, tuple[int, int]] | None = None
         self._next = 0.0
+        self.rewritten = False
 
     def due(self) -> bool:
         """Whether there is something new to be read, and time to do it."""
@@ -45,29 +47,36 @@ class Pace:
         if now < self._next:
             return False
         self._next = now + LOOK_S
-        before, self._stamp = self._stamp, stamp(self._run_dir)
-        return before != self._stamp
+        before, who = self._files, self._holder
+        self._files = dict(_times(self._run_dir / name) for name in _SMALL)
+        self._files |= dict(_all(self._run_dir / LINEAGE_FOLDER))
+        self._holder = holder(self._run_dir)
+        if before is None:
+            return True
+        final = {p: t for p, t in before.items() if p.endswith((".parquet", ".json"))}
+        self.rewritten = any(t[1] and self._files.get(p) != t for p, t in final.items())
+        return (before, who) != (self._files, self._holder)
 
     def rest(self, took_s: float) -> None:
         """A reading has ended."""
         self._next = monotonic() + max(LOOK_S, REST * took_s)
 
 
-def _times(path: Path) -> tuple[int, int]:
+def _times(path: Path) -> tuple[str, tuple[int, int]]:
     try:
         found = path.stat()
     except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
+        return str(path), (0, 0)
+    return str(path), (found.st_mtime_ns, found.st_size)
 
 
-def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
+def _all(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    yield from _files(Path(entry.path))
-                elif not entry.name.endswith(".tmp"):
-                    yield entry.path, *_times(Path(entry.path))
+                    yield from _all(Path(entry.path))
+                elif entry.name == JOURNAL_FILE or entry.name.endswith((".parquet", ".json")):
+                    yield _times(Path(entry.path))
     except OSError:  # not there yet, or just set aside
         return

@@ -16,10 +16,11 @@ from time import monotonic
 from typing import Any
 
 from evo.errors import UserError
+from evo.lineage.files import holder
 from evo.lineage.reader import Lineage
 from evo.report.facts import facts
 from evo.report.page import page
-from evo.watch.changes import Pace, check_watchable
+from evo.watch.changes import CONFIG_FILE, Changes, check_watchable
 
 LOOPBACK = "127.0.0.1"
 OUR_NAMES = frozenset({LOOPBACK, "localhost"})  # any port: it may come through `ssh -L`
@@ -47,18 +48,21 @@ class Live:
 
     def __init__(self, run_dir: Path) -> None:
         check_watchable(run_dir)
+        self._run_dir = run_dir
         self._lineage = Lineage(run_dir)
-        self._pace = Pace(run_dir)
+        self._changes = Changes(run_dir)
         self._lock = Lock()
         self._reading: Reading | None = None
 
     def reading(self) -> Reading:
         """What is known now."""
         with self._lock:
-            if self._pace.due() or self._reading is None:
+            if self._changes.due() or self._reading is None:
+                if self._changes.rewritten:
+                    self._lineage = Lineage(self._run_dir)
                 began = monotonic()
                 self._reading = self._read(self._reading)
-                self._pace.rest(monotonic() - began)
+                self._changes.rest(monotonic() - began)
             return self._reading
 
     def _read(self, before: Reading | None) -> Reading:
@@ -69,6 +73,8 @@ class Live:
             if before is None:
                 raise
             found = before.facts | {"problem": str(error)}
+        if not (self._run_dir / CONFIG_FILE).exists() and holder(self._run_dir):
+            found["problem"] = "nothing yet: the run is beginning"
         body = json.dumps(found, allow_nan=False, separators=(",", ":")).encode()
         return Reading(found, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
@@ -114,13 +120,17 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"Here are / and /data.json.\n")
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
-    def _refuse(self) -> None:
+    def parse_request(self) -> bool:
+        if not super().parse_request():
+            return False
+        if self.command in ("GET", "HEAD"):
+            return True
         self.close_connection = True  # what was sent with it is not read
         self._send(HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", b"GET and HEAD only.\n")
-
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
+        return False
 
     def _host(self) -> str:
         name, _, _ = self.headers.get("Host", "").partition(":")
