@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from test_evolution import run, task
 from toys import toy_config
 
+from evo.cli import cli
 from evo.config_file import load_config
 from evo.errors import UserError
 from evo.evolution import Evolution
@@ -185,27 +187,38 @@ def logged(run_dir, name):
         return -1
 
 
-@pytest.mark.parametrize("window", ["between generations", "logged and not yet on record"])
-def test_a_killed_and_resumed_run_logs_each_generation_once(window, founders, tmp_path):
+def test_a_killed_and_resumed_run_logs_each_generation_once(founders, tmp_path):
     tasks = [task("naps") | {"data": {"dev": "0.03"}}]
     trackers = {"tensorboard": {}, "mlflow": {}}
     config = toy_config(founders, tasks=tasks, trackers=trackers, budget={"evaluations": 50})
-    run_dir = tmp_path / "run"
+    run_dir, stores = tmp_path / "run", (tmp_path / "run", tmp_path / "mlruns")
     process = begin(config, tmp_path / "toy.json", run_dir)
-    deadline = time.monotonic() + 60
-    while logged(run_dir, "mlflow") < 3:
-        assert process.poll() is None, process.stderr.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    if window == "logged and not yet on record":
-        path = run_dir / "trackers.json"
-        record = json.loads(path.read_text())
-        steps = sorted({e for e, _ in tensorboard_scalars(run_dir)[0]["best"]})
-        for entry in record.values():
-            entry |= {"generation": entry["generation"] - 1, "evaluations": steps[-2]}
-        path.write_text(json.dumps(record))
+    try:
+        deadline = time.monotonic() + 60
+        while logged(run_dir, "mlflow") < 3:
+            assert process.poll() is None, process.stderr.read().decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    for store in stores:
+        shutil.copytree(store, tmp_path / "killed" / store.name)
+    each_generation_is_logged_once(run_dir)
+    for store in stores:
+        shutil.rmtree(store)
+        shutil.copytree(tmp_path / "killed" / store.name, store)
+    # As if it had been killed between logging a generation and putting that on record.
+    path = run_dir / "trackers.json"
+    record = json.loads(path.read_text())
+    steps = sorted({step for step, _ in tensorboard_scalars(run_dir)[0]["best"]})
+    for entry in record.values():
+        entry |= {"generation": entry["generation"] - 1, "evaluations": steps[-2]}
+    path.write_text(json.dumps(record))
+    each_generation_is_logged_once(run_dir)
+
+
+def each_generation_is_logged_once(run_dir):
     listener = Listener()
     with Evolution.resume(run_dir, callbacks=[listener]) as evolution:
         generations = list(evolution)
@@ -224,9 +237,8 @@ def test_what_was_committed_but_not_logged_is_logged_when_the_run_goes_on(founde
         for generation in evolution:
             if generation.number == 4:
                 break
-    command = [*CLI, "resume", str(run_dir), "--set", "trackers.tensorboard={}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(cli, ["resume", str(run_dir), "--set", "trackers.tensorboard={}"])
+    assert done.exit_code == 0, done.output
     assert [step for step, _ in tensorboard_scalars(run_dir)[0]["best"]][:3] == [3, 10, 17]
 
 
