@@ -51,6 +51,7 @@ for _command in (
     runs.pack_run,
     look.lineage,
     look.show,
+    look.report,
     look.watch,
     models.export,
     models.merge,

@@ -36,7 +36,8 @@ def page(facts: Mapping[str, Any] | None, live: bool = False) -> str:
     """A whole HTML document.
 
     Args:
-        facts: what :func:`evo.report.facts.facts` gives; None for a live page that is to fetch them.
+        facts: what :func:`evo.report.facts.facts` gives (``evo.report.contract`` describes it); None
+            for a live page that is to fetch them.
         live: fetch ``data.json`` from where the page came from, again and again, and redraw.
 
     Raises:

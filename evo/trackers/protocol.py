@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from evo.search import Generation
 
-REPORT_FILE = "report.html"
-
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
@@ -102,6 +100,8 @@ def parameters(config: Mapping[str, Any]) -> dict[str, str]:
 
 def report_path(run_dir: Path) -> str | None:
     """Where the run's report is, if it was made."""
+    from evo.report.write import REPORT_FILE  # here: this is imported with every config
+
     path = run_dir / REPORT_FILE
     return str(path.resolve()) if path.is_file() else None
 

@@ -112,6 +112,8 @@ class Chart {
           trigger: "item",
           confine: true,
           transitionDuration: 0,
+          displayTransition: false,
+          hideDelay: 0,
           backgroundColor: c.surface,
           borderColor: c.line,
           padding: [8, 11],
