@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_evolution import run, task
+from test_evolution import task
 from toys import toy_config
 
 from evo.cli import cli
 from evo.config_file import load_config
 from evo.errors import UserError
 from evo.evolution import Evolution
+from evo.report.write import write_report
 from evo.trackers import TRACKERS
 from evo.trackers.protocol import final_scores
 
@@ -135,8 +136,12 @@ def expected(generations, name):
 def tracked(founders, tmp_path):
     """A whole run with every tracker that needs no Ray: its folder, what a callback heard, its summary."""
     listener, run_dir = Listener(), tmp_path / "run"
-    summary = run(toy_config(founders, trackers=ALL), run_dir, callbacks=[listener])
-    return run_dir, listener, summary
+    config = toy_config(founders, trackers=ALL)
+    with Evolution(config, run_dir, callbacks=[listener]) as evolution:
+        for _ in evolution:
+            pass
+        write_report(run_dir, None)
+        return run_dir, listener, evolution.finish()
 
 
 def test_trackers_hold_every_generation_and_the_final_scores(tracked):
@@ -157,6 +162,9 @@ def test_trackers_hold_every_generation_and_the_final_scores(tracked):
         assert at_the_end[name] == value
     assert "| budget.evaluations | 60 |" in texts["config"][0]
     assert summary["winner"]["id"] in texts["outcome"][0]
+    report = str(run_dir / "report.html")
+    assert report in texts["outcome"][0]
+    assert flow.data.tags["evo.report"] == at_the_end["report"] == report
     assert flow.data.params["budget.evaluations"] == "60"
     assert flow.data.tags["evo.winner"] == at_the_end["winner"] == summary["winner"]["id"]
     assert flow.info.status == "FINISHED"
@@ -187,6 +195,7 @@ def logged(run_dir, name):
         return -1
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_logs_each_generation_once(founders, tmp_path):
     tasks = [task("naps") | {"data": {"dev": "0.03"}}]
     trackers = {"tensorboard": {}, "mlflow": {}}

@@ -318,6 +318,7 @@ def test_a_browser_follows_a_run_that_is_killed_and_goes_on(tmp_path):
     assert errors == []
 
 
+@pytest.mark.slow
 def test_piped_each_generation_is_a_line_until_the_run_ends(tmp_path):
     process = begin(tmp_path, 40)
     try:
