@@ -1,15 +1,20 @@
 """Commands that show what happened in a run."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("runs", metavar="RUN_DIR")
 @click.option("--table", default="individuals", show_default=True, help="Which table to print.")
 @click.option("--ancestors", metavar="ID", help="Only ID (or a prefix, or best) and its ancestors.")
 @click.option("--descendants", metavar="ID", help="Only ID and its descendants.")
+@click.option("--tree", metavar="ID", help="Draw the family tree of ID; --limit individuals of it.")
+@click.option("--shares", metavar="ID", help="How much of each founder is in ID, by layer.")
+@click.option("--compare", nargs=2, metavar="A B", help="Which examples A gets right and B wrong.")
+@click.option("--split", default="dev", show_default=True, help="The examples of --compare.")
 @click.option(
     "--format",
     "form",
@@ -18,18 +23,14 @@ import click
     show_default=True,
 )
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows.")
-def lineage(
-    run_dir: Path,
-    table: str,
-    ancestors: str | None,
-    descendants: str | None,
-    form: str,
-    limit: int | None,
-) -> None:
-    """Print the lineage of RUN_DIR: individuals, evaluations, items, population or events."""
-    from evo.commands import print_lineage
+def lineage(runs: str, table: str, **options: Any) -> None:
+    """Print the lineage of RUN_DIR: individuals, evaluations, items, population or events.
 
-    print_lineage(run_dir, table, ancestors, descendants, form, limit)
+    RUN_DIR may be a pattern in quotes, "runs/*": then the tables are of all runs that fit it.
+    """
+    from evo.commands_look import print_lineage
+
+    print_lineage(runs, table, **options)
 
 
 @click.command()
@@ -37,7 +38,7 @@ def lineage(
 @click.argument("individual", default="best")
 def show(run_dir: Path, individual: str) -> None:
     """Draw an individual of RUN_DIR (an id, a prefix of one, or best): its path, or its parts."""
-    from evo.commands import show_individual
+    from evo.commands_look import show_individual
 
     show_individual(run_dir, individual)
 
