@@ -6,7 +6,7 @@ Only this machine is answered, under a name of its own: a web page elsewhere tha
 
 import hashlib
 import json
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -54,8 +54,17 @@ class Live:
         self._lock = Lock()
         self._reading: Reading | None = None
 
+    @property
+    def known(self) -> dict[str, Any] | None:
+        """The facts of the last reading, at once; None before the first."""
+        return None if self._reading is None else self._reading.facts
+
     def reading(self) -> Reading:
-        """What is known now."""
+        """What is known now.
+
+        Raises:
+            UserError: nothing could be read of the run, not even that something is damaged.
+        """
         with self._lock:
             if self._changes.due() or self._reading is None:
                 if self._changes.rewritten:
@@ -88,20 +97,28 @@ def make_server(run_dir: Path, port: int) -> ThreadingHTTPServer:
     live = Live(run_dir)
 
     class Handler(_Handler):
-        reading = staticmethod(live.reading)
+        run = live
 
     try:
-        server = ThreadingHTTPServer((LOOPBACK, port), Handler)
+        server = _Server((LOOPBACK, port), Handler)
     except OSError as error:
         raise UserError(
             f"--port {port}: {error.strerror}. Give another one, or none for any that is free"
         ) from error
-    server.daemon_threads = True
     return server
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A browser that closes a connection is nobody's fault.
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
-    reading: Callable[[], Reading]
+    run: Live
     protocol_version = "HTTP/1.1"
     timeout = 30.0  # of a connection that says nothing
 
@@ -109,16 +126,24 @@ class _Handler(BaseHTTPRequestHandler):
         if self._host() not in OUR_NAMES:
             self._send(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", b"This is 127.0.0.1.\n")
         elif self.path == "/":
-            text = page(self.reading().facts, live=True)
+            # What is known, so that the page is there at once: it asks for the rest itself.
+            text = page(self.run.known, live=True)
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", text.encode())
         elif self.path == "/data.json":
-            now = self.reading()
-            if self.headers.get("If-None-Match") == now.tag:
-                self._send(HTTPStatus.NOT_MODIFIED, "application/json", b"", now.tag)
-            else:
-                self._send(HTTPStatus.OK, "application/json", now.body, now.tag)
+            self._send_data()
         else:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"Here are / and /data.json.\n")
+
+    def _send_data(self) -> None:
+        try:
+            now = self.run.reading()
+        except (UserError, OSError) as error:
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"{error}\n".encode())
+            return
+        if self.headers.get("If-None-Match") == now.tag:
+            self._send(HTTPStatus.NOT_MODIFIED, "application/json", b"", now.tag)
+        else:
+            self._send(HTTPStatus.OK, "application/json", now.body, now.tag)
 
     def do_HEAD(self) -> None:
         self.do_GET()
