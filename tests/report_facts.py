@@ -30,6 +30,33 @@ def hostile() -> dict[str, Any]:
     return facts
 
 
+def sparse() -> dict[str, Any]:
+    """Whatever may be unknown is unknown."""
+    facts = ordinary()
+    facts["run"] |= {"state": "stopped", "seed": None, "budget": None, "started": None}
+    facts["headline"] |= {"low": None, "high": None, "note": ""}
+    facts["headline"]["winner"] |= {"description": ""}
+    for row in facts["scores"]:
+        row |= {"dev": None, "select": None, "test_se": None}
+        for splits in row["tasks"].values():
+            splits["test"] = {"score": None, "se": None}
+    for key in ("best", "mean", "low", "high"):
+        facts["fitness"][key][:3] = [None] * 3
+    facts["fitness"]["baselines"] = []
+    for node in facts["family"]["nodes"]:
+        node |= {"fitness": None, "standard_error": None, "tasks": {}}
+    facts["shares"] |= {"groups": ["all"], "share": facts["shares"]["share"][:1]}
+    facts["path"] |= {"layers": None, "steps": [], "notes": []}
+    for example in facts["changed"]["examples"]:
+        example |= {"prompt": None, "expected": None, "was": None, "now": None, "was_value": 0.3}
+    facts["diversity"] |= {"disagreement": [None] * 12}
+    for row in facts["operators"]:
+        row |= {"children": 0, "survival": None, "best": None}
+    facts["cost"] |= {"tokens": None, "busy_seconds": 0.0, "hosts": [], "splits": []}
+    facts["problem"] = "lineage/items.parquet: damaged"
+    return facts
+
+
 _WORDS = {
     "state",
     "kind",

@@ -186,7 +186,9 @@ class DiversityFacts(TypedDict):
 
 
 class OperatorFacts(TypedDict):
-    """``survived``: in the population at the end of their generation. ``improved``: beat all parents."""
+    """``survived``: in the population at the end of their generation. ``survival`` is of those whose
+    generation has such an end: not of one within which the budget ended. ``improved``: beat all parents.
+    """
 
     operator: str
     children: int

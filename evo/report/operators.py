@@ -25,6 +25,7 @@ def operators(source: Source) -> list[OperatorFacts]:
     code = names.indices.to_numpy(zero_copy_only=False)
     failed = np.isnan(trials.fitness)
     survived = _survived(source)
+    ended = np.isin(trials.generation, source.population.column("generation").to_numpy())
     improved = _improved(source)
     found: list[OperatorFacts] = []
     for number, name in enumerate(names.dictionary.to_pylist()):
@@ -40,7 +41,7 @@ def operators(source: Source) -> list[OperatorFacts]:
                 "children": children,
                 "failed": int((mine & failed).sum()),
                 "survived": lived,
-                "survival": lived / children,
+                "survival": lived / max(1, int((mine & ended).sum())),
                 "improved": int(improved[mine].sum()),
                 "best": float(trials.fitness[alive].max()) if alive.any() else None,
             }

@@ -2,8 +2,12 @@
 
 const PAGE = 12;
 
+// Of scores between right and wrong one can only say that they got better or worse.
+const graded = (one) => [one.was_value, one.now_value].some((value) => value !== 0 && value !== 1);
+
 function exampleItem(one) {
   const fixed = one.change === "fixed";
+  const words = graded(one) ? ["better", "worse"] : ["wrong → right", "right → wrong"];
   const answer = (name, text, value) => [el("dt", {}, name), el("dd", {}, text === null || text === undefined ? el("span", { class: "muted" }, `not recorded (scored ${score(value)})`) : el("span", { class: "text" }, text))];
   return el(
     "li",
@@ -11,7 +15,7 @@ function exampleItem(one) {
     el(
       "div",
       { class: "head" },
-      el("b", { class: fixed ? "good" : "bad" }, fixed ? "✓ wrong → right" : "✗ right → wrong"),
+      el("b", { class: fixed ? "good" : "bad" }, fixed ? `✓ ${words[0]}` : `✗ ${words[1]}`),
       el("span", {}, one.task),
       el("span", {}, `example ${one.example}`),
     ),
@@ -31,7 +35,7 @@ function changedSection() {
   const counts = el("div");
   const search = el("input", { type: "search", placeholder: "Filter by text", "aria-label": "Filter examples by text" });
   const task = el("select", { "aria-label": "Task" });
-  const kind = choice("Show", [["all", "all"], ["fixed", "fixed"], ["broken", "broken"]], () => list(PAGE));
+  const kind = choice("Show", [["all", "all"], ["fixed", "better"], ["broken", "worse"]], () => list(PAGE));
   const state = el("p", { class: "muted", role: "status" });
   const items = el("ul", { class: "examples" });
   const more = el("button", { type: "button" }, "Show more");
@@ -69,13 +73,17 @@ function changedSection() {
   return ({ changed }) => {
     if (!changed) return section.empty("There is nothing to compare yet: it needs a winner and a founder scored on the same examples.");
     facts = changed;
-    section.say(`Against ${cut(changed.against.name, 60)} on ${changed.split}, the winner gets ${whole(changed.fixed)} right that were wrong, and ${whole(changed.broken)} wrong that were right.`);
+    const mixed = changed.examples.some(graded);
+    const did = mixed
+      ? `scores higher on ${plural(changed.fixed, "example")} and lower on ${whole(changed.broken)}`
+      : `gets ${whole(changed.fixed)} right that were wrong, and ${whole(changed.broken)} wrong that were right`;
+    section.say(`Against ${cut(changed.against.name, 60)} on ${changed.split}, the winner ${did}.`);
     counts.replaceChildren(
       tiles([
-        ["✓ Wrong to right", whole(changed.fixed), null, "good"],
-        ["✗ Right to wrong", whole(changed.broken), null, "bad"],
-        ["Right in both", whole(changed.both_right)],
-        ["Wrong in both", whole(changed.both_wrong)],
+        [mixed ? "✓ Better" : "✓ Wrong to right", whole(changed.fixed), null, "good"],
+        [mixed ? "✗ Worse" : "✗ Right to wrong", whole(changed.broken), null, "bad"],
+        [mixed ? "The same, 0.5 or more" : "Right in both", whole(changed.both_right)],
+        [mixed ? "The same, below 0.5" : "Wrong in both", whole(changed.both_wrong)],
       ]),
     );
     const names = [...new Set(changed.examples.map((one) => one.task))];

@@ -49,6 +49,19 @@ const valueAxis = (c, range, more = {}) => ({
   ...more,
 });
 
+// From 0 to exactly `last`, whose own label gives way to a neighbour that is too near.
+function countAxis(c, last, ticks, name, format = (value) => (Number.isInteger(value) ? whole(value) : "")) {
+  const range = scale([0, last], ticks);
+  const over = last % range.interval;
+  const crowded = over > 1e-9 * last && over < 0.45 * range.interval;
+  return valueAxis(c, { ...range, max: last, format: (value) => (crowded && value === last ? "" : format(value)) }, {
+    splitLine: { show: false },
+    name,
+    nameLocation: "middle",
+    nameGap: 28,
+  });
+}
+
 const categoryAxis = (c, data, width, more = {}) => ({
   type: "category",
   data,
@@ -78,6 +91,9 @@ class Chart {
     this.made = null;
     this.at = null;
     redraws.add(() => this.draw());
+    // A canvas can't follow the width of paper; a picture of it can.
+    window.addEventListener("beforeprint", () => this.echart && this.scroller.before(this.picture()));
+    window.addEventListener("afterprint", () => host.querySelector("img")?.remove());
     let width = 0;
     new ResizeObserver(([entry]) => {
       if (Math.round(entry.contentRect.width) === width) return;
@@ -102,6 +118,8 @@ class Chart {
       this.echart = echarts.init(this.area, null, { renderer: "canvas" });
       this.echart.on("click", (event) => this.made.pin?.(event));
     }
+    // Else ECharts would look for the tooltip's old place a moment later, and hide what the keyboard stands on.
+    if (this.at) this.echart.dispatchAction({ type: "hideTip" });
     this.echart.resize();
     this.echart.setOption(
       {
@@ -134,6 +152,10 @@ class Chart {
     }
   }
 
+  picture() {
+    return el("img", { class: "printed", alt: this.made.label, src: this.echart.getDataURL({ pixelRatio: 2 }) });
+  }
+
   fillTable() {
     if (this.details.open && this.made) {
       const { caption, columns, rows } = this.made.table;
@@ -148,6 +170,7 @@ class Chart {
       this.leave();
     } else if ((event.key === "Enter" || event.key === " ") && this.at) {
       this.made.pin?.({ stop: this.at });
+      if (this.made.pin) this.echart.dispatchAction({ type: "hideTip" }); // what it said stands below now
     } else {
       const next = this.next(event.key);
       if (!next) return;

@@ -12,6 +12,7 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+const LIVE = document.body.dataset.live === "true";
 const NOTHING = "–";
 const grouped = new Intl.NumberFormat("en");
 const whole = (value) => (value === null || value === undefined ? NOTHING : grouped.format(value));
@@ -52,7 +53,8 @@ function moment(iso) {
   return time.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }
 
-const plainSum = (text) => (text ?? "").replaceAll("+ -", "− ");
+// "0.5·a + -0.2·b" as people write it; no line ends between a sign and its term.
+const plainSum = (text) => (text ?? "").replaceAll("+ -", "− ").replace(/ ([+−]) /g, " $1\u00a0");
 const plural = (count, one, many = `${one}s`) => `${whole(count)} ${count === 1 ? one : many}`;
 const short = (id) => (/^[0-9a-f]{16,}$/.test(id ?? "") ? id.slice(0, 12) : id ?? NOTHING);
 const cut = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);

@@ -14,15 +14,15 @@ function marksOf(nodes) {
   return new Map([["founder", FOUNDER], ...others.map((name, at) => [name, SYMBOLS[Math.min(at, SYMBOLS.length - 1)]])]);
 }
 
-function lineOf(nodes, id) {
-  const byId = new Map(nodes.map((node) => [node.id, node]));
+// An individual and all from which lines lead to it, as positions in nodes.
+function lineOf(edges, from) {
   const found = new Set();
-  const wait = [id];
+  const wait = [from];
   while (wait.length) {
     const next = wait.pop();
-    if (!byId.has(next) || found.has(next)) continue;
+    if (found.has(next)) continue;
     found.add(next);
-    wait.push(...byId.get(next).parents);
+    wait.push(...edges.filter(([, child]) => child === next).map(([parent]) => parent));
   }
   return found;
 }
@@ -30,15 +30,14 @@ function lineOf(nodes, id) {
 function familyChart(family, winner, pinned, pin, width, c) {
   const { nodes, edges } = family;
   const marks = marksOf(nodes);
-  const lit = pinned ? lineOf(nodes, pinned) : null;
-  const dim = (id) => (lit && !lit.has(id) ? 0.13 : 1);
+  const lit = pinned ? lineOf(edges, nodes.findIndex(({ id }) => id === pinned)) : null;
+  const shaded = (at) => lit !== null && !lit.has(at);
   const counts = new Map();
   nodes.forEach((node) => counts.set(node.generation, (counts.get(node.generation) ?? 0) + 1));
   const height = Math.min(680, Math.max(260, Math.max(...counts.values()) * 24 + 70));
   const last = Math.max(1, ...nodes.map((node) => node.generation));
   const founders = nodes.filter((node) => node.operator === "founder").map((node) => node.name);
   const left = widest(founders, width < 500 ? 78 : 130, c, 11) + 24;
-  const generations = { ...scale([0, last], width < 500 ? 5 : 10), format: (value) => (Number.isInteger(value) ? String(value) : "") };
   const name = (id) => nodes.find((node) => node.id === id)?.name ?? short(id);
   const parents = (node) => (node.parents.length ? node.parents.map(name).join(", ") : "none");
   const order = nodes.map((_, at) => at).sort((a, b) => nodes[a].generation - nodes[b].generation || nodes[a].lane - nodes[b].lane);
@@ -51,7 +50,7 @@ function familyChart(family, winner, pinned, pin, width, c) {
     label: `Family tree of the winner. ${familyFinding(family)}`,
     option: {
       grid: { left, right: 76, top: 16, bottom: 44 },
-      xAxis: valueAxis(c, generations, { min: 0, max: last, name: "generation", nameLocation: "middle", nameGap: 28, splitLine: { show: true, lineStyle: { color: c.grid } } }),
+      xAxis: { ...countAxis(c, last, width < 500 ? 5 : 10, "generation"), splitLine: { show: true, lineStyle: { color: c.grid } } },
       yAxis: { type: "value", min: 0, max: 1, inverse: true, show: false },
       series: [
         {
@@ -59,7 +58,7 @@ function familyChart(family, winner, pinned, pin, width, c) {
           coordinateSystem: "cartesian2d",
           layout: "none",
           cursor: "pointer",
-          data: nodes.map((node) => {
+          data: nodes.map((node, at) => {
             const [symbol, colour] = marks.get(node.operator);
             const isWinner = node.id === winner;
             const own = node.operator === "founder" || isWinner;
@@ -68,13 +67,13 @@ function familyChart(family, winner, pinned, pin, width, c) {
               node,
               symbol,
               symbolSize: isWinner ? 22 : node.id === pinned ? 17 : 12,
-              itemStyle: { color: c[colour], borderColor: isWinner || node.id === pinned ? c.text : c.surface, borderWidth: isWinner || node.id === pinned ? 2.5 : 1, opacity: dim(node.id) },
+              itemStyle: { color: c[colour], borderColor: isWinner || node.id === pinned ? c.text : c.surface, borderWidth: isWinner || node.id === pinned ? 2.5 : 1, opacity: shaded(at) ? 0.13 : 1 },
               label: {
                 show: own,
                 position: isWinner ? "right" : "left",
                 distance: 7,
                 color: c.text,
-                opacity: lit && !lit.has(node.id) ? 0.35 : 1,
+                opacity: shaded(at) ? 0.35 : 1,
                 fontSize: isWinner ? 12 : 11,
                 fontWeight: isWinner ? 700 : 400,
                 formatter: () => (isWinner ? "winner" : node.name),
@@ -86,7 +85,7 @@ function familyChart(family, winner, pinned, pin, width, c) {
           edges: edges.map(([source, target]) => ({
             source,
             target,
-            lineStyle: { opacity: dim(nodes[target].id) === 1 && dim(nodes[source].id) === 1 ? (lit ? 0.95 : 0.55) : 0.08, width: lit ? 2 : 1.3 },
+            lineStyle: { opacity: shaded(source) || shaded(target) ? 0.08 : lit ? 0.95 : 0.55, width: lit ? 2 : 1.3 },
           })),
           lineStyle: { color: c.neutral, curveness: 0 },
           emphasis: { scale: 1.35, itemStyle: { borderColor: c.text, borderWidth: 2.5 }, label: { show: true, opacity: 1 } },
@@ -99,8 +98,9 @@ function familyChart(family, winner, pinned, pin, width, c) {
       const at = stops.indexOf(stop);
       if (key === "ArrowUp") return stops[at - 1];
       if (key === "ArrowDown") return stops[at + 1];
-      if (key === "ArrowLeft") return stop.node.parents.map(stopOf).find(Boolean);
-      return stops.find((other) => other.node.parents.includes(stop.node.id));
+      const [here, there] = key === "ArrowLeft" ? [1, 0] : [0, 1];
+      const edge = edges.find((one) => one[here] === stop.index);
+      return edge && stopOf(nodes[edge[there]].id);
     },
     pin: (event) => {
       const node = event.stop?.node ?? event.data?.node;
@@ -183,7 +183,7 @@ function familySection() {
     const node = family.nodes.find(({ id }) => id === pinned);
     card.replaceChildren(...(node ? [pinnedCard(node, family.nodes, pin)] : []));
     chart.show((width, c) => {
-      const marks = [...marksOf(family.nodes)].map(([label, [, colour, mark]]) => ({ label, colour: c[colour], mark }));
+      const marks = [...marksOf(family.nodes)].map(([label, [, colour, mark]]) => ({ label: cut(label, 40), colour: c[colour], mark }));
       key.replaceChildren(legend(marks));
       return familyChart(family, winner, node ? pinned : null, pin, width, c);
     });

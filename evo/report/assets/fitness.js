@@ -13,13 +13,6 @@ function spread(wanted, gap, top, bottom) {
   return placed;
 }
 
-function axisOf(name, xs, width) {
-  const last = Math.max(1e-9, ...xs.filter(known));
-  const range = scale([0, last], width < 500 ? 4 : 8);
-  const format = name === "seconds" ? duration : whole;
-  return { ...range, max: last, format: (value) => (Number.isInteger(value) || name === "seconds" ? format(value) : "") };
-}
-
 // Of all baselines those worth a line: the best of each kind first, then the best of the rest.
 function chosenBaselines(baselines) {
   const sorted = baselines.filter(({ value }) => known(value)).sort((a, b) => b.value - a.value);
@@ -30,7 +23,9 @@ function chosenBaselines(baselines) {
 
 function fitnessChart(f, axis, width, c) {
   const xs = f[axis];
-  const lines = chosenBaselines(f.baselines ?? []);
+  const lines = chosenBaselines(f.baselines);
+  const last = Math.max(1e-9, ...xs.filter(known));
+  const ticks = width < 500 ? 4 : 8;
   const range = scale([...f.best, ...f.mean, ...f.low, ...f.high, ...lines.map(({ value }) => value)]);
   const narrow = width < 500;
   const names = lines.map(({ name, value }) => `${cut(name, narrow ? 9 : 22)} ${score(value)}`);
@@ -39,6 +34,10 @@ function fitnessChart(f, axis, width, c) {
   const tall = height - grid.top - grid.bottom;
   const wanted = lines.map(({ value }) => ((range.max - value) / (range.max - range.min)) * tall);
   const placed = spread(wanted, 15, 4, tall);
+  const curves = axis === "evaluations" ? lines.filter(({ curve }) => curve).map(({ curve }) => curve) : [];
+  const dotted = { color: c.neutral, type: "dotted", width: 1.5 };
+  // Shapes that no pointer meets: a series of their own points would catch the tooltip of the curves above them.
+  const shape = (name, z, renderItem) => ({ name, type: "custom", silent: true, clip: true, z, data: [[xs[0], f.best.find(known)]], renderItem });
   const points = (ys) => ys.map((y, at) => [xs[at], y]);
   const banded = xs.map((_, at) => at).filter((at) => known(f.low[at]) && known(f.high[at]));
   const line = (name, ys, colour, type, stepped) => ({
@@ -68,7 +67,7 @@ function fitnessChart(f, axis, width, c) {
     label: `Line chart of fitness on dev. ${fitnessFinding(f)}`,
     option: {
       grid,
-      xAxis: valueAxis(c, axisOf(axis, xs, width), { min: 0, splitLine: { show: false }, name: axis === "seconds" ? "time" : axis, nameLocation: "middle", nameGap: 28 }),
+      xAxis: axis === "seconds" ? countAxis(c, last, ticks, "time", duration) : countAxis(c, last, ticks, axis),
       yAxis: valueAxis(c, range),
       series: [
         {
@@ -77,28 +76,27 @@ function fitnessChart(f, axis, width, c) {
           markLine: {
             silent: true,
             symbol: "none",
-            animation: false,
+            precision: 10, // else ECharts draws the line at two decimals
             data: lines.map(({ value }, at) => ({
               yAxis: value,
-              lineStyle: { color: c.neutral, type: "dotted", width: 1.5, opacity: 0.9 },
-              label: { position: "end", distance: 8, color: c.muted, fontSize: 11, formatter: () => names[at], offset: [0, placed[at] - wanted[at]] },
+              lineStyle: { ...dotted, opacity: curves.includes(lines[at].curve) ? 0 : 0.9 },
+              label: { position: "end", opacity: 1, distance: 8, color: c.muted, fontSize: 11, formatter: () => names[at], offset: [0, placed[at] - wanted[at]] },
             })),
           },
         },
         { ...line("mean", f.mean, c.vermillion, "dashed", false), z: 3 },
-        {
-          name: "spread",
-          type: "custom",
-          silent: true,
-          clip: true,
-          z: 1,
-          data: banded.length > 1 ? [[xs[banded[0]], f.low[banded[0]]]] : [],
-          renderItem: (_, api) => ({
-            type: "polygon",
-            shape: { points: [...banded.map((at) => api.coord([xs[at], f.low[at]])), ...banded.toReversed().map((at) => api.coord([xs[at], f.high[at]]))] },
-            style: { fill: c.vermillion, opacity: 0.16 },
-          }),
-        },
+        shape("spread", 1, (_, api) => ({
+          type: "polygon",
+          shape: { points: [...banded.map((at) => api.coord([xs[at], f.low[at]])), ...banded.toReversed().map((at) => api.coord([xs[at], f.high[at]]))] },
+          style: { fill: c.vermillion, opacity: 0.16 },
+        })),
+        ...curves.map(({ evaluations, best }) =>
+          shape("baseline", 2, (_, api) => ({
+            type: "polyline",
+            shape: { points: best.flatMap((y, at) => (known(y) ? [...(at && known(best[at - 1]) ? [api.coord([evaluations[at], best[at - 1]])] : []), api.coord([evaluations[at], y])] : [])) },
+            style: { stroke: c.neutral, fill: "none", lineWidth: 1.5, lineDash: [2, 3] },
+          })),
+        ),
       ],
     },
     tooltip: { trigger: "axis", axisPointer: { type: "line", lineStyle: { color: c.muted }, label: { show: false } } },
@@ -111,7 +109,7 @@ function fitnessChart(f, axis, width, c) {
       caption: "Fitness over time, and the baselines",
       columns: ["", "#evaluations", "#seconds", "#best so far", "#mean", "#low", "#high"],
       rows: [
-        ...(f.baselines ?? []).map(({ name, value }) => [`baseline ${name}`, "", "", score(value), "", "", ""]),
+        ...f.baselines.map(({ name, value }) => [`baseline ${name}`, "", "", score(value), "", "", ""]),
         ...xs.map((_, at) => [
           `generation ${f.generation[at]}`, whole(f.evaluations[at]), known(f.seconds[at]) ? f.seconds[at].toFixed(1) : NOTHING,
           ...[f.best, f.mean, f.low, f.high].map((ys) => score(ys[at])),
@@ -149,7 +147,7 @@ function fitnessSection() {
           { label: "best so far", colour: c.blue, line: "solid" },
           { label: "mean of the generation", colour: c.vermillion, line: "dashed" },
           { label: facts.spread || "spread", colour: c.vermillion, line: "band" },
-          { label: "baselines", colour: c.neutral, line: "dotted" },
+          ...(facts.baselines.length ? [{ label: "baselines", colour: c.neutral, line: "dotted" }] : []),
         ]),
       );
       return fitnessChart(facts, axis, width, c);

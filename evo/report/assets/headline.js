@@ -28,11 +28,11 @@ function intervalChart(h, width, c) {
     formatter: ({ value }) => signed(value[0]),
   });
   return {
-    height: 112,
+    height: 104,
     label: `Difference from the best founder: ${signed(h.difference)}${known(h.low) ? `, interval ${signed(h.low)} to ${signed(h.high)}` : ""}.`,
     option: {
-      grid: { left: 50, right: 50, top: 34, bottom: 30 },
-      xAxis: valueAxis(c, range),
+      grid: { left: 50, right: 50, top: 30, bottom: 30 },
+      xAxis: valueAxis(c, { ...range, format: (value) => (Math.abs(value) < 1e-9 ? "best founder" : range.format(value)) }),
       yAxis: { type: "value", min: -1, max: 1, show: false },
       series: [
         {
@@ -45,7 +45,7 @@ function intervalChart(h, width, c) {
             silent: true,
             symbol: "none",
             lineStyle: { color: c.muted, type: "dashed", width: 1.5 },
-            label: { color: c.muted, fontSize: 12, formatter: "best founder", position: "end", distance: 4 },
+            label: { show: false },
             data: [{ xAxis: 0 }],
           },
         },
@@ -72,7 +72,8 @@ function intervalChart(h, width, c) {
 }
 
 function command(text) {
-  const code = el("code", {}, text);
+  const words = text.split(" ").map((word, at) => [at ? " " : "", word.length < 24 ? el("span", { class: "word" }, word) : word]);
+  const code = el("code", {}, words.flat());
   const button = el("button", { type: "button", "aria-label": `Copy: ${text}` }, "Copy");
   button.addEventListener("click", async () => {
     try {
@@ -104,7 +105,7 @@ function headlineSection() {
     both.hidden = !h;
     const dir = quoted(run?.run_dir ?? "RUN_DIR");
     const commands = {
-      running: [`evo watch ${dir}`, `evo status ${dir}`],
+      running: LIVE ? [`evo status ${dir}`] : [`evo watch ${dir}`, `evo status ${dir}`],
       stopped: [`evo resume ${dir}`, `evo export ${dir} best --out DIR`],
       finished: [`evo export ${dir} best --out DIR`],
     }[run?.state] ?? [`evo status ${dir}`];

@@ -3,7 +3,7 @@
 function about({ run }) {
   const failed = run.failed ? `${whole(run.failed)} failed` : null;
   const budget = known(run.budget) ? `${whole(run.evaluations)} of ${plural(run.budget, "evaluation")}` : plural(run.evaluations, "evaluation");
-  const parts = [run.algorithm, `seed ${run.seed}`, budget, plural(run.generations, "generation"), failed, `started ${moment(run.started)}`];
+  const parts = [run.algorithm, known(run.seed) ? `seed ${run.seed}` : null, budget, plural(run.generations, "generation"), failed, `started ${moment(run.started)}`];
   const badge = el("span", { class: "badge" }, { running: "● running", stopped: "■ stopped", finished: "✓ finished" }[run.state] ?? run.state);
   document.getElementById("name").textContent = run.name;
   document.getElementById("about").replaceChildren(badge, ` ${parts.filter(Boolean).join(" · ")}`);
@@ -46,4 +46,4 @@ function update(facts) {
 const embedded = JSON.parse(document.getElementById("facts").textContent);
 if (embedded) update(embedded);
 else document.getElementById("about").textContent = "Waiting for the first facts.";
-if (document.body.dataset.live === "true") follow(update);
+if (LIVE) follow(update);

@@ -114,9 +114,8 @@ function pathChart(path, width, c) {
 }
 
 function pathFinding({ models, steps, embed, head, notes }) {
-  const ends = embed === head ? `embedding and head are ${models[embed].name}'s` : `the embedding is ${models[embed].name}'s, the head ${models[head].name}'s`;
-  const rest = (notes ?? []).filter((note) => !/^\d+ steps$/.test(note)).join("; ");
-  return `${plural(steps.length, "step")}; ${ends}${rest ? `; ${rest}` : ""}.`;
+  const ends = embed === head ? `Embedding and head are ${models[embed].name}'s` : `The embedding is ${models[embed].name}'s, the head ${models[head].name}'s`;
+  return `${notes.length ? notes.join("; ") : plural(steps.length, "step")}. ${ends}.`;
 }
 
 function pathSection() {

@@ -1,7 +1,6 @@
 // How different the population stayed, and which operators' children survived and beat their parents.
 
 function diversityChart(d, width, c) {
-  const axis = { ...scale([0, Math.max(1, d.generation.at(-1))], width < 500 ? 5 : 10), format: (value) => (Number.isInteger(value) ? String(value) : "") };
   const lines = [
     ["disagreement", d.disagreement, c.blue, "solid"],
     ["distinct members", d.distinct, c.vermillion, "dashed"],
@@ -11,7 +10,7 @@ function diversityChart(d, width, c) {
     label: `Line chart of diversity. ${diversityFinding(d)}`,
     option: {
       grid: { left: 46, right: 16, top: 12, bottom: 44 },
-      xAxis: valueAxis(c, axis, { min: 0, max: Math.max(1, d.generation.at(-1)), splitLine: { show: false }, name: "generation", nameLocation: "middle", nameGap: 28 }),
+      xAxis: countAxis(c, Math.max(1, d.generation.at(-1)), width < 500 ? 5 : 10, "generation"),
       yAxis: valueAxis(c, { min: 0, max: 1, interval: 0.25, format: percent }),
       series: lines.map(([name, ys, colour, type]) => ({
         name,

@@ -27,7 +27,8 @@ function scoreRows(scores, split) {
 
 function scoresChart(scores, tasks, split, width, c) {
   const rows = scoreRows(scores, split);
-  const panels = (tasks.length > 1 ? [null, ...tasks] : [tasks[0] ?? null]).slice(0, SCORE_PANELS);
+  const told = tasks.filter((task) => rows.some((row) => known(scoreOn(row, task, split).score)));
+  const panels = (told.length === 1 && tasks.length === 1 ? told : [null, ...told]).slice(0, SCORE_PANELS);
   const names = rows.map((row) => row.name);
   const label = widest(names, width < 500 ? 104 : 170, c) + 12;
   const across = Math.max(1, Math.min(panels.length, Math.floor((width - label) / 190)));
@@ -150,14 +151,14 @@ function scoresFinding(scores, split) {
   if (!winner || !next) return `${plural(sorted.length, "model")} scored on ${split}.`;
   const place = sorted.indexOf(winner) + 1;
   const where = place === 1 ? "comes first" : `is number ${place}`;
-  return `On ${split} the winner (${score(winner[split])}) ${where} of ${sorted.length}; the best of the others is ${next.name} (${score(next[split])}).`;
+  return `On ${split} the winner (${score(winner[split])}) ${where} of ${sorted.length}; the best of the others is ${cut(next.name, 60)} (${score(next[split])}).`;
 }
 
 function scoresSection() {
   const section = new Section("scores");
   const bar = el("div", { class: "bar" });
   const key = el("div");
-  const omitted = el("p", { class: "muted" });
+  const omitted = el("p", { class: "muted after" });
   section.body.append(bar, key);
   const chart = new Chart(section.body);
   const details = el("div");

@@ -7,7 +7,7 @@ function sharesChart(shares, width, c) {
   const down = groups.length > 2 ? narrow && groups.length > 7 : !narrow;
   const [across, along] = down ? [founders, groups] : [groups, founders];
   const left = widest(along, narrow ? 92 : 160, c) + 12;
-  const cell = Math.max(30, Math.min(84, (width - left - 8) / across.length));
+  const cell = Math.max(30, Math.min(120, (width - left - 8) / across.length));
   const slanted = widest(across, 400, c, 11) > cell - 6;
   const top = slanted ? Math.min(96, widest(across, 110, c, 11) * 0.72 + 16) : 26;
   const rowTall = along.length > 20 ? 24 : 30;

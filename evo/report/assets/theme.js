@@ -31,6 +31,7 @@ function startTheme() {
     remembered(screen);
     setTheme(screen);
   });
+  // Before the charts' own listeners, which take pictures of what is drawn.
   window.addEventListener("beforeprint", () => setTheme("light"));
   window.addEventListener("afterprint", () => setTheme(screen));
 }
