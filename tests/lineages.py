@@ -1,18 +1,24 @@
-"""Lineages written by hand, for what no small run has: many of everything, other metrics, paths."""
+"""Lineages written by hand, for what no small run has: many of everything, other metrics, paths;
+
+and the facts of a lineage, held against their contract.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
 import numpy as np
 import pyarrow as pa
 
+import evo.lineage
 from evo.drift import rows_digest, write_start
 from evo.lineage.commits import commit
 from evo.lineage.schema import SCHEMAS
+from evo.report.contract import Facts
+from evo.report.facts import facts
 from operators.recipe import Founder, Recipe, describe
 from operators.recipe_json import to_json
 
@@ -132,3 +138,37 @@ class Written:
 
 def founder(name: str) -> Founder:
     return Founder(name, f"{name:0>64}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether plain data is of a type of the contract, to the last key."""
+    if is_typeddict(hint):
+        keys = get_type_hints(hint)
+        return (
+            isinstance(value, dict)
+            and value.keys() == keys.keys()
+            and all(fits(value[k], h) for k, h in keys.items())
+        )
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in args
+    if origin is list:
+        return isinstance(value, list) and all(fits(v, args[0]) for v in value)
+    if origin is tuple:
+        return len(value) == len(args) and all(map(fits, value, args))
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            fits(k, args[0]) and fits(v, args[1]) for k, v in value.items()
+        )
+    if args:
+        return any(fits(value, a) for a in args)
+    return type(value) in ((float, int) if hint is float else (hint,))
+
+
+def told(run_dir: Path) -> Facts:
+    """The facts of a run: as the contract has them, and JSON without NaN."""
+    found = facts(evo.lineage.open(run_dir))
+    for part, hint in get_type_hints(Facts).items():
+        assert fits(found[part], hint), (part, found[part])  # type: ignore[literal-required]
+    json.dumps(found, allow_nan=False)
+    return found

@@ -6,16 +6,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
 import numpy as np
 import pytest
+from lineages import told
 from toys import toy_config
 
 import evo.lineage
 from evo.evolution import Evolution
-from evo.report.contract import Facts
-from evo.report.facts import facts
 from operators.recipe import Founder, walk
 
 TASKS = [
@@ -28,40 +26,6 @@ TASKS = [
     for name, metric, weight in (("near", "nearness", 3.0), ("nearer", "nearness", 1.0))
 ]
 SHARES = {"near": 0.75, "nearer": 0.25}
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Whether plain data is of a type of the contract, to the last key."""
-    if is_typeddict(hint):
-        keys = get_type_hints(hint)
-        return (
-            isinstance(value, dict)
-            and value.keys() == keys.keys()
-            and all(fits(value[k], h) for k, h in keys.items())
-        )
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return value in args
-    if origin is list:
-        return isinstance(value, list) and all(fits(v, args[0]) for v in value)
-    if origin is tuple:
-        return len(value) == len(args) and all(map(fits, value, args))
-    if origin is dict:
-        return isinstance(value, dict) and all(
-            fits(k, args[0]) and fits(v, args[1]) for k, v in value.items()
-        )
-    if args:
-        return any(fits(value, a) for a in args)
-    return type(value) in ((float, int) if hint is float else (hint,))
-
-
-def told(run_dir: Path) -> Facts:
-    """The facts of a run: as the contract has them, and JSON without NaN."""
-    found = facts(evo.lineage.open(run_dir))
-    for part, hint in get_type_hints(Facts).items():
-        assert fits(found[part], hint), (part, found[part])  # type: ignore[literal-required]
-    json.dumps(found, allow_nan=False)
-    return found
 
 
 def finish(run_dir, folder, **changes):

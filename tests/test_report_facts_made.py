@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from lineages import Child, Written, founder
-from test_report_facts import told
+from lineages import Child, Written, founder, told
 
 from evo.report.curves import thinned
 from evo.report.family import crossings, laid_out
@@ -108,6 +107,18 @@ def test_a_path_is_its_models_and_steps(tmp_path):
     }
 
 
+def test_a_path_over_merged_models_has_the_shares_of_each_step(tmp_path):
+    route = Route(A, (Step(mixed(0), 1, 1.0), Step(B, 0, 1.0)), A)
+    run = written(tmp_path)
+    run.generation(0, [Child(A, {"t": [0, 0]}), Child(B, {"t": [0, 0]})], [A, B])
+    run.generation(1, [Child(route, {"t": [1, 0]}, "weights", [A.id])], [route])
+    says = told(run.run_dir)
+    assert [m["name"] for m in says["path"]["models"]] == ["a", mixed(0).id[:12], "b"]
+    assert says["shares"]["groups"] == ["embedding", "step 0: layer 1", "step 1: layer 0", "head"]
+    assert says["shares"]["founders"] == ["a", "b"]
+    assert says["shares"]["share"] == [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [1.0, 0.0]]
+
+
 def test_everything_is_bounded_and_what_is_left_out_is_counted(tmp_path):
     """110 generations of two, each child of both before: of everything more than a page can show."""
     run = written(tmp_path)
@@ -160,6 +171,16 @@ def test_one_member_disagrees_with_nobody_and_failed_ones_are_left_out(tmp_path)
     }
     assert says["operators"][0]["improved"] == 1  # over the parent that has a fitness
     assert says["run"]["failed"] == 1
+
+
+def test_models_that_were_scored_on_other_numbers_of_examples_are_not_compared(tmp_path):
+    run = written(tmp_path)
+    run.generation(0, [Child(A, {"t": [1, 0]}), Child(B, {"t": [0]})], [A, B])
+    run.generation(1, [Child(mixed(0), {"t": [1, 1, 1]}, "mix", [A.id])], [mixed(0), A])
+    says = told(run.run_dir)
+    assert says["diversity"]["disagreement"] == [None, None]
+    assert says["headline"]["difference"] == 0.5
+    assert says["headline"]["low"] is says["changed"] is None
 
 
 @pytest.mark.parametrize("count", [5, 400, 401, 5000])
