@@ -251,6 +251,23 @@ def test_what_was_committed_but_not_logged_is_logged_when_the_run_goes_on(founde
     assert [step for step, _ in tensorboard_scalars(run_dir)[0]["best"]][:3] == [3, 10, 17]
 
 
+def test_the_sittings_of_a_run_are_one_run_of_weights_and_biases(founders, tmp_path):
+    run_dir = tmp_path / "run"
+    config = toy_config(founders, trackers={"wandb": {"mode": "offline"}})
+    with Evolution(config, run_dir) as evolution:
+        for generation in evolution:
+            if generation.number == 4:
+                break
+    with Evolution.resume(run_dir) as evolution:
+        generations = list(evolution)
+        evolution.finish()
+    history, _ = wandb_history(run_dir)
+    for name in NAMES:
+        assert history[name] == expected(generations, name)
+    ids = {r.run.run_id for r in wandb_records(run_dir) if r.HasField("run")}
+    assert len(ids) == 1
+
+
 def test_callbacks_of_ones_own_hear_of_each_generation_once_over_all_sittings(founders, tmp_path):
     run_dir, first, second = tmp_path / "run", Listener(), Listener()
     with Evolution(toy_config(founders), run_dir, callbacks=[first]) as evolution:
