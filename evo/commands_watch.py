@@ -11,13 +11,12 @@ def watch_in_browser(run_dir: Path, port: int, *, opens: bool) -> None:
     """Serve the live view until Ctrl-C."""
     from evo.watch.server import make_server
 
-    with make_server(run_dir, port) as server:
+    with contextlib.suppress(KeyboardInterrupt), make_server(run_dir, port) as server:
         address = f"http://127.0.0.1:{server.server_address[1]}/"
         click.echo(f"{run_dir}: live at {address} (Ctrl-C ends it)")
-        with contextlib.suppress(KeyboardInterrupt):
-            if opens:
-                webbrowser.open(address)
-            server.serve_forever()
+        if opens:
+            webbrowser.open(address)
+        server.serve_forever()
 
 
 def watch_in_terminal(run_dir: Path, *, once: bool) -> None:
