@@ -10,6 +10,7 @@ import evo.lineage
 from evo.errors import UserError
 from evo.evolution import Evolution
 from evo.lineage import SCHEMAS, Lineage
+from evo.lineage.reader import FAMILY_COLUMNS
 from evo.lineage.schema import SCHEMA_VERSION
 from operators.recipe import Founder
 from operators.recipe_json import from_json
@@ -138,7 +139,7 @@ def test_ancestors_and_descendants_are_those_of_a_brute_force_walk(direction, li
         distances = dict(zip(found["id"].to_pylist(), found["distance"].to_pylist(), strict=True))
         assert distances == walked(row["id"], edges)
         assert found["distance"].to_pylist() == sorted(distances.values())
-        assert found.column_names == [*SCHEMAS["individuals"].names, "distance"]
+        assert found.column_names == [*FAMILY_COLUMNS, "distance"]
 
 
 def test_everybody_descends_from_the_founders(lineage):

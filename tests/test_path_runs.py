@@ -15,7 +15,8 @@ from tokenizers.models import WordLevel
 
 import evo
 from evo.algorithms import ALGORITHMS, uses_paths
-from evo.commands import export_individual, show_individual
+from evo.commands import export_individual
+from evo.commands_look import show_individual
 from evo.commands_run import resume_run, run_config
 from evo.errors import UserError
 from evo.evolution import Evolution

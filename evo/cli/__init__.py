@@ -52,6 +52,7 @@ for _command in (
     look.lineage,
     look.show,
     look.report,
+    look.watch,
     look.verify,
     models.export,
     models.merge,

@@ -2,15 +2,20 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("runs", metavar="RUN_DIR")
 @click.option("--table", default="individuals", show_default=True, help="Which table to print.")
 @click.option("--ancestors", metavar="ID", help="Only ID (or a prefix, or best) and its ancestors.")
 @click.option("--descendants", metavar="ID", help="Only ID and its descendants.")
+@click.option("--tree", metavar="ID", help="Draw the family tree of ID; --limit individuals of it.")
+@click.option("--shares", metavar="ID", help="How much of each founder is in ID, by layer.")
+@click.option("--compare", nargs=2, metavar="A B", help="Which examples A gets right and B wrong.")
+@click.option("--split", default="dev", show_default=True, help="The examples of --compare.")
 @click.option(
     "--format",
     "form",
@@ -19,18 +24,14 @@ import click
     show_default=True,
 )
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows.")
-def lineage(
-    run_dir: Path,
-    table: str,
-    ancestors: str | None,
-    descendants: str | None,
-    form: str,
-    limit: int | None,
-) -> None:
-    """Print the lineage of RUN_DIR: individuals, evaluations, items, population or events."""
-    from evo.commands import print_lineage
+def lineage(runs: str, table: str, **options: Any) -> None:
+    """Print the lineage of RUN_DIR: individuals, evaluations, items, population or events.
 
-    print_lineage(run_dir, table, ancestors, descendants, form, limit)
+    RUN_DIR may be a pattern in quotes, "runs/*": then the tables are of all runs that fit it.
+    """
+    from evo.commands_look import print_lineage
+
+    print_lineage(runs, table, **options)
 
 
 @click.command()
@@ -38,7 +39,7 @@ def lineage(
 @click.argument("individual", default="best")
 def show(run_dir: Path, individual: str) -> None:
     """Draw an individual of RUN_DIR (an id, a prefix of one, or best): its path, or its parts."""
-    from evo.commands import show_individual
+    from evo.commands_look import show_individual
 
     show_individual(run_dir, individual)
 
@@ -99,3 +100,21 @@ def report(run_dir: Path, out: Path | None, show_it: bool) -> None:
     click.echo(f"{path} ({path.stat().st_size / 2**20:.1f} MiB): {line}")
     if show_it:
         click.launch(path.resolve().as_uri())
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--port", default=0, show_default="any free", type=click.IntRange(0, 65535))
+@click.option("--open/--no-open", "opens", default=True, help="Open a browser there.")
+@click.option("--terminal", is_flag=True, help="Draw in the terminal; piped: a line a generation.")
+@click.option("--once", is_flag=True, help="With --terminal: draw once and end.")
+def watch(run_dir: Path, port: int, opens: bool, terminal: bool, once: bool) -> None:
+    """Follow the run in RUN_DIR while it goes on: in the browser, on this machine only."""
+    from evo import commands_watch
+
+    if terminal:
+        commands_watch.watch_in_terminal(run_dir, once=once)
+    elif once:
+        raise click.UsageError("--once goes with --terminal")
+    else:
+        commands_watch.watch_in_browser(run_dir, port, opens=opens)

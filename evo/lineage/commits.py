@@ -9,10 +9,10 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,25 +27,24 @@ FINAL = "final"
 _CHECK = b',"check":"'
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Some bytes of a file: where they begin, how many they are, and their CRC-32."""
-
-    start: int
-    length: int
-    check: int
-
-    def holds(self, data: memoryview) -> bool:
-        return zlib.crc32(data[self.start : self.start + self.length]) == self.check
+Spans: TypeAlias = Sequence[int]
+"""Start, length and CRC-32 of some bytes of a file; of several spans one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Where a file's columns stand: ``columns`` are each leaf column's parts, one a row group."""
+    """Where a file's columns stand: ``columns`` are each leaf column's spans, one a row group."""
 
     size: int
-    footer: Part
-    columns: Mapping[str, tuple[Part, ...]]
+    footer: Spans
+    columns: Mapping[str, Spans]
+
+
+def hold(data: memoryview, spans: Spans) -> bool:
+    """Whether a file's bytes are those that were committed, as far as ``spans`` go."""
+    starts, lengths, checks = spans[::3], spans[1::3], spans[2::3]
+    each = zip(starts, lengths, checks, strict=True)
+    return all(zlib.crc32(data[start : start + n]) == check for start, n, check in each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +95,16 @@ def _marks(data: bytes) -> dict[str, Any]:
             if chunk.has_dictionary_page:
                 start = min(start, chunk.dictionary_page_offset)
             columns.setdefault(chunk.path_in_schema, []).extend(
-                _part(data, start, chunk.total_compressed_size)
+                _span(data, start, chunk.total_compressed_size)
             )
     return {
         "size": len(data),
-        "footer": _part(data, len(data) - length, length),
+        "footer": _span(data, len(data) - length, length),
         "columns": columns,
     }
 
 
-def _part(data: bytes, start: int, length: int) -> tuple[int, int, int]:
+def _span(data: bytes, start: int, length: int) -> tuple[int, int, int]:
     return start, length, zlib.crc32(memoryview(data)[start : start + length])
 
 
@@ -155,7 +154,8 @@ def read_commit(path: Path) -> Commit:
         if data["check"] != hashlib.sha256(body).hexdigest():
             raise ValueError("its bytes are not those that were committed")
         files = {
-            table: _mark(digest, data["marks"][table]) for table, digest in data["files"].items()
+            table: FileMark(digest, Marks(**data["marks"][table]))
+            for table, digest in data["files"].items()
         }
     except UserError:
         raise
@@ -170,14 +170,6 @@ def _read_unmarked(name: str, data: Mapping[str, Any]) -> Commit:
     if data["check"] != hashlib.sha256(text).hexdigest():
         raise ValueError("its bytes are not those that were committed")
     return Commit(name, {table: FileMark(digest) for table, digest in digests.items()})
-
-
-def _mark(digest: str, marks: Mapping[str, Any]) -> FileMark:
-    columns = {
-        name: tuple(Part(*numbers[i : i + 3]) for i in range(0, len(numbers), 3))
-        for name, numbers in marks["columns"].items()
-    }
-    return FileMark(digest, Marks(marks["size"], Part(*marks["footer"]), columns))
 
 
 def damaged(path: Path, why: str) -> UserError:

@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,6 +18,7 @@ from evo.lineage.commits import (
     Commit,
     check_numbers,
     damaged,
+    hold,
     read_commit,
 )
 from evo.lineage.schema import SCHEMAS
@@ -62,15 +65,15 @@ def read_committed(
             _trust(path, hashlib.sha256(data).hexdigest() == mark.digest)
         else:
             _trust(
-                path, len(data) == marks.size and data[:4] == _MAGIC and marks.footer.holds(data)
+                path, len(data) == marks.size and data[:4] == _MAGIC and hold(data, marks.footer)
             )
         opened = pq.ParquetFile(pa.BufferReader(buffer))
         version = (opened.metadata.metadata or {}).get(b"evo.schema", b"").decode()
         check_version(version, path)
         stored = stored_columns(version, table, wanted)
-        for leaf, parts in (marks.columns if marks else {}).items():
+        for leaf, spans in (marks.columns if marks else {}).items():
             if leaf.split(".", 1)[0] in stored:
-                _trust(path, all(part.holds(data) for part in parts))
+                _trust(path, hold(data, spans))
         rows = opened.read(stored, use_threads=False)
     except FileNotFoundError as error:
         raise damaged(path, "the file is gone") from error
@@ -95,6 +98,8 @@ class Committed:
         self._seen: list[tuple[str, int, int]] = []  # name, inode, time of change of each commit
         self._entries: list[Commit] = []
         self._kept: dict[tuple[str, str], tuple[int, pa.ChunkedArray]] = {}
+        self._lengths: dict[str, dict[str, int]] = {name: {} for name in SCHEMAS}
+        self.resets = 0  # how often commits were found to be others than before
 
     def entries(self) -> Sequence[Commit]:
         """All commits so far, in order.
@@ -106,7 +111,9 @@ class Committed:
         known = len(self._seen)
         if found[:known] != self._seen:  # a repair has set some aside
             known = 0
+            self.resets += 1
             self._kept.clear()
+            self._lengths = {name: {} for name in SCHEMAS}
         paths = [self._folder / COMMITS / f"{name}.json" for name, _, _ in found]
         check_numbers(paths)
         fresh = _in_threads(lambda some: [read_commit(p) for p in some], paths[known:])
@@ -137,38 +144,58 @@ class Committed:
         fields = pa.schema([schema.field(c) for c in columns], schema.metadata)
         return pa.table([self._kept[table, c][1] for c in columns], schema=fields)
 
-    def select(
-        self,
-        table: str,
-        columns: Sequence[str],
-        keep: Callable[[pa.Table], pa.Table],
-        entries: Sequence[Commit] | None = None,
-    ) -> pa.Table:
-        """What ``keep`` keeps of these columns' rows, a few commits at a time; none of it is held.
+    def each(
+        self, table: str, columns: Sequence[str], work: Callable[[pa.Table], _Out], since: int = 0
+    ) -> list[_Out]:
+        """What ``work`` makes of these columns, a few commits at a time, in order; nothing is kept.
 
-        ``entries`` are the commits to look at, by default all.
+        ``since`` is how many commits to leave out. `work` runs in threads.
 
         Raises:
             UserError: as `read`.
         """
-        return self._rows(table, columns, self.entries() if entries is None else entries, keep)
 
-    def _rows(
-        self,
-        table: str,
-        columns: Sequence[str],
-        entries: Sequence[Commit],
-        keep: Callable[[pa.Table], pa.Table] | None = None,
-    ) -> pa.Table:
-        def some(group: Sequence[Commit]) -> pa.Table:
-            rows = pa.concat_tables(
-                read_committed(self._folder, e, table, columns, whole=False) for e in group
-            ).combine_chunks()
-            return rows if keep is None else keep(rows)
+        def some(group: Sequence[Commit]) -> _Out:
+            return work(self._group(table, columns, group))
 
-        empty = SCHEMAS[table].empty_table().select(columns)
-        parts = _in_threads(some, entries)
-        return pa.concat_tables([*parts] or [empty if keep is None else keep(empty)])
+        return _in_threads(some, self.entries()[since:])
+
+    def take(self, table: str, columns: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
+        """Some rows of a table: only the commits that hold them are read.
+
+        ``rows`` are numbered over all commits that were read so far of this table, ascending.
+
+        Raises:
+            UserError: as `read`.
+        """
+        lengths = np.array([self._lengths[table][e.name] for e in self._entries], np.int64)
+        ends = np.cumsum(lengths)
+        holder = np.searchsorted(ends, rows, side="right")
+        held = np.unique(holder)
+        # The same rows, numbered over the commits that are read.
+        stops = np.cumsum(lengths[held])
+        shift = (stops - ends[held])[np.searchsorted(held, holder)]
+        wanted = rows + shift
+
+        def some(group: Sequence[int]) -> pa.Table:
+            first = int(stops[group[0]] - lengths[held[group[0]]])
+            here = slice(*np.searchsorted(wanted, (first, stops[group[-1]])))
+            found = self._group(table, columns, [self._entries[held[i]] for i in group])
+            return found.take(pa.array(wanted[here] - first))
+
+        return self._concat(table, columns, _in_threads(some, range(len(held))))
+
+    def _rows(self, table: str, columns: Sequence[str], entries: Sequence[Commit]) -> pa.Table:
+        groups = _in_threads(lambda group: self._group(table, columns, group), entries)
+        return self._concat(table, columns, groups)
+
+    def _group(self, table: str, columns: Sequence[str], entries: Sequence[Commit]) -> pa.Table:
+        parts = [read_committed(self._folder, e, table, columns, whole=False) for e in entries]
+        self._lengths[table] |= {e.name: p.num_rows for e, p in zip(entries, parts, strict=True)}
+        return pa.concat_tables(parts).combine_chunks()
+
+    def _concat(self, table: str, columns: Sequence[str], parts: Sequence[pa.Table]) -> pa.Table:
+        return pa.concat_tables(parts or [SCHEMAS[table].empty_table().select(columns)])
 
 
 def _listed(folder: Path) -> list[tuple[str, int, int]]:

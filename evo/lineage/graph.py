@@ -1,5 +1,6 @@
 """Who descends from whom, as numbers: ids are 64 bits, individuals are rows, a walk goes step by step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,7 +21,7 @@ def keys_of(ids: pa.ChunkedArray) -> Keys:
     """The first 16 hex digits of each id, as a number.
 
     Of ten million individuals the chance that any two are alike in these is 1 in 400,000; then
-    :meth:`Graph.of` says so.
+    :meth:`Index.of` says so.
 
     Raises:
         UserError: these are no ids, of 64 hex digits each.
@@ -59,16 +60,37 @@ class Index:
 
     @classmethod
     def of(cls, keys: Keys) -> "Index":
-        rows = np.argsort(keys, kind="stable")
-        return cls(keys[rows], rows)
+        """Of these keys.
+
+        Raises:
+            UserError: two of them are the same.
+        """
+        rows = np.argsort(keys)
+        ordered = keys[rows]
+        if (ordered[1:] == ordered[:-1]).any():
+            raise UserError(
+                f"two individuals of the lineage have ids that begin with the same {KEY_DIGITS} digits"
+            )
+        return cls(ordered, rows)
+
+    def beginning(self, prefix: str) -> Rows:
+        """The rows of all whose id begins with these hex digits, as far as keys can tell."""
+        digits = prefix[:KEY_DIGITS]
+        low, high = int(digits.ljust(KEY_DIGITS, "0"), 16), int(digits.ljust(KEY_DIGITS, "f"), 16)
+        first = np.searchsorted(self.sorted_keys, np.uint64(low))
+        return self.rows[first : np.searchsorted(self.sorted_keys, np.uint64(high), side="right")]
 
     def find(self, keys: Keys) -> Rows:
         """The row of each key; -1 where there is none."""
         if not len(self.rows):
             return np.full(len(keys), -1, np.int64)
-        at = np.searchsorted(self.sorted_keys, keys)
+        order = np.argsort(keys)  # a search in order finds what it needs in the processor's cache
+        sought = keys[order]
+        at = np.searchsorted(self.sorted_keys, sought)
         at[at == len(self.rows)] = 0
-        return np.where(self.sorted_keys[at] == keys, self.rows[at], -1)
+        found = np.empty(len(keys), np.int64)
+        found[order] = np.where(self.sorted_keys[at] == sought, self.rows[at], -1)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +135,37 @@ class Graph:
         return sources, self.targets[self.starts[rows][sources] + within]
 
 
-def parents_graph(index: Index, parents: pa.ChunkedArray) -> Graph:
-    """From each row to its parents; parents that have no row of their own are left out."""
-    counts, keys = [], []
-    for chunk in parents.chunks:
-        counts.append(np.diff(np.asarray(chunk.offsets)))
-        keys.append(keys_of(pa.chunked_array([chunk.flatten()])))
-    number = np.concatenate(counts) if counts else np.empty(0, np.int64)
-    found = index.find(np.concatenate(keys)) if keys else np.empty(0, np.int64)
-    known = found >= 0
-    if not known.all():
-        whose = np.repeat(np.arange(len(number)), number)[known]
-        number = np.bincount(whose, minlength=len(number))
-    return Graph(_starts(number), found[known])
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Some individuals and their parents by key: ``counts`` is each one's number of parents."""
+
+    keys: Keys
+    counts: Rows
+    parents: Keys
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> "Links":
+        """From the columns id and parents."""
+        parents = rows.column("parents").combine_chunks()
+        flat = pa.chunked_array([parents.flatten()])
+        counts = np.diff(np.asarray(parents.offsets)).astype(np.int64)
+        return cls(keys_of(rows.column("id")), counts, keys_of(flat))
+
+    @classmethod
+    def joined(cls, links: Sequence["Links"]) -> "Links":
+        if not links:
+            return cls(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.uint64))
+        each = ("keys", "counts", "parents")
+        return cls(*(np.concatenate([getattr(one, name) for one in links]) for name in each))
+
+    def graph(self, index: Index) -> Graph:
+        """From each row to its parents' rows; parents that have none are left out."""
+        found, counts = index.find(self.parents), self.counts
+        known = found >= 0
+        if not known.all():
+            whose = np.repeat(np.arange(len(counts)), counts)[known]
+            counts = np.bincount(whose, minlength=len(counts))
+        return Graph(_starts(counts), found[known])
 
 
 def _starts(counts: npt.NDArray[np.integer]) -> Rows:

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from evo.errors import UserError
 from evo.lineage.expressions import fields_of
-from evo.lineage.reader import Lineage
+from evo.lineage.reader import FAMILY_COLUMNS, Lineage
 from evo.lineage.schema import SCHEMAS
 
 RUN = pa.field("run", pa.string(), nullable=False, metadata={"doc": "the run's folder"})
@@ -104,12 +104,12 @@ class Lineages:
         what = "no individual's id begins" if not found else f"{len(found)} ids begin"
         raise UserError(f"{what} with {prefix!r} in any of {', '.join(self.runs)}")
 
-    def ancestors(self, individual: str, columns: Sequence[str] | None = None) -> pa.Table:
+    def ancestors(self, individual: str, columns: Sequence[str] = FAMILY_COLUMNS) -> pa.Table:
         """As :meth:`Lineage.ancestors`, in every run where the individual was tried."""
         found = self.find(individual)
         return self._joined(lambda one: one.ancestors(found, columns), self._with(found))
 
-    def descendants(self, individual: str, columns: Sequence[str] | None = None) -> pa.Table:
+    def descendants(self, individual: str, columns: Sequence[str] = FAMILY_COLUMNS) -> pa.Table:
         """As :meth:`Lineage.descendants`, in every run where the individual was tried."""
         found = self.find(individual)
         return self._joined(lambda one: one.descendants(found, columns), self._with(found))

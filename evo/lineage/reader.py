@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,8 +14,9 @@ from evo.lineage.committed import Committed
 from evo.lineage.comparison import Comparison, compared
 from evo.lineage.curve import best_so_far
 from evo.lineage.expressions import fields_of
+from evo.lineage.family import Family
 from evo.lineage.frozen import layers_of, task_shares
-from evo.lineage.graph import Graph, Index, keys_of, parents_graph
+from evo.lineage.graph import Index, Links, keys_of
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.shares import founder_shares
 from operators.recipe import Recipe
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 LINEAGE_FOLDER = "lineage"
 DEV = "dev"
+
+
+# Of individuals; recipes are most of a lineage's bytes, and seldom wanted of a whole family.
+FAMILY_COLUMNS = tuple(name for name in SCHEMAS["individuals"].names if name != "recipe")
 
 
 class Lineage:
@@ -43,7 +49,7 @@ class Lineage:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self._committed = Committed(run_dir / LINEAGE_FOLDER)
-        self._graph: tuple[Index, Graph] | None = None
+        self._known = Family(self._committed)
 
     @property
     def individuals(self) -> pa.Table:
@@ -82,19 +88,13 @@ class Lineage:
         Raises:
             UserError: no such table or column, or a file is damaged, gone, or of a newer schema.
         """
-        if name not in SCHEMAS:
-            raise UserError(f"no table {name!r}; there are: {', '.join(SCHEMAS)}")
+        chosen = _columns(name, columns)
         schema = SCHEMAS[name]
-        chosen = schema.names if columns is None else list(columns)
-        for column in chosen:
-            if column not in schema.names:
-                raise UserError(
-                    f"table {name} has no column {column!r}; there are: {', '.join(schema.names)}"
-                )
         if where is None:
             return self._committed.read(name, chosen)
         needed = list(dict.fromkeys([*chosen, *fields_of(where, schema)]))
-        return self._committed.select(name, needed, lambda t: t.filter(where).select(chosen))
+        parts = self._committed.each(name, needed, lambda t: t.filter(where).select(chosen))
+        return pa.concat_tables(parts or [schema.empty_table().select(chosen)])
 
     def find(self, prefix: str) -> str:
         """The full id that begins with ``prefix``; ``best`` is the winner's.
@@ -104,14 +104,26 @@ class Lineage:
         """
         if prefix == "best":
             return self.best()
-        ids = self.table("individuals", ["id"]).column("id")
-        found = ids.filter(pc.starts_with(ids, prefix)).to_pylist() if prefix else []
-        if len(found) == 1:
-            return str(found[0])
-        what = "no individual's id begins" if not found else f"{len(found)} ids begin"
+        rows = self._family().beginning(prefix)
+        if len(rows) == 1:
+            return str(self._known.take(rows, ["id"]).column("id")[0].as_py())
+        what = f"{len(rows)} ids begin" if len(rows) else "no individual's id begins"
         raise UserError(
-            f"{what} with {prefix!r}. `evo lineage {self.run_dir}` lists all {len(ids)} individuals"
+            f"{what} with {prefix!r}. `evo lineage {self.run_dir}` lists all {len(self._known.graph)} "
+            "individuals"
         )
+
+    def _family(self) -> Family:
+        self._known.update()
+        return self._known
+
+    def _row(self, individual: str) -> int:
+        found = self.find(individual)
+        keys = keys_of(pa.chunked_array([pa.array([found])]))
+        (row,) = self._family().index.find(keys).tolist()
+        if row < 0:
+            raise UserError(f"{self.run_dir}: its winner {found[:12]} is not in its lineage")
+        return int(row)
 
     def best(self) -> str:
         """The winner's id: of a finished run as it was chosen, of a running one by dev fitness.
@@ -137,8 +149,11 @@ class Lineage:
         Raises:
             UserError: there is no such individual, or its recipe is another's.
         """
-        found = self.find(individual)
-        recipe = from_json(self._individuals([found], ["recipe"]).column("recipe")[0].as_py())
+        rows = np.array([self._row(individual)])
+        ((found, text),) = zip(
+            *self._known.take(rows, ["id", "recipe"]).to_pydict().values(), strict=True
+        )
+        recipe = from_json(text)
         if recipe.id != found:
             raise UserError(
                 f"{self.run_dir}: the recipe stored for {found[:12]} is that of {recipe.id[:12]}: the "
@@ -154,46 +169,25 @@ class Lineage:
 
         return rebuild(self, individual, founders=founders, check=check)
 
-    def _individuals(self, ids: Sequence[str], columns: Sequence[str]) -> pa.Table:
-        return self.table("individuals", columns, pc.field("id").isin(list(ids)))
+    def ancestors(self, individual: str, columns: Sequence[str] = FAMILY_COLUMNS) -> pa.Table:
+        """The individual and all it descends from: ``columns`` of ``individuals``, and ``distance``, the
 
-    def ancestors(self, individual: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The individual and all it descends from: its rows of ``individuals`` and ``distance``,
-
-        the least number of steps from it (0 is itself), nearest first. ``columns`` as for :meth:`table`.
+        least number of steps from it (0 is itself). Nearest first, then in the order recorded.
+        Recipes, which are most of a lineage's bytes, are read if ``columns`` says so.
         """
-        found = self.find(individual)
-        index, graph = self._family()
-        return self._reached(found, index, graph, columns)
+        row = self._row(individual)
+        return self._reached(self._known.graph.distances(row), columns)
 
-    def descendants(self, individual: str, columns: Sequence[str] | None = None) -> pa.Table:
+    def descendants(self, individual: str, columns: Sequence[str] = FAMILY_COLUMNS) -> pa.Table:
         """The individual and all that descend from it, as :meth:`ancestors` gives them."""
-        found = self.find(individual)
-        index, graph = self._family()
-        return self._reached(found, index, graph.turned(), columns)
+        row = self._row(individual)
+        return self._reached(self._known.graph.turned().distances(row), columns)
 
-    def _family(self) -> tuple[Index, Graph]:
-        rows = self.table("individuals", ["id", "parents"])
-        if self._graph is None or len(self._graph[1]) != rows.num_rows:
-            index = Index.of(keys_of(rows.column("id")))
-            self._graph = index, parents_graph(index, rows.column("parents"))
-        return self._graph
-
-    def _reached(
-        self, start: str, index: Index, graph: Graph, columns: Sequence[str] | None
-    ) -> pa.Table:
-        row = int(index.find(keys_of(pa.chunked_array([[start]])))[0])
-        distance = graph.distances(row)
+    def _reached(self, distance: npt.NDArray[np.int32], columns: Sequence[str]) -> pa.Table:
         rows = np.flatnonzero(distance >= 0)
-        schema = SCHEMAS["individuals"]
-        chosen = schema.names if columns is None else list(columns)
-        order = ["generation", "id"]
-        keys = self.table("individuals", order).take(pa.array(rows))
-        keys = keys.append_column("distance", pa.array(distance[rows]))
-        sorting = [("distance", "ascending"), *((name, "ascending") for name in order)]
-        taken = rows[pc.sort_indices(keys, sorting).to_numpy()]
-        found = self.table("individuals", chosen).take(pa.array(taken))
-        return found.append_column("distance", pa.array(distance[taken]))
+        rows = rows[np.argsort(distance[rows], kind="stable")]
+        found = self._known.take(rows, _columns("individuals", columns))
+        return found.append_column("distance", pa.array(distance[rows]))
 
     def tree(self, individual: str) -> pa.Table:
         """The edges among an individual's ancestors, nearest children first.
@@ -202,8 +196,9 @@ class Lineage:
         the individual), child_fitness, parent_fitness (on dev; null where it failed or is not known).
         """
         family = self.ancestors(individual, ["id", "generation", "operator", "parents"])
-        index = Index.of(keys_of(family.column("id")))
-        graph = parents_graph(index, family.column("parents"))
+        links = Links.of(family)
+        index = Index.of(links.keys)
+        graph = links.graph(index)
         child, parent = graph.edges(np.arange(family.num_rows))
         fitness = self._dev_fitness(index, family.num_rows)
         children = family.take(pa.array(child))
@@ -221,8 +216,7 @@ class Lineage:
 
     def _dev_fitness(self, index: Index, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         """On dev, by row of ``index``; NaN where it failed or is not known."""
-        columns = ["individual", "fitness"]
-        dev = self.table("evaluations", columns, pc.field("split") == DEV)
+        dev = self._dev(["individual", "fitness"])
         rows = index.find(keys_of(dev.column("individual")))
         found = np.full(count, np.nan)
         found[rows[rows >= 0]] = dev.column("fitness").to_numpy()[rows >= 0]
@@ -234,8 +228,12 @@ class Lineage:
         Columns: evaluation (from 0), generation, at_seconds, individual, fitness (null if it failed) and
         best, the greatest fitness up to here.
         """
-        columns = ["individual", "generation", "at_seconds", "fitness"]
-        return best_so_far(self.table("evaluations", columns, pc.field("split") == DEV))
+        return best_so_far(self._dev(["individual", "generation", "at_seconds", "fitness"]))
+
+    def _dev(self, columns: Sequence[str]) -> pa.Table:
+        rows = self.table("evaluations", [*columns, "split"])
+        dev = pc.equal(rows.column("split"), DEV)
+        return (rows if pc.all(dev).as_py() else rows.filter(dev)).select(columns)
 
     def founder_shares(self, individual: str) -> pa.Table:
         """How much of each founder is in an individual, by layer, from its recipe.
@@ -285,3 +283,15 @@ class Lineage:
         columns = ["task", "split", "example", "value", "answer"]
         rows = self.table("items", columns, (pc.field("individual") == individual) & keep)
         return rows.sort_by([(name, "ascending") for name in columns[:3]])
+
+
+def _columns(table: str, columns: Sequence[str] | None) -> list[str]:
+    if table not in SCHEMAS:
+        raise UserError(f"no table {table!r}; there are: {', '.join(SCHEMAS)}")
+    names = SCHEMAS[table].names
+    for column in columns or ():
+        if column not in names:
+            raise UserError(
+                f"table {table} has no column {column!r}; there are: {', '.join(names)}"
+            )
+    return list(names if columns is None else columns)

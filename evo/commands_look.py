@@ -1,0 +1,145 @@
+"""What the commands do that only read a run. Nothing here waits for torch."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from rich.console import Console
+
+import evo.lineage
+from evo.errors import UserError
+from evo.lineage import SCHEMAS, Lineage, Lineages
+from evo.lineage.frozen import layers_of
+from evo.show import picture
+from evo.show_family import family_tree, shares_table
+
+TREE_NODES = 40
+EVERYTHING = SCHEMAS["individuals"].names
+
+
+def print_lineage(
+    runs: str,
+    table: str,
+    *,
+    ancestors: str | None = None,
+    descendants: str | None = None,
+    tree: str | None = None,
+    shares: str | None = None,
+    compare: tuple[str, str] | None = None,
+    split: str = "dev",
+    form: str = "table",
+    limit: int | None = None,
+) -> None:
+    """Print a table of the lineage, or the answer to one question.
+
+    csv, json and parquet are for machines and hold everything: of a tree its edges, of shares and of a
+    comparison their rows.
+    """
+    asked = {
+        "--ancestors": ancestors,
+        "--descendants": descendants,
+        "--tree": tree,
+        "--shares": shares,
+        "--compare": compare,
+    }
+    chosen = [name for name, value in asked.items() if value]
+    if len(chosen) > 1:
+        raise UserError(f"choose one of {' and '.join(chosen)}, not more")
+    if chosen and table != "individuals":
+        raise UserError(f"{chosen[0]} goes with the table individuals")
+    lineage: Lineage | Lineages = evo.lineage.open(runs)
+    if ancestors:
+        _print(lineage.ancestors(ancestors, EVERYTHING), form, limit)
+    elif descendants:
+        _print(lineage.descendants(descendants, EVERYTHING), form, limit)
+    elif tree:
+        one = _single(lineage, "--tree")
+        if form == "table":
+            _console().print(family_tree(one, tree, limit or TREE_NODES))
+        else:
+            _print(one.tree(tree), form, limit)
+    elif shares:
+        found = _single(lineage, "--shares").founder_shares(shares)
+        if form == "table":
+            _console().print(shares_table(found))
+        else:
+            _print(found, form, limit)
+    elif compare:
+        comparison = _single(lineage, "--compare").compare(*compare, split)
+        if form == "table":
+            click.echo(comparison.describe())
+        else:
+            _print(comparison.items, form, limit)
+    else:
+        _print(lineage.table(table), form, limit)
+
+
+def _single(lineage: Lineage | Lineages, option: str) -> Lineage:
+    if isinstance(lineage, Lineage):
+        return lineage
+    if len(lineage) == 1:
+        return lineage[lineage.runs[0]]
+    raise UserError(
+        f"{option} looks at one run, and these are {len(lineage)}: {', '.join(lineage.runs)}"
+    )
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True, highlight=False)
+
+
+def _print(data: pa.Table, form: str, limit: int | None) -> None:
+    if limit is not None:
+        data = data.slice(0, limit)
+    match form:
+        case "table":
+            _print_table(data)
+        case "csv":
+            joined = [
+                pa.array([" ".join(v) for v in c.to_pylist()]) if pa.types.is_list(c.type) else c
+                for c in data.columns
+            ]
+            flat = pa.table(dict(zip(data.column_names, joined, strict=True)))
+            pyarrow.csv.write_csv(flat, sys.stdout.buffer)
+        case "json":
+            for row in data.to_pylist():
+                click.echo(json.dumps(row, default=str))
+        case "parquet":
+            sink = pa.BufferOutputStream()
+            pq.write_table(data, sink)
+            sys.stdout.buffer.write(sink.getvalue())
+            sys.stdout.buffer.flush()
+
+
+def _print_table(data: pa.Table) -> None:
+    shown = [name for name in data.column_names if name not in ("recipe", "seed", "weights")]
+    frame = data.select(shown).to_pandas()
+    for name in ("id", "individual"):
+        if name in frame:
+            frame[name] = frame[name].str[:12]
+    if "parents" in frame:
+        frame["parents"] = [" ".join(p[:12] for p in parents) for parents in frame["parents"]]
+    click.echo(frame.to_string(index=False, max_colwidth=60))
+
+
+def show_individual(run_dir: Path, individual: str) -> None:
+    """Draw an individual with its scores; needs the run's folder only, not the founders."""
+    lineage = evo.lineage.open(run_dir)
+    found = lineage.find(individual)
+    mine = pc.field("id") == found
+    (row,) = lineage.table("individuals", ["operator", "generation"], mine).to_pylist()
+    console = _console()
+    console.print(f"{found}  {row['operator']}, generation {row['generation']}")
+    console.print(picture(lineage.recipe(found), layers_of(run_dir)))
+    columns = ["task", "split", "score", "standard_error"]
+    scored = (pc.field("individual") == found) & (pc.field("status") == "ok")
+    for evaluation in lineage.table("evaluations", columns, scored).to_pylist():
+        console.print(
+            f"{evaluation['task']} {evaluation['split']}: {evaluation['score']:.3f} "
+            f"± {evaluation['standard_error']:.3f}"
+        )

@@ -1,0 +1,68 @@
+"""The family of a lineage: every individual with its parents, held as numbers and read on as a run goes on."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from evo.lineage.committed import Committed
+from evo.lineage.graph import KEY_DIGITS, Graph, Index, Links, Rows, keys_of
+
+_PREFIX = re.compile(r"[0-9a-f]{1,64}")
+TABLE = "individuals"
+
+
+@dataclass(slots=True)
+class Family:
+    """Who is in a lineage and who their parents are; 40 bytes an individual, or so.
+
+    Everybody is a row: the row of ``individuals``, over all commits.
+    """
+
+    committed: Committed
+    _read: tuple[int, int] = (0, 0)  # resets of what is committed, and commits read
+    _links: list[Links] = field(default_factory=list)
+    index: Index = field(
+        default_factory=lambda: Index.of(keys_of(pa.chunked_array([], pa.string())))
+    )
+    graph: Graph = field(
+        default_factory=lambda: Graph(np.zeros(1, np.int64), np.empty(0, np.int64))
+    )
+
+    def update(self) -> None:
+        """Read what was committed since.
+
+        Raises:
+            UserError: a file is damaged, gone, or of a newer schema.
+        """
+        commits, resets = len(self.committed.entries()), self.committed.resets
+        since = self._read[1] if self._read[0] == resets else 0
+        if since == commits:
+            return
+        news = self.committed.each(TABLE, ["id", "parents"], Links.of, since)
+        links = Links.joined([*(self._links if since else ()), *news])
+        self.index = Index.of(links.keys)
+        self.graph = links.graph(self.index)
+        self._links, self._read = [links], (resets, commits)
+
+    def beginning(self, prefix: str) -> Rows:
+        """The rows of those whose id begins so."""
+        if not _PREFIX.fullmatch(prefix):
+            return np.empty(0, np.int64)
+        rows = self.index.beginning(prefix)
+        if len(prefix) > KEY_DIGITS and len(rows):
+            ids = self.take(rows, ["id"]).column("id").to_pylist()
+            rows = rows[[i.startswith(prefix) for i in ids]]
+        return rows
+
+    def take(self, rows: Rows, columns: Sequence[str]) -> pa.Table:
+        """Rows of ``individuals``, in the order given."""
+        order = np.argsort(rows)
+        found = self.committed.take(TABLE, columns, rows[order])
+        if (rows[order] == rows).all():
+            return found
+        back = np.empty(len(rows), np.int64)
+        back[order] = np.arange(len(rows))
+        return found.take(pa.array(back))
