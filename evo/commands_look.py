@@ -19,6 +19,7 @@ from evo.show import picture
 from evo.show_family import family_tree, shares_table
 
 TREE_NODES = 40
+_WIDE = 1000  # characters: what goes to a file or a pipe is not cut
 EVERYTHING = SCHEMAS["individuals"].names
 
 
@@ -90,7 +91,8 @@ def _single(lineage: Lineage | Lineages, option: str) -> Lineage:
 
 
 def _console() -> Console:
-    return Console(soft_wrap=True, highlight=False)
+    width = None if sys.stdout.isatty() else _WIDE
+    return Console(soft_wrap=True, highlight=False, width=width)
 
 
 def _print(data: pa.Table, form: str, limit: int | None) -> None:

@@ -35,14 +35,19 @@ def family_tree(lineage: Lineage, individual: str, most: int) -> RenderableType:
     trees = {root: Tree(_label(people[root], fitness.get(root)))}
     waiting = [root]
     for child in waiting:
+        at = trees[child]
         for parent in parents[child]:
-            if parent in trees:
-                trees[child].add(Text(f"{parent[:12]} (shown already)", "dim"))
-            elif parent in people:
-                trees[parent] = trees[child].add(_label(people[parent], fitness.get(parent)))
+            known = parent in trees
+            if parent in people and not known:
+                label = _label(people[parent], fitness.get(parent))
                 waiting.append(parent)
             else:
-                trees[child].add(Text(f"{parent[:12]} ...", "dim"))
+                label = Text(f"{parent[:12]} {'(shown already)' if known else '...'}", "dim")
+            if len(parents[child]) == 1:  # a line of only children stays upright
+                at.label = Text.assemble(at.label, "\n↑ ", label)  # type: ignore[arg-type]
+                trees.setdefault(parent, at)
+            else:
+                trees.setdefault(parent, at.add(label))
     left = family.num_rows - len(people)
     note = f"and {left} ancestors more; all of them: --ancestors {root[:12]}"
     return Group(trees[root], *([Text(note, "dim")] if left else []))
@@ -63,14 +68,14 @@ def shares_table(shares: pa.Table) -> Table:
     cells: defaultdict[tuple[str, str], dict[str, Text]] = defaultdict(dict)
     for row in rows:
         shade = _SHADES[round(row["share"] * (len(_SHADES) - 1))]
-        cells[row["group"], row["filter"]][row["founder"]] = Text(f"{shade} {row['weight']:.3g}")
+        cells[row["group"], row["filter"]][row["founder"]] = Text(f"{shade}{row['weight']:6.2g}")
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("group")
+    table.add_column("group", no_wrap=True)
     filtered = any(tensors for _, tensors in cells)
     if filtered:
         table.add_column("tensors")
     for founder in founders:
-        table.add_column(founder, justify="right")
+        table.add_column(founder, justify="right", no_wrap=True)
     for (group, tensors), found in cells.items():
         table.add_row(
             group, *([tensors] if filtered else []), *(found.get(name, "") for name in founders)

@@ -27,7 +27,8 @@ from evo.commands import export_individual
 from evo.config import RunConfig
 from evo.errors import UserError
 from evo.evolution import Evolution
-from evo.lineage.commits import commit, commits, read_committed
+from evo.lineage.commits import commit, commits
+from evo.lineage.committed import read_committed
 from evo.lineage.schema import SCHEMAS
 from evo.rebuild import rebuild
 from evo.verify import verify
@@ -91,7 +92,7 @@ def rewrite(run_dir, table, change):
     """Change rows of the first commit, and the commit with it: nothing in the files gives it away."""
     folder = run_dir / "lineage"
     entry = commits(folder)[0]
-    tables = {name: read_committed(folder, entry, name) for name in entry.digests}
+    tables = {name: read_committed(folder, entry, name) for name in entry.files}
     rows = tables[table].to_pylist()
     change(rows)
     tables[table] = tables[table].from_pylist(rows, schema=SCHEMAS[table])
@@ -202,7 +203,7 @@ def test_where_no_digest_was_recorded_it_says_so(copy):
     founder = evo.lineage.open(copy).evaluations["individual"][0].as_py()
     rewrite(copy, "evaluations", forget)
     for name in commits(copy / "lineage"):
-        assert name.digests
+        assert name.files
     found = rebuild(copy, evo.lineage.open(copy).evaluations["individual"][2].as_py())
     assert (found.recorded, found.same) in ((None, None), (found.digest, True))
     checked = verify(copy, [founder])

@@ -180,7 +180,11 @@ def test_diversity_is_what_comparing_all_pairs_gives(genome, found):
 
 def test_the_family_has_all_ancestors_in_their_generations(genome, found):
     lineage = evo.lineage.open(genome)
-    ancestors = lineage.ancestors("best").to_pandas().set_index("id")
+    ancestors = (
+        lineage.ancestors("best", ["id", "generation", "operator", "parents", "description"])
+        .to_pandas()
+        .set_index("id")
+    )
     family = found["family"]
     nodes = family["nodes"]
     assert {n["id"] for n in nodes} >= set(ancestors.index)

@@ -20,6 +20,7 @@ from evo.errors import UserError
 from evo.lineage.files import named, write_whole
 from evo.lineage.records import Record, evaluation_rows, record_from
 from evo.lineage.schema import SCHEMAS
+from evo.lineage.versions import MISSING
 
 JOURNAL_FILE = "journal.arrows"
 
@@ -106,6 +107,15 @@ def read_journal(path: Path) -> Recovered:
     if not data.startswith(_START):
         if _START.startswith(data):  # killed in its first write
             return Recovered(torn=len(data))
+        older, rest = _older(data)
+        if older in MISSING and not rest:
+            return Recovered()
+        if older in MISSING:
+            raise UserError(
+                f"{path}: written with schema {older} of the lineage, which this evo-models reads but does "
+                "not go on with. Resume with the version of evo-models in the run's start.json; "
+                "`evo lineage` and `evo export` read what it has committed"
+            )
         raise _damaged(path, 0, 0)
     records: list[Record] = []
     at = len(_START)
@@ -118,6 +128,18 @@ def read_journal(path: Path) -> Recovered:
         record, at = found
         records.append(record)
     return Recovered(tuple(records), at, len(data) - at)
+
+
+def _older(data: bytes) -> tuple[str, int]:
+    """The schema's version that a journal begins with ("" where that can't be read), and how many bytes
+    follow.
+    """
+    source = pa.BufferReader(data)
+    try:
+        metadata = pa.ipc.read_schema(source).metadata or {}
+    except (pa.ArrowException, OSError, EOFError):
+        return "", 0
+    return metadata.get(b"evo.schema", b"").decode(errors="replace"), len(data) - source.tell()
 
 
 def _damaged(path: Path, at: int, good: int) -> UserError:

@@ -29,8 +29,9 @@ LINEAGE_FOLDER = "lineage"
 DEV = "dev"
 
 
-# Of individuals; recipes are most of a lineage's bytes, and seldom wanted of a whole family.
-FAMILY_COLUMNS = tuple(name for name in SCHEMAS["individuals"].names if name != "recipe")
+# Of individuals. Recipes are most of a lineage's bytes, parents most of the rest: who wants them of a
+# whole family asks for them, or for the tree.
+FAMILY_COLUMNS = ("id", "generation", "operator", "description")
 
 
 class Lineage:
@@ -173,7 +174,7 @@ class Lineage:
         """The individual and all it descends from: ``columns`` of ``individuals``, and ``distance``, the
 
         least number of steps from it (0 is itself). Nearest first, then in the order recorded.
-        Recipes, which are most of a lineage's bytes, are read if ``columns`` says so.
+        Parents and recipes, which are most of a lineage's bytes, are read if ``columns`` says so.
         """
         row = self._row(individual)
         return self._reached(self._known.graph.distances(row), columns)

@@ -24,36 +24,71 @@ _ID = pa.string()
 SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
     {
         "individuals": _schema(
-            ("id", _ID, False, "SHA-256 of the recipe's canonical JSON"),
-            ("generation", pa.int32(), False, "when it was first tried; the founders are 0"),
+            (
+                "id",
+                _ID,
+                False,
+                "the individual: SHA-256 of its recipe's canonical JSON, 64 hex digits",
+            ),
+            (
+                "generation",
+                pa.int32(),
+                False,
+                "in which it was first tried; that of the founders is 0",
+            ),
             ("operator", pa.string(), False, "what made it, e.g. founder, crossover:average"),
-            ("parents", pa.list_(pa.field("item", _ID, nullable=False)), False, "their ids"),
-            ("recipe", pa.string(), False, "JSON that rebuilds it from the founders"),
+            (
+                "parents",
+                pa.list_(pa.field("item", _ID, nullable=False)),
+                False,
+                "ids of those it was made from; empty for founders and for what was drawn at random",
+            ),
+            (
+                "recipe",
+                pa.string(),
+                False,
+                "JSON that, with the founders, gives its weights again to the bit",
+            ),
             ("description", pa.string(), False, "the recipe, short, for people"),
             ("seed", pa.int64(), False, "of the operator's random draws; 0 where it drew none"),
         ),
         "evaluations": _schema(
-            ("individual", _ID, False, "id"),
-            ("generation", pa.int32(), False, "when it was evaluated"),
+            ("individual", _ID, False, "whose it is: an id of individuals"),
+            ("generation", pa.int32(), False, "in which it was evaluated"),
             ("task", pa.string(), False, "name of the task"),
             ("split", pa.string(), False, "dev, select or test"),
             ("score", pa.float64(), True, "mean over the examples; null if it failed"),
             ("standard_error", pa.float64(), True, "of the mean; null if it failed"),
-            ("fitness", pa.float64(), True, "over all tasks of the split; null if it failed"),
+            (
+                "fitness",
+                pa.float64(),
+                True,
+                "over all tasks of the split, the same on each task's row: the scores weighted, those of lower-is-better tasks negative, less what a longer path costs; null if it failed",
+            ),
             ("examples", pa.int32(), False, "how many were scored"),
-            ("seconds", pa.float64(), False, "spent on it by the host and the scorer"),
+            (
+                "seconds",
+                pa.float64(),
+                False,
+                "spent on it by host and scorer; what tasks share is split evenly among them",
+            ),
             ("build_seconds", pa.float64(), False, "of these, on building the weights"),
             ("model_seconds", pa.float64(), False, "of these, on running the model"),
             ("tokens", pa.int64(), True, "run through the model; null where none were counted"),
             ("weights", pa.string(), True, "SHA-256 over the tensors that it ran with"),
-            ("at_seconds", pa.float64(), False, "when it ended, by the clock of the search"),
-            ("host", pa.string(), False, "who ran it"),
+            (
+                "at_seconds",
+                pa.float64(),
+                False,
+                "when it ended: seconds of search, not counting time between sittings",
+            ),
+            ("host", pa.string(), False, "name of the host that ran it"),
             ("attempt", pa.int32(), False, "1, or more after hosts were lost"),
             ("status", pa.string(), False, "ok or failed"),
             ("error", pa.string(), True, "why it failed"),
         ),
         "items": _schema(
-            ("individual", _ID, False, "id"),
+            ("individual", _ID, False, "whose it is: an id of individuals"),
             ("task", pa.string(), False, "name of the task"),
             ("split", pa.string(), False, "dev, select or test"),
             ("example", pa.int32(), False, "position in the split's file, from 0"),
@@ -61,9 +96,9 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             ("answer", pa.string(), True, "what the model answered, where that is known"),
         ),
         "population": _schema(
-            ("generation", pa.int32(), False, "a finished generation"),
+            ("generation", pa.int32(), False, "the finished generation"),
             ("rank", pa.int32(), False, "0 is the best"),
-            ("individual", _ID, False, "who was alive"),
+            ("individual", _ID, False, "who was alive at its end: an id of individuals"),
             ("fitness", pa.float64(), True, "on dev, over all tasks; null if it failed"),
         ),
         "events": _schema(
@@ -74,3 +109,14 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
         ),
     }
 )
+
+TABLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "individuals": "Everyone who was ever tried, once, in the order met.",
+        "evaluations": "A row for each individual, task and split that was evaluated, in the order recorded.",
+        "items": "A row for each example of each evaluation that did not fail.",
+        "population": "Who was alive at the end of each generation.",
+        "events": "What happened to the run itself.",
+    }
+)
+"""What a row of each table is."""
