@@ -109,9 +109,10 @@ def essential_words(commands: str) -> list[str]:
 class Page:
     """A page's folder and namespace, and what the last block printed."""
 
-    def __init__(self, folder: Path, found: list[Block]) -> None:
+    def __init__(self, folder: Path, found: list[Block], evo: Path | None = None) -> None:
         self.folder = folder
         self.blocks = found
+        self.evo = evo  # a folder with another `evo` for the PATH
         self.names: dict[str, Any] = {"__name__": "__docs__"}
         self.printed = ""
         self.patched = any(block.language == "diff" for block in found)
@@ -185,7 +186,9 @@ class Page:
         assert done.returncode == wanted, f"{block}: exit code {done.returncode}\n{done.stdout}"
 
     def _path(self) -> dict[str, str]:
-        return {"PYTHONPATH": f"{self.folder}:{self.folder / 'tests'}"} if self.patched else {}
+        if self.patched:
+            return {"PYTHONPATH": f"{self.folder}:{self.folder / 'tests'}"}
+        return {"PATH": f"{self.evo}:{environment()['PATH']}"} if self.evo else {}
 
     def _python(self, block: Block) -> None:
         tree = ast.parse("\n" * block.line + block.text, filename=block.page)
@@ -229,6 +232,6 @@ class Page:
 def plain(line: str) -> str:
     """A line without what differs from run to run: numbers, ids, widths."""
     line = re.sub(r"\b[0-9a-f]{12,}\b", "ID", line)
-    line = re.sub(r"-?\b\d+(\.\d+)?(e[-+]?\d+)?\b", "N", line)
+    line = re.sub(r"[-+]?\b\d+(\.\d+)?(e[-+]?\d+)?\b", "N", line)
     line = re.sub(r"([─━═┏┓┳┡┩╇└┘┴┴])\1*", "", line)
     return " ".join(line.split())

@@ -7,11 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster_processes import environment
 from docs_runner import Block, Page, blocks
 from docs_world import ROOT, build_world
+from warm_evo import write_shim
 
 import evo
 import evo.demo
@@ -23,6 +27,7 @@ from operators.merge import MERGES
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 SLOW = {"writing-an-operator.md"}  # it runs the conformance tests of a merge method
+COLD = {"README.md"}  # every command in a process that begins with nothing
 NOT_RUN = 2  # blocks that nothing runs; each says why
 
 
@@ -48,14 +53,29 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Path]:
+    """A folder for the PATH whose `evo` need not import torch each time."""
+    folder = Path(tempfile.mkdtemp())  # sockets have short paths, so no folder of pytest's
+    command = [sys.executable, ROOT / "tests" / "warm_evo.py", folder / "socket"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    write_shim(folder / "bin", folder / "socket")
+    yield folder / "bin"
+    server.kill()
+    server.communicate()
+    shutil.rmtree(folder)
+
+
 @pytest.mark.parametrize("path", page_cases())
-def test_every_block_runs(path, world, tmp_path, monkeypatch):
+def test_every_block_runs(path, world, warm, tmp_path, monkeypatch):
     folder = tmp_path / "page"
     shutil.copytree(world, folder)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     known = set(sys.modules)
-    page = Page(folder, blocks_of(path))
+    page = Page(folder, blocks_of(path), None if path.name in COLD else warm)
     try:
         page.run_all()
     finally:
