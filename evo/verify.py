@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
@@ -17,7 +16,8 @@ from evo.config import PoolConfig, RunConfig
 from evo.drift import changes, made_with, read_start
 from evo.errors import UserError
 from evo.evaluation import WeighedTask
-from evo.lineage.reader import Lineage, open_lineage
+from evo.lineage.opening import open_lineage
+from evo.lineage.reader import Lineage
 from evo.past import read_config
 from evo.rebuild import founders_of
 from evo.setup import load_tasks, make_pool
@@ -92,7 +92,7 @@ def verify(
         CheckpointError, TaskError: founders or tasks can't be read.
     """
     lineage = open_lineage(run_dir)
-    recorded = _by_individual(lineage.evaluations, split)
+    recorded = _by_individual(lineage, "evaluations", split)
     if not recorded:
         raise UserError(f"{run_dir}: nobody has been evaluated on {split}")
     if individuals:
@@ -103,7 +103,7 @@ def verify(
         everybody = list(recorded)
         count = len(everybody) if sample is None else min(sample, len(everybody))
         chosen = random.Random(seed).sample(everybody, count)
-    items = _by_individual(lineage.items, split, chosen)
+    items = _by_individual(lineage, "items", split, chosen)
     recipes = [lineage.recipe(name) for name in chosen]
     config = read_config(lineage.run_dir, check_files=False)
     tasks = load_tasks(config.tasks)
@@ -125,14 +125,14 @@ def verify(
 
 
 def _by_individual(
-    table: pa.Table, split: str, individuals: Collection[str] | None = None
+    lineage: Lineage, table: str, split: str, individuals: Collection[str] | None = None
 ) -> dict[str, list[Row]]:
     """The rows of ``split``, of ``individuals`` or of all, in the order recorded."""
     wanted = pc.field("split") == split
     if individuals is not None:
         wanted = wanted & pc.field("individual").isin(list(individuals))
     found: dict[str, list[Row]] = {}
-    for row in table.filter(wanted).to_pylist():
+    for row in lineage.table(table, where=wanted).to_pylist():
         found.setdefault(row["individual"], []).append(row)
     return found
 
