@@ -17,6 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 from cluster.actors import ask_host, reason_of, wait_for
 from cluster.connect import join_ray, ray, start_ray
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec, Timing
+from cluster.metrics import PoolMetrics
 from cluster.placement import HostNeeds
 from cluster.pool import IN_FLIGHT, PoolError
 from cluster.ray_shipping import RemoteSource, start_source
@@ -37,7 +38,8 @@ class RayPool:
     Uses the Ray that is initialised in this process, or joins the cluster at ``address``, or starts
     one of its own and ends it on close. Nodes of a cluster get the founders' files as ``shipping`` says.
     ``hosts`` None follows the cluster: as many as each node has room for, now and when nodes join.
-    ``gpus`` is the share of a GPU, or number of GPUs, that each host gets.
+    ``gpus`` is the share of a GPU, or number of GPUs, that each host gets. ``metrics`` is the name under
+    which what the pool does goes to Ray's metrics; None keeps it to itself.
 
     Raises:
         PoolError: the hosts can't be started; the message has the host's own error.
@@ -54,6 +56,7 @@ class RayPool:
         labels: Mapping[str, str] | None = None,
         address: str | None = None,
         shipping: Shipping = "auto",
+        metrics: str | None = None,
     ) -> None:
         if hosts is not None and hosts < 1:
             raise ValueError(f"pool.hosts must be 1 or more, got {hosts}")
@@ -71,6 +74,7 @@ class RayPool:
         self._done: deque[JobResult] = deque()
         self._events: list[PoolEvent] = []
         self._ledger = Ledger(deadline_s)
+        self._metrics = PoolMetrics(metrics)
         self._pending = 0
         self._last_loss = ""
         self._waiting: Waiting = {}
@@ -208,6 +212,8 @@ class RayPool:
             if host.lane.overdue(now, self._deadline_s):
                 self._end(host, Loss("slow", f"over {self._deadline_s:g} s"), "deadline")
         self._scoring.tick(now, self.start_timeout_s)
+        busy = sum(len(host.lane) for host in self._roster) + len(self._scoring)
+        self._metrics.now(hosts=len(self._roster.ready), in_flight=busy)
         unscored = self._scoring.hosts
         for host in self._roster.leaving:
             self._withdraw(host)
@@ -302,8 +308,9 @@ class RayPool:
         verdict = self._ledger.lose(flight.job, loss)
         if isinstance(verdict, Job):
             flight.job = verdict
+            self._metrics.retry()
             return True
-        self._done.append(JobResult(flight.job, (), flight.host.name, Timing(), verdict))
+        self._end_with(JobResult(flight.job, (), flight.host.name, Timing(), verdict))
         return False
 
     def _redo(self, flight: Flight, loss: Loss) -> None:
@@ -312,6 +319,10 @@ class RayPool:
 
     def _finish(self, result: JobResult) -> None:
         self._ledger.forget(result.job)
+        self._end_with(result)
+
+    def _end_with(self, result: JobResult) -> None:
+        self._metrics.done(result)
         self._done.append(result)
 
     def _note(self, kind: str, detail: str) -> None:

@@ -10,15 +10,18 @@ if TYPE_CHECKING:
     from evo.errors import UserError
     from evo.evolution import Evolution
     from evo.search import Generation
+    from evo.trackers import Callback, TrackersConfig
 
 __all__ = [
     "BudgetConfig",
+    "Callback",
     "EngineConfig",
     "Evolution",
     "Generation",
     "PoolConfig",
     "RunConfig",
     "TaskConfig",
+    "TrackersConfig",
     "UserError",
     "lineage",
     "load_config",
@@ -34,6 +37,8 @@ _HOME = {
     "UserError": "evo.errors",
     "Evolution": "evo.evolution",
     "Generation": "evo.search",
+    "Callback": "evo.trackers",
+    "TrackersConfig": "evo.trackers",
 }
 
 

@@ -23,6 +23,7 @@ from evo.progress import RunProgress
 from evo.setup import load_tasks
 from evo.status import status_of
 from evo.summary import read_summary, results_table
+from evo.trackers import TrackersConfig
 
 EXIT_TERMINATED = 143
 
@@ -41,7 +42,7 @@ def run_config(
         check_cluster(loaded.pool.address)  # a refusal should not wait for founders to be read
     if go_on and holds_run(run_dir):
         _check_same(loaded, run_dir, config)
-        return resume_run(run_dir, loaded.pool)
+        return resume_run(run_dir, loaded.pool, loaded.trackers)
     with _progress(loaded, run_dir) as progress:
         progress.note(f"starting {loaded.algorithm.name} on {len(loaded.founders)} founders")
         return _finish(Evolution(loaded, run_dir, observe=progress.observe), progress)
@@ -50,6 +51,7 @@ def run_config(
 def resume_run(
     run_dir: Path,
     pool: PoolConfig | None = None,
+    trackers: TrackersConfig | None = None,
     *,
     repair: bool = False,
     accept_drift: bool = False,
@@ -66,6 +68,7 @@ def resume_run(
         evolution = Evolution.resume(
             run_dir,
             pool_settings=pool,
+            trackers=trackers,
             accept_drift=accept_drift,
             repair=repair,
             observe=progress.observe,
@@ -73,28 +76,33 @@ def resume_run(
         return _finish(evolution, progress)
 
 
-def pool_settings(run_dir: Path, overrides: Sequence[str]) -> PoolConfig | None:
-    """The run's ``pool`` with changes; None without.
+def resume_settings(
+    run_dir: Path, overrides: Sequence[str]
+) -> tuple[PoolConfig | None, TrackersConfig | None]:
+    """The run's ``pool`` and ``trackers`` with changes; None each without.
 
     Raises:
-        UserError: another key than one of ``pool``: it would make another run of this one.
+        UserError: a key of something else: it would make another run of this one.
     """
     if not overrides:
-        return None
-    data = {"pool": read_config(run_dir, check_files=False).pool.model_dump(mode="json")}
+        return None, None
+    config = read_config(run_dir, check_files=False)
+    data = config.model_dump(mode="json", include={"pool", "trackers"})
     for override in overrides:
         key = apply_override(data, override)
-        if key[0] != "pool":
+        if key[0] not in ("pool", "trackers"):
             raise UserError(
-                f"--set {override}: only keys of pool may change when a run goes on; for any other begin "
-                "a new run"
+                f"--set {override}: only keys of pool and trackers may change when a run goes on; for any "
+                "other begin a new run"
             )
     try:
-        return PoolConfig.model_validate(data["pool"])
+        pool = PoolConfig.model_validate(data["pool"])
+        return pool, TrackersConfig.model_validate(data["trackers"])
     except ValidationError as error:
         problem = error.errors()[0]
-        name = ".".join(str(part) for part in problem["loc"])
-        raise UserError(f"--set pool.{name}: {problem['msg']}") from error
+        section = "pool" if error.title == PoolConfig.__name__ else "trackers"
+        name = ".".join([section, *(str(part) for part in problem["loc"])])
+        raise UserError(f"--set {name}: {problem['msg']}") from error
 
 
 def print_status(run_dir: Path, *, as_json: bool) -> None:

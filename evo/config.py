@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from evo.algorithms import AlgorithmSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings
+from evo.trackers.settings import TrackersConfig
 
 SPLITS = ("dev", "select", "test")
 Split = Literal["dev", "select", "test"]
@@ -201,6 +202,7 @@ class RunConfig(_Settings):
     pool: PoolConfig = PoolConfig()
     engine: EngineConfig = EngineConfig()
     baselines: BaselinesConfig = BaselinesConfig()
+    trackers: TrackersConfig = TrackersConfig()
     finalists: Positive = 5
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 

@@ -21,7 +21,7 @@ _NOT_YAML = (
 
 
 def load_config(
-    path: Path, overrides: Sequence[str] = (), *, check_files: bool = True
+    path: Path | str, overrides: Sequence[str] = (), *, check_files: bool = True
 ) -> RunConfig:
     """Read a run's config. ``overrides`` are ``key=value`` with dots, e.g. ``budget.evaluations=50``.
 
@@ -31,6 +31,7 @@ def load_config(
         UserError: the file can't be read, is no YAML, or something in it is wrong. All mistakes are
             listed at once.
     """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

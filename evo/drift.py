@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # these import torch, which who reads a run does without
 START_FILE = "start.json"
 _PACKAGES = ("evo", "cluster", "fitness", "operators")
 _DECISIVE = ("evo-models", "torch", "transformers", "numpy", "cmaes")  # for ids or for scores
-# Where things are and who runs them may change between sittings; what they hold may not.
-_FREE = ("pool", "root", "base", "founders")
+# Where things are, who runs them and who is told may change between sittings; what they hold may not.
+_FREE = ("pool", "root", "base", "founders", "trackers")
 
 
 def made_with(

@@ -1,6 +1,6 @@
 """Evolution: a run from founders to winner, as the command line and your own loops use it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -11,10 +11,9 @@ from cluster.founders import open_checkpoint
 from cluster.pool import IN_FLIGHT, Pool
 from cluster.resources import peak_memory
 from evo.algorithms import Algorithm, Candidate, Start, length_penalty, make, wants_influence
-from evo.algorithms.genome import GenomePlusSettings
-from evo.baselines import score_baselines
 from evo.config import PoolConfig, RunConfig
 from evo.drift import START_FILE, check_drift, made_with, read_start, write_start
+from evo.ending import end
 from evo.errors import UserError
 from evo.evaluation import Evaluator
 from evo.final import Finals
@@ -35,6 +34,8 @@ from evo.past import (
 from evo.search import Generation, Progress, Search
 from evo.setup import check_paths, load_tasks, make_pool, open_founders, reopen_founders
 from evo.summary import SUMMARY_FILE, versions, write_json, write_summary
+from evo.trackers import Callback, RunFacts, TrackersConfig, make_trackers
+from evo.trackers.tracking import Tracking
 from operators.recipe import Recipe
 
 
@@ -53,10 +54,11 @@ class Evolution:
         algorithm: an algorithm of your own; by default the one that ``config.algorithm`` names.
         pool: a pool of your own, which stays open; by default one as ``config.pool`` says.
         observe: called after each evaluation.
+        callbacks: told of each finished generation, beside the trackers of ``config.trackers``.
 
     Raises:
         UserError: ``run_dir`` holds a run already, another process is at work on it, or the founders'
-            vocabularies differ.
+            vocabularies differ; or a tracker could not be started.
         CheckpointError, WeightsMismatchError, TaskError: founders or tasks can't be used.
     """
 
@@ -68,8 +70,9 @@ class Evolution:
         algorithm: Callable[[Start], Algorithm] | None = None,
         pool: Pool | None = None,
         observe: Callable[[Progress], None] | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
-        self._prepare(config, Path(run_dir), algorithm, pool)
+        self._prepare(config, Path(run_dir), algorithm, pool, callbacks)
         try:
             if holds_run(self.run_dir):
                 raise UserError(
@@ -90,11 +93,13 @@ class Evolution:
         run_dir: Path | str,
         *,
         pool_settings: PoolConfig | None = None,
+        trackers: TrackersConfig | None = None,
         accept_drift: bool = False,
         repair: bool = False,
         algorithm: Callable[[Start], Algorithm] | None = None,
         pool: Pool | None = None,
         observe: Callable[[Progress], None] | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> Self:
         """Go on with the run in ``run_dir`` as if it had never stopped.
 
@@ -104,12 +109,14 @@ class Evolution:
         Args:
             run_dir: the folder of a run that was stopped, by whatever.
             pool_settings: another ``pool`` than the config's; what it is changes no result.
+            trackers: others than the config's; each is told what it has not heard of yet.
             accept_drift: go on though the code or the versions of libraries are others.
             repair: set damaged files aside (``RUN/damaged``), with all that was recorded after them,
                 and evaluate again what they held. The lineage's events say what was moved.
             algorithm: as it was given when the run began.
             pool: as above.
             observe: as above.
+            callbacks: as above; a generation that one has been told of is not told again.
 
         Raises:
             UserError: no run there, or a damaged one; it is at work or finished; or founders, tasks,
@@ -119,8 +126,10 @@ class Evolution:
         config = read_config(run_dir, check_files=False)
         if pool_settings is not None:
             config = config.model_copy(update={"pool": pool_settings})
+        if trackers is not None:
+            config = config.model_copy(update={"trackers": trackers})
         self = cls.__new__(cls)
-        self._prepare(config, run_dir, algorithm, pool)
+        self._prepare(config, run_dir, algorithm, pool, callbacks)
         try:
             moved = set_damage_aside(run_dir) if repair else []
             past = read_past(run_dir)
@@ -149,6 +158,7 @@ class Evolution:
         run_dir: Path,
         algorithm: Callable[[Start], Algorithm] | None,
         pool: Pool | None,
+        callbacks: Sequence[Callback],
     ) -> None:
         self._began = perf_counter()
         self.config, self.run_dir = config, run_dir
@@ -158,6 +168,8 @@ class Evolution:
         self._journal: Journal | None = None
         if algorithm is None:
             check_paths(config)
+        named = make_trackers(config.trackers, on_ray=config.pool.kind == "ray")
+        self._tracking = Tracking(run_dir, named, callbacks, self._note_tracker)
         self._lock = RunLock(run_dir)
 
     def _open(
@@ -187,7 +199,7 @@ class Evolution:
                 "Evolution.resume(run_dir, algorithm=...)"
             )
         if self._pool is None:
-            self._pool = make_pool(config, self._founders, self._tasks)
+            self._pool = make_pool(config, self._founders, self._tasks, self.run_dir.resolve().name)
         self._evaluator = Evaluator(
             self._pool,
             self._tasks,
@@ -195,6 +207,9 @@ class Evolution:
             free_steps=layers,
             past=past.records,
         )
+        self._name = type(chosen).__name__ if self._algorithm else config.algorithm.name
+        told = config.model_dump(mode="json", exclude={"trackers"})
+        self._tracking.start(RunFacts(self.run_dir, told, self._name))
         if not holds_run(self.run_dir):
             if self._algorithm is None and wants_influence(config.algorithm):
                 made = {**made, "influence": self._evaluator.influence(founders)}
@@ -208,7 +223,6 @@ class Evolution:
         self._journal = Journal(folder / JOURNAL_FILE, past.journal.size)
         self._evaluator.remember = self._journal.append
         self._writer = LineageWriter(folder, journal=self._journal, committed=past.committed)
-        self._name = type(chosen).__name__ if self._algorithm else config.algorithm.name
         self._writer.event("start", f"{self._name}, seed {config.seed}", 0)
         for note in self.notes:
             self._writer.event("vocabulary", note, 0)
@@ -242,6 +256,7 @@ class Evolution:
     def _give_up(self, *, begun: bool) -> None:
         self.close()
         if not begun:
+            self._tracking.discard()
             (self.run_dir / START_FILE).unlink(missing_ok=True)
             self._lock.discard()
 
@@ -254,6 +269,7 @@ class Evolution:
     def __iter__(self) -> Iterator[Generation]:
         for generation in self._search:
             self._generation = generation.number
+            self._tracking.generation(generation)
             yield generation
 
     @property
@@ -308,43 +324,17 @@ class Evolution:
         Raises:
             UserError: nothing has been evaluated yet.
         """
-        ranked = self._search.ranked()
-        if not ranked:
-            raise UserError("nothing has been evaluated yet: iterate over the run first")
         started = perf_counter()
         finals = Finals(self._evaluator, self._writer, self._generation)
-        settings = self.config.algorithm
-        voters = settings.ensemble if isinstance(settings, GenomePlusSettings) else 0
-        order = finals.order(ranked, max(self.config.finalists, voters))
-        if not order:
-            raise UserError(
-                f"every finalist failed on the select split; the first says: {finals.last_error}"
-            )
-        winner = order[0]
-        self._winner = winner.candidate
-        entry = finals.entry("winner", "winner", winner.candidate, winner.fitness)
-        ensemble = None
-        if voters:
-            ensemble = finals.ensemble("ensemble", [s.candidate for s in order[:voters]])
-        baselines = score_baselines(
-            self.config,
-            self._start,
-            known=self._search.scored,
-            evaluations=self._search.evaluations,
-            evaluator=self._evaluator,
-            finals=finals,
-            run_dir=self.run_dir,
+        self._winner, entries = end(
+            self.config, self._start, self._search, self._evaluator, finals, self.run_dir
         )
         for event in self._evaluator.events():  # what happened to hosts since the search
             self._writer.event(event.kind, event.detail, self._generation, news=True)
         stopped_by = self._search.reason or "caller"
-        self._writer.event(
-            "finish", f"{stopped_by}; winner {winner.candidate.id}", self._generation
-        )
+        self._writer.event("finish", f"{stopped_by}; winner {self._winner.id}", self._generation)
         summary = {
-            "winner": entry.as_json(),
-            "ensemble": ensemble.as_json() if ensemble else None,
-            "baselines": [b.as_json() for b in baselines],
+            **entries,
             "algorithm": self._name,
             "evaluations": self._search.evaluations,
             "generations": self._generation,
@@ -359,6 +349,7 @@ class Evolution:
             "versions": versions(),
         }
         write_summary(self.run_dir, summary)
+        self._tracking.finish(summary)
         self._writer.commit(FINAL)  # last: a run whose summary is missing has not finished
         return summary
 
@@ -368,7 +359,11 @@ class Evolution:
             self._pool.close()
         if self._journal is not None:
             self._journal.close()
+        self._tracking.close()
         self._lock.release()
+
+    def _note_tracker(self, detail: str, generation: int) -> None:
+        self._writer.event("tracker", detail, generation, news=True)
 
     def _recipe(self, individual: str) -> Recipe:
         return self.best.recipe if individual == "best" else self.lineage.recipe(individual)

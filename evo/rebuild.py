@@ -62,7 +62,7 @@ def rebuild(
         UserError: no such run or individual; a founder is gone or another one; or the weights differ.
         CheckpointError: a founder can't be read.
     """
-    lineage = run if isinstance(run, Lineage) else open_lineage(run)
+    lineage = run if isinstance(run, Lineage) else open_lineage(Path(run))
     found = lineage.find(individual)
     recipe = lineage.recipe(found)
     config = moved(read_config(lineage.run_dir, check_files=False), founders or {})
@@ -144,6 +144,6 @@ def causes(run_dir: Path, config: RunConfig) -> str:
 
 def _recorded(lineage: Lineage, individual: str, digest: str) -> str | None:
     """The digest on record; where there are several, one that is not ``digest``."""
-    rows = lineage.evaluations.filter(pc.field("individual") == individual)
+    rows = lineage.table("evaluations", ["weights"], pc.field("individual") == individual)
     found = [text for text in rows.column("weights").to_pylist() if text is not None]
     return next((text for text in found if text != digest), found[0] if found else None)

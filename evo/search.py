@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import pstdev
 
 from cluster.jobs import JobResult, Timing
 from evo.algorithms import Algorithm, Candidate, Scored
@@ -19,11 +20,16 @@ IDLE_ASKS = 300  # the same of a steady state, whose asks are for one individual
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a finished generation leaves behind. Fitness is on dev; ``best`` is the best so far."""
+    """What a finished generation leaves behind. Fitness is on dev; ``best`` is the best so far.
+
+    ``mean`` and ``spread`` (the standard deviation) are of the population, without those that failed.
+    ``seconds`` are the search's when the last result came that counted: a replay gives the same.
+    """
 
     number: int
     best: Scored
     mean: float
+    spread: float
     evaluations: int
     failed: int
     seconds: float
@@ -229,9 +235,11 @@ class Search:
         self._unfinished, self._first_error = [], ""
         self.seconds = self._evaluator.clock()
         mean = math.fsum(finite) / len(finite) if finite else math.nan
+        spread = pstdev(finite, mean) if finite else math.nan
         if self.best is None:
             raise RuntimeError("a generation finished before any individual was scored")
-        return Generation(number, self.best, mean, self.evaluations, self.failed, self.seconds)
+        at_s = self._evaluator.at_s
+        return Generation(number, self.best, mean, spread, self.evaluations, self.failed, at_s)
 
     def _left(self) -> int | None:
         limit = self._budget.evaluations

@@ -132,8 +132,10 @@ def _aligned_folder(run_dir: Path) -> Path:
     return run_dir.resolve() / "founders"
 
 
-def make_pool(config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask, ...]) -> Pool:
-    """The pool that ``config.pool`` asks for, its hosts started."""
+def make_pool(
+    config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask, ...], name: str = ""
+) -> Pool:
+    """The pool that ``config.pool`` asks for, its hosts started. ``name`` is the run's, for metrics."""
     plain = tuple(t.task for t in tasks)
     host = HostSpec(
         founders.base,
@@ -157,6 +159,7 @@ def make_pool(config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask,
         labels=wanted.labels,
         address=wanted.address,
         shipping=wanted.ship_founders,
+        metrics=name if config.trackers.prometheus else None,
     )
 
 

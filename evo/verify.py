@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
@@ -93,7 +92,7 @@ def verify(
         CheckpointError, TaskError: founders or tasks can't be read.
     """
     lineage = open_lineage(run_dir)
-    recorded = _by_individual(lineage.evaluations, split)
+    recorded = _by_individual(lineage, "evaluations", split)
     if not recorded:
         raise UserError(f"{run_dir}: nobody has been evaluated on {split}")
     if individuals:
@@ -104,7 +103,7 @@ def verify(
         everybody = list(recorded)
         count = len(everybody) if sample is None else min(sample, len(everybody))
         chosen = random.Random(seed).sample(everybody, count)
-    items = _by_individual(lineage.items, split, chosen)
+    items = _by_individual(lineage, "items", split, chosen)
     recipes = [lineage.recipe(name) for name in chosen]
     config = read_config(lineage.run_dir, check_files=False)
     tasks = load_tasks(config.tasks)
@@ -126,14 +125,14 @@ def verify(
 
 
 def _by_individual(
-    table: pa.Table, split: str, individuals: Collection[str] | None = None
+    lineage: Lineage, table: str, split: str, individuals: Collection[str] | None = None
 ) -> dict[str, list[Row]]:
     """The rows of ``split``, of ``individuals`` or of all, in the order recorded."""
     wanted = pc.field("split") == split
     if individuals is not None:
         wanted = wanted & pc.field("individual").isin(list(individuals))
     found: dict[str, list[Row]] = {}
-    for row in table.filter(wanted).to_pylist():
+    for row in lineage.table(table, where=wanted).to_pylist():
         found.setdefault(row["individual"], []).append(row)
     return found
 

@@ -677,7 +677,7 @@ def test_only_the_pool_may_be_set_when_a_run_goes_on(stopped, tmp_path):
     command = [*CLI, "resume", str(stopped), "--set", "seed=4"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "only keys of pool may change" in done.stderr
+    assert "only keys of pool and trackers may change" in done.stderr
 
 
 def test_status_tells_where_a_run_stands(stopped, whole, tmp_path):

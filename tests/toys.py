@@ -118,6 +118,12 @@ def naps(module: Point, seconds: str) -> list[float]:
     return nearness(module, "dev")
 
 
+def naps_until(module: Point, marker: str) -> list[float]:
+    """Takes a while, as long as the file ``marker`` is not there."""
+    time.sleep(0.0 if os.path.exists(marker) else 0.1)
+    return nearness(module, "dev")
+
+
 def hangs_for_b(module: Point, split: str) -> list[float]:
     if float(module.x[3]) == 0.5:
         time.sleep(3600)

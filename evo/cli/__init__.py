@@ -51,6 +51,8 @@ for _command in (
     runs.pack_run,
     look.lineage,
     look.show,
+    look.report,
+    look.watch,
     look.verify,
     models.export,
     models.merge,

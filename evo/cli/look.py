@@ -82,3 +82,39 @@ def verify(
         raise click.UsageError("give IDs or --all, not both")
     if not verify_run(run_dir, individuals, None if everybody else sample, seed, split):
         sys.exit(1)
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The HTML file to write.  [default: RUN_DIR/report.html]",
+)
+@click.option("--open", "show_it", is_flag=True, help="Open it in the browser.")
+def report(run_dir: Path, out: Path | None, show_it: bool) -> None:
+    """Write what happened in RUN_DIR, going or finished, as one HTML file that opens offline."""
+    from evo.report.write import write_report
+
+    path, line = write_report(run_dir, out)
+    click.echo(f"{path} ({path.stat().st_size / 2**20:.1f} MiB): {line}")
+    if show_it:
+        click.launch(path.resolve().as_uri())
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--port", default=0, show_default="any free", type=click.IntRange(0, 65535))
+@click.option("--open/--no-open", "opens", default=True, help="Open a browser there.")
+@click.option("--terminal", is_flag=True, help="Draw in the terminal; piped: a line a generation.")
+@click.option("--once", is_flag=True, help="With --terminal: draw once and end.")
+def watch(run_dir: Path, port: int, opens: bool, terminal: bool, once: bool) -> None:
+    """Follow the run in RUN_DIR while it goes on: in the browser, on this machine only."""
+    from evo import commands_watch
+
+    if terminal:
+        commands_watch.watch_in_terminal(run_dir, once=once)
+    elif once:
+        raise click.UsageError("--once goes with --terminal")
+    else:
+        commands_watch.watch_in_browser(run_dir, port, opens=opens)

@@ -39,7 +39,11 @@ def run(
 @click.command()
 @click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of pool; repeats."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of pool or trackers; repeats.",
 )
 @click.option("--address", metavar="auto|HOST:PORT", help="Join the Ray cluster there.")
 @click.option("--repair", is_flag=True, help="Set damaged files aside and evaluate again.")
@@ -56,10 +60,10 @@ def resume(
         from evo.commands_cluster import joined
 
         overrides += joined(address)
-    from evo.commands_run import pool_settings, resume_run
+    from evo.commands_run import resume_run, resume_settings
 
-    pool = pool_settings(run_dir, overrides)
-    resume_run(run_dir, pool, repair=repair, accept_drift=accept_drift)
+    pool, trackers = resume_settings(run_dir, overrides)
+    resume_run(run_dir, pool, trackers, repair=repair, accept_drift=accept_drift)
 
 
 @click.command()

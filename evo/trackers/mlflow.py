@@ -1,0 +1,102 @@
+"""MLflow: a run of an experiment, on a tracking server or in a local store."""
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from evo.trackers.protocol import RunFacts, final_scores, metrics_of, parameters, report_path
+from evo.trackers.settings import MlflowSettings
+
+if TYPE_CHECKING:
+    from evo.search import Generation
+
+_LONGEST = 500  # characters of a parameter that every version of the server takes
+_BATCH = 100  # parameters in one call, the server's limit
+# Its own patience with a server that is gone is some minutes, for each call.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+
+
+class MlflowTracker:
+    """Logs metrics by evaluations as step, the config as parameters, and the winner as tags."""
+
+    def __init__(self, settings: MlflowSettings) -> None:
+        self._settings = settings
+        self._client: Any = None
+        self._id = ""
+        self._there: dict[str, int] = {}  # last step that a killed sitting left, by metric
+        self._last = 0
+
+    def start(self, run: RunFacts) -> str:
+        """Make a run, or go on with the one that an earlier sitting made."""
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
+        from mlflow.entities import Param
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        self._run_dir = run.run_dir
+        self._client = MlflowClient(self._settings.uri)
+        if run.known_as:
+            try:
+                self._client.get_run(run.known_as)
+            except MlflowException as error:
+                if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    raise
+            else:
+                self._id = run.known_as
+                self._client.update_run(self._id, status="RUNNING")
+                self._last = max(0, run.evaluations)
+                self._there = self._left_by_a_kill(run.evaluations)
+                return self._id
+        name = self._settings.experiment
+        experiment = self._client.get_experiment_by_name(name)
+        where = experiment.experiment_id if experiment else self._client.create_experiment(name)
+        self._id = str(self._client.create_run(where, run_name=run.name).info.run_id)
+        given = [
+            Param(key, value[:_LONGEST])
+            for key, value in parameters({"algorithm_name": run.algorithm, **run.config}).items()
+        ]
+        for at in range(0, len(given), _BATCH):
+            self._client.log_batch(self._id, params=given[at : at + _BATCH])
+        return self._id
+
+    def generation(self, generation: "Generation") -> None:
+        self._last = generation.evaluations
+        self._log(metrics_of(generation))
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Log the final scores, and say that the run has finished."""
+        self._log(final_scores(summary))
+        self._client.set_tag(self._id, "evo.winner", summary["winner"]["id"])
+        if report := report_path(self._run_dir):
+            self._client.set_tag(self._id, "evo.report", report)
+        self._client.set_terminated(self._id, "FINISHED")
+        self._client = None
+
+    def close(self) -> None:
+        """A run that has not finished is one that was stopped, in MLflow's words killed."""
+        client, self._client = self._client, None
+        if client is not None and self._id:
+            client.set_terminated(self._id, "KILLED")
+
+    def _log(self, values: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        new = [
+            Metric(key, value, now, self._last)
+            for key, value in values.items()
+            if self._last > self._there.get(key, -1)
+        ]
+        if new:
+            self._client.log_batch(self._id, metrics=new)
+
+    def _left_by_a_kill(self, evaluations: int) -> dict[str, int]:
+        """Metrics with steps after the last that was recorded, and final ones: logged before a kill."""
+        there = {}
+        for key in self._client.get_run(self._id).data.metrics:
+            last = max(m.step for m in self._client.get_metric_history(self._id, key))
+            if last > evaluations or key.startswith("test"):
+                there[key] = last
+        return there

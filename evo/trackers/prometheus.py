@@ -1,0 +1,35 @@
+"""Prometheus, through Ray's own metrics: what hosts do is counted by the pool, fitness is set here."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from evo.trackers.protocol import RunFacts
+from evo.trackers.settings import PrometheusSettings
+
+if TYPE_CHECKING:
+    from evo.search import Generation
+
+
+class PrometheusTracker:
+    """Sets the best fitness so far as a gauge, tagged by the run's name."""
+
+    def __init__(self, settings: PrometheusSettings) -> None:
+        self._settings = settings
+
+    def start(self, run: RunFacts) -> str:
+        """Gives the address at which this node serves the numbers."""
+        from cluster.metrics import exported_at
+
+        self._run = run.name
+        return exported_at()
+
+    def generation(self, generation: "Generation") -> None:
+        from cluster.metrics import set_best
+
+        set_best(self._run, generation.best.fitness)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Nothing: a run's outcome is no time series."""
+
+    def close(self) -> None:
+        """Nothing: its numbers go with its Ray."""

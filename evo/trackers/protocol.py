@@ -1,0 +1,118 @@
+"""What a tracker is to a run, and what of a run is worth tracking. Pure: no tracker's package is needed."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from evo.search import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a tracker is told at the start of each sitting of a run.
+
+    ``config`` is the run's, as JSON, without its trackers. ``known_as`` is what the tracker called the
+    run in an earlier sitting ("" if there was none), and ``evaluations`` how many the last generation
+    had that was logged then (-1 for none).
+    """
+
+    run_dir: Path
+    config: Mapping[str, Any]
+    algorithm: str
+    known_as: str = ""
+    evaluations: int = -1
+
+    @property
+    def name(self) -> str:
+        return self.run_dir.resolve().name
+
+
+class Callback(Protocol):
+    """Follows a run: a tracker of TRACKERS, or something of your own in ``Evolution(callbacks=[...])``.
+
+    Whatever :meth:`start` raises refuses the run. Later the run goes on without a callback that raises,
+    and the lineage has an event that says why. Each generation is given once, over all sittings.
+    """
+
+    def start(self, run: RunFacts) -> str:
+        """Begin, or go on; gives the name by which a later sitting finds the run again.
+
+        Another name than ``run.known_as`` means that nothing was logged yet: then all generations
+        are given, those of earlier sittings too.
+        """
+        ...
+
+    def generation(self, generation: "Generation") -> None:
+        """A generation has finished and is committed; when this returns, it counts as logged."""
+        ...
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """The run has finished; ``summary`` is what ``summary.json`` holds."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything, whether the run has finished or not. Harmless the second time."""
+        ...
+
+
+def metrics_of(generation: "Generation") -> dict[str, float]:
+    """The numbers of a generation, under the names that every tracker uses; finite ones only.
+
+    Fitness is on dev. The rate is over the whole search up to here.
+    """
+    rate = generation.evaluations / generation.seconds if generation.seconds > 0 else math.nan
+    found = {
+        "best": generation.best.fitness,
+        "mean": generation.mean,
+        "spread": generation.spread,
+        "generation": float(generation.number),
+        "evaluations": float(generation.evaluations),
+        "failed": float(generation.failed),
+        "evaluations_per_second": rate,
+    }
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def final_scores(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Test scores of the winner and of what it is compared with: ``test/winner``, ``test/founder/a``.
+
+    Their standard errors are under ``test_se/...``. Names keep letters, digits and ``_.-`` only.
+    """
+    rows = [summary["winner"], summary["ensemble"], *summary["baselines"]]
+    found: dict[str, float] = {}
+    for row in filter(None, rows):
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", row["name"]).strip("_")
+        path = row["kind"] if name == row["kind"] else f"{row['kind']}/{name}"
+        for score in ("test", "test_se"):
+            if row[score] is not None:
+                found[f"{score}/{path}"] = row[score]
+    return found
+
+
+def parameters(config: Mapping[str, Any]) -> dict[str, str]:
+    """A config as flat text: ``budget.evaluations``, ``tasks.0.name``; without what is not set."""
+    return {name: str(value) for name, value in _flat(config, "") if value is not None}
+
+
+def report_path(run_dir: Path) -> str | None:
+    """Where the run's report is, if it was made."""
+    from evo.report.write import REPORT_FILE  # here: this is imported with every config
+
+    path = run_dir / REPORT_FILE
+    return str(path.resolve()) if path.is_file() else None
+
+
+def _flat(data: Any, at: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(data, Mapping):
+        pairs = [(str(key), value) for key, value in data.items()]
+    elif isinstance(data, list):
+        pairs = [(str(key), value) for key, value in enumerate(data)]
+    else:
+        yield at, data
+        return
+    for key, value in pairs:
+        yield from _flat(value, f"{at}.{key}" if at else key)

@@ -1,0 +1,102 @@
+"""TensorBoard: event files, written with its own record writer and without TensorFlow or torch."""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from evo.trackers.protocol import RunFacts, final_scores, metrics_of, parameters, report_path
+from evo.trackers.settings import TensorboardSettings
+
+if TYPE_CHECKING:
+    from evo.search import Generation
+
+FOLDER = "tensorboard"
+
+
+class TensorboardTracker:
+    """Writes scalars by evaluations as step, and the config and the outcome as text.
+
+    Each sitting is a file of its own, which begins with TensorBoard's mark for a restart: readers then
+    drop what a killed sitting wrote after its last recorded generation.
+    """
+
+    def __init__(self, settings: TensorboardSettings) -> None:
+        self._file: BinaryIO | None = None
+        self._last = 0
+
+    def start(self, run: RunFacts) -> str:
+        """Open a new event file; the first one's name is that of the run."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder = run.run_dir / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        # Readers take files in the order of their names: a later sitting's must sort after an earlier's.
+        stamp = f"{time.time():017.6f}"
+        path = folder / f"events.out.tfevents.{stamp}.{socket.gethostname()}.{os.getpid()}"
+        goes_on = bool(run.known_as) and (folder / run.known_as).is_file()
+        self._run_dir = run.run_dir
+        self._last = max(0, run.evaluations) if goes_on else 0
+        self._file = path.open("xb")
+        self._records = RecordWriter(self._file)
+        restart = SessionLog(status=SessionLog.START)
+        self._write(Event(file_version="brain.Event:2"))
+        self._write(Event(step=run.evaluations + 1 if goes_on else 0, session_log=restart))
+        if not goes_on:
+            self._text("config", parameters(run.config), 0)
+        self._flush()
+        return run.known_as if goes_on else path.name
+
+    def generation(self, generation: "Generation") -> None:
+        """Write the scalars, and see that they are in the file."""
+        self._last = generation.evaluations
+        self._scalars(metrics_of(generation))
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the final scores, and who won."""
+        winner = {"winner": summary["winner"]["id"]}
+        if report := report_path(self._run_dir):
+            winner["report"] = report
+        self._text("outcome", winner, self._last)
+        self._scalars(final_scores(summary))
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _scalars(self, values: Mapping[str, float]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._write(Event(step=self._last, summary=Summary(value=found)))
+        self._flush()
+
+    def _text(self, tag: str, rows: Mapping[str, str], step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+        from tensorboard.compat.proto.types_pb2 import DT_STRING
+
+        lines = ["| key | value |", "| --- | --- |"]
+        lines += [f"| {key} | {value} |" for key, value in rows.items()]
+        tensor = TensorProto(
+            dtype=DT_STRING,
+            string_val=["\n".join(lines).encode()],
+            tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),
+        )
+        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+        value = Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
+        self._write(Event(step=step, summary=Summary(value=[value])))
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+
+    def _flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()

@@ -1,0 +1,82 @@
+"""Whether anything has happened in a run's folder, without reading what."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+from evo.errors import UserError
+from evo.lineage.files import holder
+from evo.lineage.journal import JOURNAL_FILE
+from evo.lineage.reader import LINEAGE_FOLDER
+
+CONFIG_FILE = "config.json"
+_SMALL = (CONFIG_FILE, "start.json", "summary.json")
+LOOK_S = 0.25  # files are looked at no more often
+REST = 4.0  # times as long as a reading took is rested after it: a fifth of one core at most
+
+
+def check_watchable(run_dir: Path) -> None:
+    """Refuse a folder in which there is no run and none is beginning.
+
+    Raises:
+        UserError: that is so.
+    """
+    begun = (run_dir / LINEAGE_FOLDER).exists() or (run_dir / CONFIG_FILE).exists()
+    if not begun and holder(run_dir) is None:
+        raise UserError(f"{run_dir}: no run here (it has no {CONFIG_FILE})")
+
+
+class Changes:
+    """Looks at times and sizes of a run's files, and at who is at work on it.
+
+    ``rewritten`` says whether what is never written twice has changed since the look before, or is
+    gone: then what was kept of it no longer holds.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._holder: str | None = None
+        self._files: dict[str, tuple[int, int]] | None = None
+        self._next = 0.0
+        self.rewritten = False
+
+    def due(self) -> bool:
+        """Whether there is something new to be read, and time to do it."""
+        now = monotonic()
+        if now < self._next:
+            return False
+        self._next = now + LOOK_S
+        before, who = self._files, self._holder
+        self._files = dict(_times(self._run_dir / name) for name in _SMALL)
+        self._files |= dict(_all(self._run_dir / LINEAGE_FOLDER))
+        self._holder = holder(self._run_dir)
+        if before is None:
+            return True
+        final = {p: t for p, t in before.items() if p.endswith((".parquet", ".json"))}
+        self.rewritten = any(t[1] and self._files.get(p) != t for p, t in final.items())
+        return (before, who) != (self._files, self._holder)
+
+    def rest(self, took_s: float) -> None:
+        """A reading has ended."""
+        self._next = monotonic() + max(LOOK_S, REST * took_s)
+
+
+def _times(path: Path) -> tuple[str, tuple[int, int]]:
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path), (0, 0)
+    return str(path), (found.st_mtime_ns, found.st_size)
+
+
+def _all(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    yield from _all(Path(entry.path))
+                elif entry.name == JOURNAL_FILE or entry.name.endswith((".parquet", ".json")):
+                    yield _times(Path(entry.path))
+    except OSError:  # not there yet, or just set aside
+        return
