@@ -27,6 +27,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return re.sub(r"<!-- table: (\w+) -->", lambda m: TABLES[m.group(1)](), markdown)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Docstrings name things in Sphinx's way, as editors show them; here the name is enough."""
+    return re.sub(r":(?:attr|class|func|meth|mod):(?=<code)", "", html)
+
+
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(header), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
@@ -37,22 +42,9 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def schema() -> str:
     """The five tables of the lineage, from the schema object."""
-    from evo.lineage import SCHEMAS
+    from evo.lineage.schema_page import schema_markdown
 
-    header = ("column", "type", "null", "what")
-    parts = []
-    for name, table in SCHEMAS.items():
-        rows = (
-            (
-                f"`{f.name}`",
-                f"`{f.type}`",
-                "may be" if f.nullable else "",
-                f.metadata[b"doc"].decode(),
-            )
-            for f in table
-        )
-        parts.append(f"## {name}\n\n{_table(header, rows)}")
-    return "\n\n".join(parts)
+    return schema_markdown()
 
 
 def merges() -> str:
