@@ -24,6 +24,14 @@ from evo.lineage.versions import check_version
 
 COMMITS = "commits"
 FINAL = "final"
+# Dictionaries cost time where every value is another one, as ids are.
+_REPEATING = {
+    "individuals": ["operator", "parents.list.element"],
+    "evaluations": ["task", "split", "host", "status", "error"],
+    "items": ["individual", "task", "split", "value", "answer"],
+    "population": [],
+    "events": ["kind"],
+}
 _CHECK = b',"check":"'
 
 
@@ -72,7 +80,7 @@ def commit(folder: Path, name: str, tables: Mapping[str, pa.Table]) -> None:
     digests, marks = {}, {}
     for table, rows in tables.items():
         sink = io.BytesIO()
-        pq.write_table(rows, sink, compression="zstd")
+        pq.write_table(rows, sink, compression="zstd", use_dictionary=_REPEATING[table])
         data = sink.getvalue()
         digests[table] = hashlib.sha256(data).hexdigest()
         marks[table] = _marks(data)

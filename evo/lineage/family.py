@@ -9,14 +9,20 @@ import pyarrow as pa
 
 from evo.lineage.committed import Committed
 from evo.lineage.graph import KEY_DIGITS, Graph, Index, Links, Rows, keys_of
+from evo.lineage.schema import SCHEMAS
 
 _PREFIX = re.compile(r"[0-9a-f]{1,64}")
 TABLE = "individuals"
+COLUMNS = (
+    "id",
+    "generation",
+    "operator",
+)  # what people see of a family at first; kept as it is read
 
 
 @dataclass(slots=True)
 class Family:
-    """Who is in a lineage and who their parents are; 40 bytes an individual, or so.
+    """Who is in a lineage and who their parents are; 150 bytes an individual, or so.
 
     Everybody is a row: the row of ``individuals``, over all commits.
     """
@@ -24,6 +30,9 @@ class Family:
     committed: Committed
     _read: tuple[int, int] = (0, 0)  # resets of what is committed, and commits read
     _links: list[Links] = field(default_factory=list)
+    _kept: pa.Table = field(
+        default_factory=lambda: SCHEMAS[TABLE].empty_table().select(list(COLUMNS))
+    )
     index: Index = field(
         default_factory=lambda: Index.of(keys_of(pa.chunked_array([], pa.string())))
     )
@@ -41,8 +50,11 @@ class Family:
         since = self._read[1] if self._read[0] == resets else 0
         if since == commits:
             return
-        news = self.committed.each(TABLE, ["id", "parents"], Links.of, since)
-        links = Links.joined([*(self._links if since else ()), *news])
+        news = self.committed.each(TABLE, [*COLUMNS, "parents"], _link, since)
+        links = Links.joined([*(self._links if since else ()), *(found for found, _ in news)])
+        rows = [kept for _, kept in news]
+        self._kept = pa.concat_tables([self._kept.slice(0, None if since else 0), *rows])
+        self._kept = self._kept.combine_chunks()  # else taking from it is slow
         self.index = Index.of(links.keys)
         self.graph = links.graph(self.index)
         self._links, self._read = [links], (resets, commits)
@@ -59,10 +71,16 @@ class Family:
 
     def take(self, rows: Rows, columns: Sequence[str]) -> pa.Table:
         """Rows of ``individuals``, in the order given."""
+        if set(columns) <= set(COLUMNS):
+            return self._kept.select(list(columns)).take(pa.array(rows))
         order = np.argsort(rows)
         found = self.committed.take(TABLE, columns, rows[order])
         if (rows[order] == rows).all():
             return found
         back = np.empty(len(rows), np.int64)
         back[order] = np.arange(len(rows))
-        return found.take(pa.array(back))
+        return found.combine_chunks().take(pa.array(back))
+
+
+def _link(rows: pa.Table) -> tuple[Links, pa.Table]:
+    return Links.of(rows), rows.select(list(COLUMNS))

@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 
 from evo.errors import UserError
 from evo.lineage.expressions import fields_of
-from evo.lineage.reader import FAMILY_COLUMNS, Lineage
+from evo.lineage.family import COLUMNS as FAMILY_COLUMNS
+from evo.lineage.reader import Lineage
 from evo.lineage.schema import SCHEMAS
 
 RUN = pa.field("run", pa.string(), nullable=False, metadata={"doc": "the run's folder"})

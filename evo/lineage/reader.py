@@ -14,6 +14,7 @@ from evo.lineage.committed import Committed
 from evo.lineage.comparison import Comparison, compared
 from evo.lineage.curve import best_so_far
 from evo.lineage.expressions import fields_of
+from evo.lineage.family import COLUMNS as FAMILY_COLUMNS
 from evo.lineage.family import Family
 from evo.lineage.frozen import layers_of, task_shares
 from evo.lineage.graph import Index, Links, keys_of
@@ -31,7 +32,6 @@ DEV = "dev"
 
 # Of individuals. Recipes are most of a lineage's bytes, parents most of the rest: who wants them of a
 # whole family asks for them, or for the tree.
-FAMILY_COLUMNS = ("id", "generation", "operator", "description")
 
 
 class Lineage:
