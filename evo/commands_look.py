@@ -50,9 +50,9 @@ def print_lineage(
     }
     chosen = [name for name, value in asked.items() if value]
     if len(chosen) > 1:
-        raise UserError(f"choose one of {' and '.join(chosen)}, not more")
+        raise UserError(f"choose {' or '.join(chosen)}, not both")
     if chosen and table != "individuals":
-        raise UserError(f"{chosen[0]} goes with the table individuals")
+        raise UserError(f"{chosen[0]} goes with the table individuals, not {table}")
     lineage: Lineage | Lineages = evo.lineage.open(runs)
     if ancestors:
         _print(lineage.ancestors(ancestors, EVERYTHING), form, limit)

@@ -176,7 +176,7 @@ def users_mistakes(run_dir):
         "both ways": (["lineage", run_dir, "--ancestors", "best", "--descendants", "best"], "both"),
         "ancestors in items": (
             ["lineage", run_dir, "--table", "items", "--ancestors", "best"],
-            "go with the table individuals",
+            "goes with the table individuals",
         ),
         "export of nobody": (["export", run_dir, "xyz", "--out", "new"], "begins with 'xyz'"),
         "export of no run": (["export", ".", "--out", "new"], "no run here"),
@@ -223,7 +223,7 @@ def test_founders_that_all_fail_are_the_users_mistake(command, tmp_path):
 
 
 def test_our_fault_ends_with_1_and_a_traceback(command, monkeypatch, run_dir):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("a bolt came loose")
 
     monkeypatch.setattr(evo.commands_look, "print_lineage", broken)
@@ -235,7 +235,7 @@ def test_our_fault_ends_with_1_and_a_traceback(command, monkeypatch, run_dir):
 
 
 def test_an_interrupt_is_no_fault(command, monkeypatch, run_dir):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evo.commands_look, "print_lineage", interrupted)

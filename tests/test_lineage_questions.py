@@ -406,4 +406,4 @@ def test_a_pattern_prints_many_runs_and_questions_want_one(runs):
     assert "--tree looks at one run, and these are 2" in err
     code, _, err = command(runs / "seed-0", "--tree", "best", "--shares", "best")
     assert code == 2
-    assert "choose one of --tree and --shares" in err
+    assert "choose --tree or --shares, not both" in err

@@ -84,7 +84,7 @@ def _undamaged(folder: Path) -> tuple[list[str], dict[str, pa.Table]]:
         try:
             entry = read_commit(path)
             found = {
-                name: read_committed(folder, entry, name, columns)
+                name: read_committed(folder, entry, name, columns, whole=False)
                 for name, columns in TABLES.items()
             }
         except UserError:
