@@ -20,7 +20,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path.append(sys.path.pop(0))  # this folder last: `cluster` is the package, not the file beside
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 import psutil

@@ -12,14 +12,11 @@ for the zoo's models and for one of 300 MB.
 
 import argparse
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-
-sys.path.append(sys.path.pop(0))  # this folder last: `cluster` is the package, not the file beside
 
 import torch
 import transformers

@@ -7,13 +7,11 @@ Needs playwright and a chromium (apt-get install chromium).
 
 import argparse
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-sys.path.append(sys.path.pop(0))  # this folder last: `cluster` is the package, not the file beside
 from evo.report.write import write_report
 
 MOST_BYTES = 250_000

@@ -1,6 +1,6 @@
 """How busy the coordinator keeps hosts: of different speeds, a thousand of them, and real ones on Ray.
 
-python benchmarks/cluster.py [--only speeds|thousand|ray]
+python benchmarks/coordinator.py [--only speeds|thousand|ray]
 
 ``speeds``: hosts whose evaluations take 1 to 5 times as long; by generations, and in a steady state;
 hosts that only wait, and real ones on Ray. ``thousand``: the coordinator alone (search, recipes, journal,
@@ -11,15 +11,12 @@ itself passes on this machine: bare calls, and through pool, journal and lineage
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-
-sys.path.append(sys.path.pop(0))  # this folder last: `cluster` is the package, not this file
 
 import torch
 from results import FOLDER, save
@@ -243,13 +240,13 @@ def main() -> None:
         "thousand": lambda: {"waiting": thousand(1000), "no_wait": no_wait(20_000)},
         "ray": ray_ceiling,
     }
-    path = FOLDER / "cluster.json"
+    path = FOLDER / "coordinator.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     for name, part in parts.items():
         if options.only in (None, name):
             known[name] = part()
             print(name, json.dumps(known[name], indent=1), flush=True)
-    print(save("cluster", {k: known[k] for k in parts if k in known}))
+    print(save("coordinator", {k: known[k] for k in parts if k in known}))
 
 
 if __name__ == "__main__":
