@@ -42,11 +42,12 @@ from operators.recipe import Recipe
 class Evolution:
     """One evolution of a population of models.
 
-    >>> with Evolution(config, run_dir="runs/mine") as run:
-    ...     for generation in run:
-    ...         print(generation.number, generation.best.fitness)
-    ...     summary = run.finish()
-    ...     run.save("best", "mine")
+    Examples:
+        >>> with Evolution(config, run_dir="runs/mine") as run:
+        ...     for generation in run:
+        ...         print(generation.number, generation.best.fitness)
+        ...     summary = run.finish()
+        ...     run.save("best", "mine")
 
     Args:
         config: what to evolve, and how; see :class:`evo.RunConfig`.

@@ -38,8 +38,12 @@ COMMENT = re.compile(r"<!-- *((?:(?!-->).)*?) *-->\s*\Z", re.DOTALL)
 TITLE = re.compile(r'title="([^"]+)"')
 LANGUAGES = {"bash", "python", "yaml", "json", "diff", "text"}
 # Runs in the pages' world are small and in one process; where Ray is the point, a page says who runs it.
-SMALL = (
-    "--set pool.kind=local --set engine.threads=1 --set budget.evaluations=24 --set baselines={}"
+SMALL = " ".join(
+    f"--set {setting}"
+    for setting in (
+        *("pool.kind=local", "engine.threads=1", "engine.dtype=float32"),
+        *("budget.evaluations=24", "baselines={}"),
+    )
 )
 PACKAGES = ("evo", "operators", "fitness", "cluster", "tests")
 LIMIT_S = 120

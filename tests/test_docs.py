@@ -15,6 +15,7 @@ import pytest
 from cluster_processes import environment
 from docs_runner import Block, Page, blocks
 from docs_world import ROOT, build_world
+from playwright.sync_api import sync_playwright
 from warm_evo import write_shim
 
 import evo
@@ -25,6 +26,7 @@ from evo.lineage import SCHEMAS
 from fitness.metrics import METRICS
 from operators.merge import MERGES
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 SLOW = {"writing-an-operator.md"}  # it runs the conformance tests of a merge method
 NOT_RUN = 2  # blocks that nothing runs; each says why
@@ -210,3 +212,22 @@ def test_links_lead_somewhere(path):
         target = (path.parent / file).resolve() if file else path
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+def test_search_works_on_pages_opened_from_the_disk(site):
+    asked: list[str] = []
+    said: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.goto((site / "index.html").as_uri())
+        page.locator("input[name=query]").click()
+        page.locator("input[name=query]").press_sequentially("bootstrap")
+        page.locator(".md-search-result__item", has_text="paired bootstrap").first.wait_for()
+        browser.close()
+    assert not [url for url in asked if url.startswith("http")]
+    assert not said

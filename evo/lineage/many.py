@@ -20,9 +20,10 @@ class Lineages:
 
     One recipe may have been tried in several runs: it is one individual, with rows in each of them.
 
-    >>> lineages = evo.lineage.open("runs/*")
-    >>> lineages.table("population", ["fitness"]).to_pandas().groupby("run").max()
-    >>> lineages["runs/a"].best_so_far()
+    Examples:
+        >>> lineages = evo.lineage.open("runs/*")
+        >>> lineages.table("population", ["fitness"]).to_pandas().groupby("run").max()
+        >>> lineages["runs/a"].best_so_far()
     """
 
     def __init__(self, lineages: Sequence[Lineage]) -> None:

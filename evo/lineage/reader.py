@@ -40,9 +40,10 @@ class Lineage:
     Only the columns that a question needs are read, each once: a Lineage remembers what it read, and
     reads on as the run does.
 
-    >>> lineage = evo.lineage.open("demo/run")
-    >>> lineage.individuals.to_pandas()
-    >>> lineage.table("evaluations", ["individual", "fitness"], where=pc.field("split") == "test")
+    Examples:
+        >>> lineage = evo.lineage.open("demo/run")
+        >>> lineage.individuals.to_pandas()
+        >>> lineage.table("evaluations", ["individual", "fitness"], where=pc.field("split") == "test")
 
     Wherever an individual is asked for, an id, a prefix of one or ``best`` will do.
     """
