@@ -54,7 +54,6 @@ class Family:
         links = Links.joined([*(self._links if since else ()), *(found for found, _ in news)])
         rows = [kept for _, kept in news]
         self._kept = pa.concat_tables([self._kept.slice(0, None if since else 0), *rows])
-        self._kept = self._kept.combine_chunks()  # else taking from it is slow
         self.index = Index.of(links.keys)
         self.graph = links.graph(self.index)
         self._links, self._read = [links], (resets, commits)
@@ -71,10 +70,13 @@ class Family:
 
     def take(self, rows: Rows, columns: Sequence[str]) -> pa.Table:
         """Rows of ``individuals``, in the order given."""
+        order = np.argsort(rows, kind="stable")
         if set(columns) <= set(COLUMNS):
-            return self._kept.select(list(columns)).take(pa.array(rows))
-        order = np.argsort(rows)
-        found = self.committed.take(TABLE, columns, rows[order])
+            wanted = np.zeros(self._kept.num_rows, bool)
+            wanted[rows] = True
+            found = self._kept.select(list(columns)).filter(pa.array(wanted))
+        else:
+            found = self.committed.take(TABLE, columns, rows[order])
         if (rows[order] == rows).all():
             return found
         back = np.empty(len(rows), np.int64)

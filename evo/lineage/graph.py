@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 
 from evo.errors import UserError
@@ -53,10 +54,9 @@ def _packed(digits: Keys) -> Keys:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Rows by key: ``keys[rows]`` is sorted."""
+    """Rows by key: row i has the i-th of ``keys``."""
 
-    sorted_keys: Keys
-    rows: Rows
+    keys: pd.Index
 
     @classmethod
     def of(cls, keys: Keys) -> "Index":
@@ -65,32 +65,23 @@ class Index:
         Raises:
             UserError: two of them are the same.
         """
-        rows = np.argsort(keys)
-        ordered = keys[rows]
-        if (ordered[1:] == ordered[:-1]).any():
+        index = pd.Index(keys)
+        if not index.is_unique:
             raise UserError(
                 f"two individuals of the lineage have ids that begin with the same {KEY_DIGITS} digits"
             )
-        return cls(ordered, rows)
+        return cls(index)
 
     def beginning(self, prefix: str) -> Rows:
         """The rows of all whose id begins with these hex digits, as far as keys can tell."""
         digits = prefix[:KEY_DIGITS]
         low, high = int(digits.ljust(KEY_DIGITS, "0"), 16), int(digits.ljust(KEY_DIGITS, "f"), 16)
-        first = np.searchsorted(self.sorted_keys, np.uint64(low))
-        return self.rows[first : np.searchsorted(self.sorted_keys, np.uint64(high), side="right")]
+        keys = self.keys.to_numpy()
+        return np.flatnonzero((keys >= np.uint64(low)) & (keys <= np.uint64(high)))
 
     def find(self, keys: Keys) -> Rows:
         """The row of each key; -1 where there is none."""
-        if not len(self.rows):
-            return np.full(len(keys), -1, np.int64)
-        order = np.argsort(keys)  # a search in order finds what it needs in the processor's cache
-        sought = keys[order]
-        at = np.searchsorted(self.sorted_keys, sought)
-        at[at == len(self.rows)] = 0
-        found = np.empty(len(keys), np.int64)
-        found[order] = np.where(self.sorted_keys[at] == sought, self.rows[at], -1)
-        return found
+        return self.keys.get_indexer(pd.Index(keys))
 
 
 @dataclass(frozen=True, slots=True)
