@@ -1,5 +1,6 @@
 """Where a run stands, from its folder alone; also while it runs, and after it was killed."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,7 +81,7 @@ def status_of(run_dir: Path) -> Status:
     problem: str | None = None
     names: list[str] = []
     rows: list[dict[str, Any]] = []
-    events: list[str] = []
+    events: list[dict[str, Any]] = []
     alive: list[dict[str, Any]] = []
     recent: list[Record] = []
     try:
@@ -88,12 +89,16 @@ def status_of(run_dir: Path) -> Status:
         found = commits(folder)
         names = [c.name for c in found]
         for entry in found:
-            rows += read_committed(folder, entry, "evaluations").select(_NEEDED).to_pylist()
-            events += read_committed(folder, entry, "events").column("kind").to_pylist()
-            alive += read_committed(folder, entry, "population").to_pylist()
+            for table, into in (("evaluations", rows), ("events", events), ("population", alive)):
+                read = read_committed(folder, entry, table, _NEEDED[table], whole=False)
+                into += [{**row, "commit": entry.name} for row in read.to_pylist()]
     except UserError as error:
         problem = str(error)
-    dev = {r["individual"]: r["status"] for r in rows if r["split"] == "dev"}
+    # Merges that the search is compared with are tried on dev too, after it.
+    dev = {
+        r["individual"]: r["status"] for r in rows if r["split"] == "dev" and r["commit"] != FINAL
+    }
+    search_s = [r["at_seconds"] for r in rows if r["commit"] != FINAL]
     committed = {(r["individual"], r["split"], "score") for r in rows}
     waiting = {
         r.individual: r.error for r in recent if r.key[1] == "dev" and r.individual not in dev
@@ -115,15 +120,19 @@ def status_of(run_dir: Path) -> Status:
         sum(r.key not in committed for r in recent),
         best["individual"] if best else None,
         best["fitness"] if best else None,
-        max([*(r["at_seconds"] for r in rows), *(r.at_s for r in recent)], default=0.0),
+        max([*search_s, *(r.at_s for r in recent)], default=0.0),
         None if changed is None else _when(changed),
-        {kind: events.count(kind) for kind in dict.fromkeys(events) if kind not in _ORDINARY},
+        dict(Counter(e["kind"] for e in events if e["kind"] not in _ORDINARY)),
         problem,
     )
 
 
 _ORDINARY = ("start", "finish")
-_NEEDED = ["individual", "split", "status", "at_seconds"]
+_NEEDED = {
+    "evaluations": ["individual", "split", "status", "at_seconds"],
+    "events": ["kind"],
+    "population": ["individual", "fitness"],
+}
 
 
 def _when(timestamp: float) -> str:
