@@ -156,6 +156,7 @@ def _show(summary: dict[str, Any], run_dir: Path, config: RunConfig) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    console.print(f"to see what happened: evo report {run_dir}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The demo: zoo, two evolutions, a table, and the winner as a checkpoint."""
+"""The demo: zoo, two evolutions, a table, a report, and the winner as a checkpoint."""
 
 import shutil
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ import evo
 from evo.commands import build_zoo, export_individual
 from evo.commands_run import run_config
 from evo.errors import UserError
+from evo.report.write import write_report
 from evo.summary import read_summary, results_table
 
 
@@ -34,7 +35,7 @@ def run_demo(folder: Path) -> None:
     """
     out = Console(stderr=True)
     zoo, run, plus, best = (folder / n for n in ("zoo", "run", "genome_plus", "best"))
-    out.print(f"[bold]1/4[/] the zoo: a base model and ten experts, trained here ({zoo})")
+    out.print(f"[bold]1/5[/] the zoo: a base model and ten experts, trained here ({zoo})")
     build_zoo(zoo, seed=0)
     for old, mark in ((run, "config.json"), (plus, "config.json"), (best, "recipe.json")):
         if old.exists():
@@ -42,14 +43,17 @@ def run_demo(folder: Path) -> None:
                 raise UserError(f"{old}: is there, but not from a demo; move it away")
             shutil.rmtree(old)
     root = f"root={zoo.resolve()}"
-    out.print(f"[bold]2/4[/] recipe search over the merge coefficients ({run})")
+    out.print(f"[bold]2/5[/] recipe search over the merge coefficients ({run})")
     summary = run_config(demo_config(), run, [root])
-    out.print(f"[bold]3/4[/] GENOME+ as published, on the weights, beside it ({plus})")
+    out.print(f"[bold]3/5[/] GENOME+ as published, on the weights, beside it ({plus})")
     published = ["algorithm=genome_plus", "baselines={}"]
     run_config(demo_config(), plus, [root, *published])
-    out.print(f"[bold]4/4[/] the winner as an ordinary checkpoint ({best})")
+    out.print(f"[bold]4/5[/] the winner as an ordinary checkpoint ({best})")
     export_individual(run, "best", best)
+    path, line = write_report(run)
+    out.print(f"[bold]5/5[/] what happened, to look at in a browser ({path})")
     Console().print(results_table(_with_genome_plus(summary, plus), "The demo in one table"))
+    Console().print(line, soft_wrap=True, highlight=False)
 
 
 def _with_genome_plus(summary: Mapping[str, Any], plus: Path) -> dict[str, Any]:

@@ -155,6 +155,14 @@ def test_an_individual_is_found_by_id_or_prefix(lineage):
     assert lineage.ancestors(ids[5][:16]).equals(lineage.ancestors(ids[5]))
 
 
+def test_a_founder_is_found_by_its_name(lineage):
+    for row in lineage.individuals.to_pylist():
+        if row["operator"] == "founder":
+            assert lineage.find(row["description"]) == row["id"]
+    with pytest.raises(UserError, match="no individual's id begins with 'base'"):
+        lineage.find("base")  # the founders' ancestor is no individual of this run
+
+
 def test_what_finds_nobody_or_several_is_refused(lineage):
     ids = lineage.individuals["id"].to_pylist()
     common = next(c for c in "0123456789abcdef" if sum(i.startswith(c) for i in ids) > 1)

@@ -1,4 +1,4 @@
-"""What a run was frozen with, as far as its lineage needs it: layers, tasks' weights. Imports nothing heavy."""
+"""What a run was frozen with, as far as its lineage needs it: layers, founders, tasks' weights. Imports nothing heavy."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 from evo.errors import UserError
 from fitness.metrics import METRICS
 from operators.architectures import ArchitectureError, architecture_of
+from operators.recipe import Founder
 
 
 def layers_of(run_dir: Path) -> int | None:
@@ -25,6 +26,12 @@ def layers_of(run_dir: Path) -> int | None:
         return int(model[architecture_of(model).depth])
     except (KeyError, TypeError, ArchitectureError):
         return None
+
+
+def founder_id(run_dir: Path, name: str) -> str | None:
+    """The id of the founder of that name; None if there is none."""
+    digest = _read(run_dir / "start.json").get("founders", {}).get(name)
+    return None if digest is None else Founder(name, str(digest)).id
 
 
 def task_shares(run_dir: Path) -> dict[str, float]:

@@ -16,7 +16,7 @@ from evo.lineage.curve import best_so_far
 from evo.lineage.expressions import fields_of
 from evo.lineage.family import COLUMNS as FAMILY_COLUMNS
 from evo.lineage.family import Family
-from evo.lineage.frozen import layers_of, task_shares
+from evo.lineage.frozen import founder_id, layers_of, task_shares
 from evo.lineage.graph import Index, Links, keys_of
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.shares import founder_shares
@@ -99,14 +99,14 @@ class Lineage:
         return pa.concat_tables(parts or [schema.empty_table().select(chosen)])
 
     def find(self, prefix: str) -> str:
-        """The full id that begins with ``prefix``; ``best`` is the winner's.
+        """The full id that begins with ``prefix``; ``best`` is the winner's, and a founder has its name.
 
         Raises:
             UserError: no individual, or more than one, begins like this.
         """
         if prefix == "best":
             return self.best()
-        rows = self._family().beginning(prefix)
+        rows = self._family().beginning(founder_id(self.run_dir, prefix) or prefix)
         if len(rows) == 1:
             return str(self._known.take(rows, ["id"]).column("id")[0].as_py())
         what = f"{len(rows)} ids begin" if len(rows) else "no individual's id begins"
