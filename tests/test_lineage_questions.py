@@ -172,6 +172,19 @@ def test_what_failed_has_no_fitness_on_the_curve(tmp_path):
         evo.lineage.open(run).compare("best", ids[1])
 
 
+def test_the_curve_is_the_searchs_own(tmp_path):
+    static = {"static": ["task_arithmetic", "ties"], "random_search": True}
+    run = make_run(tmp_path, baselines=static, budget={"evaluations": 6})
+    curve = evo.lineage.open(run).best_so_far()
+    summary = json.loads((run / "summary.json").read_text())
+    tuned = [b["dev"] for b in summary["baselines"] if b["kind"] == "static"]
+    assert max(tuned) > max(curve["fitness"].to_pylist())  # else nothing would be seen
+    assert curve.num_rows == summary["evaluations"] == 6
+    ids = set(curve["individual"].to_pylist())
+    rows = evo.lineage.open(run).individuals.to_pylist()
+    assert not any(r["operator"].startswith("static:") for r in rows if r["id"] in ids)
+
+
 # -- shares --------------------------------------------------------------------------------------
 
 

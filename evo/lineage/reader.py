@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from evo.errors import UserError
 from evo.lineage.committed import Committed
 from evo.lineage.comparison import Comparison, compared
-from evo.lineage.curve import best_so_far
+from evo.lineage.curve import STATIC, best_so_far
 from evo.lineage.expressions import fields_of
 from evo.lineage.family import Family
 from evo.lineage.frozen import layers_of, task_shares
@@ -224,12 +224,14 @@ class Lineage:
         return found
 
     def best_so_far(self) -> pa.Table:
-        """The search's curve, a row for each individual evaluated on dev, in the order recorded.
+        """The search's curve, a row for each individual that it evaluated on dev, in the order recorded.
 
         Columns: evaluation (from 0), generation, at_seconds, individual, fitness (null if it failed) and
-        best, the greatest fitness up to here.
+        best, the greatest fitness up to here. Static merges of ``baselines`` are not the search's.
         """
-        return best_so_far(self._dev(["individual", "generation", "at_seconds", "fitness"]))
+        dev = self._dev(["individual", "generation", "at_seconds", "fitness"])
+        static = self.table("individuals", ["id"], pc.starts_with(pc.field("operator"), STATIC))
+        return best_so_far(dev, static.column("id"))
 
     def _dev(self, columns: Sequence[str]) -> pa.Table:
         rows = self.table("evaluations", [*columns, "split"])
