@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -372,11 +373,12 @@ def test_runs_that_are_not_there_are_refused(runs):
 # -- the command ---------------------------------------------------------------------------------
 
 
-def command(*arguments):
+def command(*arguments, **environment):
     done = subprocess.run(
         [sys.executable, "-c", "from evo.cli import main; main()", "lineage", *map(str, arguments)],
         capture_output=True,
         text=True,
+        env={**os.environ, **environment},
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -391,6 +393,14 @@ def test_the_tree_is_drawn_and_its_edges_are_for_machines(run_dir, lineage):
     assert [json.loads(line) for line in out.splitlines()] == lineage.tree("best").to_pylist()
     _, out, _ = command(run_dir, "--tree", "best", "--limit", "2")
     assert f"and {len(ids) - 2} ancestors more" in out
+
+
+@pytest.mark.parametrize("what", ["--tree", "--shares"])
+def test_a_terminal_that_knows_ascii_alone_shows_what_it_can(what, run_dir, lineage):
+    code, out, err = command(run_dir, what, "best", PYTHONIOENCODING="ascii")
+    assert (code, err) == (0, "")
+    assert out.isascii()
+    assert "?" in out
 
 
 def test_shares_and_comparisons_are_printed(run_dir, lineage, founder):
