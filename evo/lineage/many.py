@@ -97,6 +97,8 @@ class Lineages:
         Raises:
             UserError: no individual of any run, or more than one, begins like this.
         """
+        if prefix == "best":
+            raise UserError(f"each run has a best of its own: open one of {', '.join(self.runs)}")
         ids = self.table("individuals", ["id"]).column("id").unique()
         found = ids.filter(pc.starts_with(ids, prefix)).to_pylist() if prefix else []
         if len(found) == 1:
