@@ -402,7 +402,7 @@ def test_a_terminal_that_knows_ascii_alone_shows_what_it_can(what, run_dir, line
     code, out, err = command(run_dir, what, "best", PYTHONIOENCODING="ascii")
     assert (code, err) == (0, "")
     assert out.isascii()
-    assert len(out) > 100
+    assert out
 
 
 def test_shares_and_comparisons_are_printed(run_dir, lineage, founder):
