@@ -18,6 +18,7 @@ from evo.errors import UserError
 from evo.evolution import Evolution
 from evo.lineage.graph import Graph, Index, keys_of
 from evo.lineage.shares import founder_shares
+from evo.past import set_damage_aside
 from operators.coefficients import Grouped, Rule
 from operators.materialize import Materializer
 from operators.merge import merge
@@ -142,6 +143,24 @@ def test_a_lineage_reads_on_as_its_run_does(tmp_path):
             assert following.best_so_far().equals(fresh.best_so_far())
             assert following.best_so_far().num_rows == generation.evaluations
             assert following.individuals.equals(fresh.individuals)
+
+
+def test_a_lineage_follows_a_repair_that_sets_all_aside(tmp_path):
+    """And what is evaluated again then."""
+    run = make_run(tmp_path)
+    following = evo.lineage.open(run)
+    ids = set(following.ancestors("best")["id"].to_pylist())
+    file = run / "lineage" / "evaluations" / "000000.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    moved = set_damage_aside(run)
+    assert moved
+    with pytest.raises(UserError, match="no individual's id begins"):
+        following.find(min(ids))
+    assert following.individuals.num_rows == 0
+    with Evolution.resume(run) as evolution:
+        list(evolution)
+        evolution.finish()
+    assert set(following.ancestors("best")["id"].to_pylist()) == ids
 
 
 # -- curve ---------------------------------------------------------------------------------------
@@ -345,6 +364,22 @@ def test_conditions_hold_over_many_runs_and_may_name_them(runs):
     assert both.column_names == one.column_names == ["run", "fitness"]
     assert set(one["run"].to_pylist()) == {found.runs[1]}
     assert 0 < one.num_rows < both.num_rows
+
+
+def test_the_run_alone_is_a_column_like_others(runs):
+    found = evo.lineage.open(f"{runs}/*")
+    first = pc.field("run") == found.runs[0]
+    for where in (None, pc.field("rank") == 0, first):
+        only = found.table("population", ["run"], where)
+        assert only.column_names == ["run"]
+        assert only["run"].equals(found.table("population", None, where)["run"])
+
+
+def test_a_table_without_columns_is_refused(run_dir):
+    lineage = evo.lineage.open(run_dir)
+    for ask in (lambda: lineage.table("items", []), lambda: lineage.ancestors("best", [])):
+        with pytest.raises(UserError, match="without columns"):
+            ask()
 
 
 def test_an_individual_is_found_in_each_run_where_it_was_tried(runs):

@@ -38,9 +38,9 @@ class Family:
             UserError: a file is damaged, gone, or of a newer schema.
         """
         commits, resets = len(self.committed.entries()), self.committed.resets
-        since = self._read[1] if self._read[0] == resets else 0
-        if since == commits:
+        if self._read == (resets, commits):
             return
+        since = self._read[1] if self._read[0] == resets else 0
         news = self.committed.each(TABLE, ["id", "parents"], Links.of, since)
         links = Links.joined([*(self._links if since else ()), *news])
         self.index = Index.of(links.keys)

@@ -292,6 +292,8 @@ def _columns(table: str, columns: Sequence[str] | None) -> list[str]:
     if table not in SCHEMAS:
         raise UserError(f"no table {table!r}; there are: {', '.join(SCHEMAS)}")
     names = SCHEMAS[table].names
+    if columns is not None and not columns:
+        raise UserError(f"table {table} without columns; there are: {', '.join(names)}")
     for column in columns or ():
         if column not in names:
             raise UserError(
