@@ -179,6 +179,18 @@ def test_the_curve_has_each_individual_once_and_never_falls(lineage):
     assert list(frame["best"]) == list(frame["fitness"].cummax())
 
 
+def test_the_best_of_a_run_that_did_not_finish_may_be_of_no_population(tmp_path):
+    """As when the budget ends within a generation."""
+    config = toy_config(
+        tmp_path / "f", algorithm={"name": "recipe_search"}, budget={"evaluations": 8}
+    )
+    with Evolution(config, tmp_path / "run") as evolution:
+        following = evo.lineage.open(tmp_path / "run")
+        for _ in evolution:
+            assert following.best() == evolution.best.id
+        assert evolution.best.id not in following.population["individual"].to_pylist()
+
+
 def test_what_failed_has_no_fitness_on_the_curve(tmp_path):
     task = {"name": "toy", "metric": "toys:broken_for_b", "data": {"dev": "dev", "test": "test"}}
     run = make_run(tmp_path, tasks=[task], budget={"evaluations": 8}, finalists=1)

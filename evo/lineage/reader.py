@@ -137,12 +137,14 @@ class Lineage:
         summary = read_summary(self.run_dir)
         if summary is not None:
             return str(summary["winner"]["id"])
-        alive = self.table("population", ["fitness"]).column("fitness")
-        top = pc.max(alive)
+        tried = self.best_so_far().select(["individual", "fitness"])
+        if tried["fitness"].null_count == tried.num_rows:  # no schema before 2 has it of two tasks
+            tried = self.table("population", ["individual", "fitness"])
+        top = pc.max(tried["fitness"])
         if not top.is_valid:
             raise UserError(f"{self.run_dir}: no generation has finished yet")
-        row = pc.index(alive, top).as_py()  # of equals the first to live
-        return str(self.table("population", ["individual"]).column("individual")[row].as_py())
+        row = pc.index(tried["fitness"], top).as_py()  # of equals the first
+        return str(tried["individual"][row].as_py())
 
     def recipe(self, individual: str) -> Recipe:
         """The recipe of an individual.
