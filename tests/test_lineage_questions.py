@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,8 @@ import torch
 from toys import FOUNDERS, toy_config
 
 import evo.lineage
+from evo.algorithms import Candidate
+from evo.baselines import static_grid
 from evo.errors import UserError
 from evo.evolution import Evolution
 from evo.lineage.graph import Graph, Index, keys_of
@@ -341,6 +344,35 @@ def test_an_individual_against_itself_is_the_same(lineage):
     found = lineage.compare("best", "best")
     assert (found.difference, found.low, found.high, found.gained, found.lost) == (0, 0, 0, 0, 0)
     assert "no clear difference" in found.describe()
+
+
+class Merges:
+    """Tries the founders and what the baselines will try again."""
+
+    def __init__(self, start):
+        founders = [Candidate(f, "founder") for f in start.founders]
+        ties = [replace(c, operator="mine") for c in static_grid("ties", start)[:2]]
+        self.tried, self.generation, self.population = [*founders, *ties], -1, ()
+
+    def ask(self):
+        return self.tried
+
+    def tell(self, scored):
+        self.population, self.generation = tuple(scored), self.generation + 1
+
+
+def test_what_the_baselines_tried_again_counts_once(tmp_path):
+    changes = {"baselines": {"static": ["ties"]}, "budget": {"generations": 1}}
+    with Evolution(toy_config(tmp_path / "f", **changes), tmp_path / "run", algorithm=Merges) as e:
+        list(e)
+        e.finish()
+    lineage = evo.lineage.open(tmp_path / "run")
+    mine = pc.field("operator") == "mine"
+    again = lineage.table("individuals", ["id"], mine)["id"][0].as_py()
+    rows = lineage.table("items", ["value"], pc.field("individual") == again)
+    assert rows.num_rows >= 2 * 4  # on dev twice
+    assert lineage.compare(again, "best").items.num_rows == 4
+    assert lineage.best_so_far().num_rows == 5
 
 
 # -- many runs -----------------------------------------------------------------------------------

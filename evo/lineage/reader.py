@@ -287,7 +287,11 @@ class Lineage:
     def _items_of(self, individual: str, keep: pc.Expression) -> pa.Table:
         columns = ["task", "split", "example", "value", "answer"]
         rows = self.table("items", columns, (pc.field("individual") == individual) & keep)
-        return rows.sort_by([(name, "ascending") for name in columns[:3]])
+        # Once each: baselines may have tried again what the search did.
+        once = rows.group_by(columns[:3], use_threads=False).aggregate(
+            [(name, "first") for name in columns[3:]]
+        )
+        return once.rename_columns(columns).sort_by([(name, "ascending") for name in columns[:3]])
 
 
 def _columns(table: str, columns: Sequence[str] | None) -> list[str]:
