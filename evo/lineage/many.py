@@ -80,7 +80,9 @@ class Lineages:
             UserError: as there.
         """
         chosen = None if columns is None else [c for c in columns if c != RUN.name]
-        if columns and not chosen and name in SCHEMAS:  # the run alone: any column says how many rows
+        if (
+            columns and not chosen and name in SCHEMAS
+        ):  # the run alone: any column says how many rows
             return self.table(name, SCHEMAS[name].names[:1], where).select([RUN.name])
         if where is None or name not in SCHEMAS:
             return self._joined(lambda one: one.table(name, chosen))
