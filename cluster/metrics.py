@@ -15,6 +15,7 @@ from cluster.errors import PoolError
 from cluster.jobs import JobResult
 
 _RUN = ("run",)
+_best: dict[str, float] = {}  # by run
 
 
 class PoolMetrics:
@@ -46,14 +47,18 @@ class PoolMetrics:
             _counter("evo_retries", "Evaluations that were begun again").inc(tags=self._tags)
 
     def now(self, *, hosts: int, in_flight: int) -> None:
-        """How many hosts are ready, and how many jobs are with them and the scorer."""
+        """How many hosts are ready, and how many jobs are with them and the scorer; every second or so."""
         if self._on:
             _gauge("evo_hosts", "Model hosts that are ready").set(hosts, tags=self._tags)
             _gauge("evo_in_flight", "Evaluations under way").set(in_flight, tags=self._tags)
+            # Ray forgets a gauge that was not set for two of its reports; a generation may take longer.
+            if self._tags["run"] in _best:
+                set_best(self._tags["run"], _best[self._tags["run"]])
 
 
 def set_best(run: str, fitness: float) -> None:
     """The best fitness so far of a run, on dev."""
+    _best[run] = fitness
     _gauge("evo_best_fitness", "Best fitness so far, on dev").set(fitness, tags={"run": run})
 
 

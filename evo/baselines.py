@@ -15,6 +15,7 @@ from evo.config import BudgetConfig, RunConfig
 from evo.errors import UserError
 from evo.evaluation import Evaluator
 from evo.final import Entry, Finals
+from evo.lineage.curve import STATIC
 from evo.lineage.reader import LINEAGE_FOLDER
 from evo.lineage.writer import LineageWriter
 from evo.search import DEV, Search
@@ -51,7 +52,7 @@ def static_grid(method: str, start: Start, size: int | None = None) -> list[Cand
     for value, density in itertools.product(scales, densities):
         params = {"lambda": float(value)} | ({} if density is None else {"density": density})
         recipe = merge(method, start.founders, base=start.base, params=params, seed=start.seed)
-        candidates.append(Candidate(recipe, f"static:{method}", parents, start.seed))
+        candidates.append(Candidate(recipe, f"{STATIC}{method}", parents, start.seed))
     return candidates
 
 

@@ -32,7 +32,7 @@ def print_lineage(
     tree: str | None = None,
     shares: str | None = None,
     compare: tuple[str, str] | None = None,
-    split: str = "dev",
+    split: str | None = None,
     form: str = "table",
     limit: int | None = None,
 ) -> None:
@@ -48,30 +48,32 @@ def print_lineage(
         "--shares": shares,
         "--compare": compare,
     }
-    chosen = [name for name, value in asked.items() if value]
+    chosen = [name for name, value in asked.items() if value is not None]
     if len(chosen) > 1:
         raise UserError(f"choose {' or '.join(chosen)}, not both")
     if chosen and table != "individuals":
         raise UserError(f"{chosen[0]} goes with the table individuals, not {table}")
+    if split is not None and compare is None:
+        raise UserError("--split goes with --compare")
     lineage: Lineage | Lineages = evo.lineage.open(runs)
-    if ancestors:
+    if ancestors is not None:
         _print(lineage.ancestors(ancestors, EVERYTHING), form, limit)
-    elif descendants:
+    elif descendants is not None:
         _print(lineage.descendants(descendants, EVERYTHING), form, limit)
-    elif tree:
+    elif tree is not None:
         one = _single(lineage, "--tree")
         if form == "table":
             _console().print(family_tree(one, tree, limit or TREE_NODES))
         else:
             _print(one.tree(tree), form, limit)
-    elif shares:
+    elif shares is not None:
         found = _single(lineage, "--shares").founder_shares(shares)
         if form == "table":
             _console().print(shares_table(found))
         else:
             _print(found, form, limit)
-    elif compare:
-        comparison = _single(lineage, "--compare").compare(*compare, split)
+    elif compare is not None:
+        comparison = _single(lineage, "--compare").compare(*compare, split or "dev")
         if form == "table":
             click.echo(comparison.describe())
         else:

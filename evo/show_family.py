@@ -20,6 +20,7 @@ def family_tree(lineage: Lineage, individual: str, most: int) -> RenderableType:
 
     Nearest ancestors come first, so that what does not fit is what is farthest.
     """
+    individual = lineage.find(individual)  # once: the best of a run that is going changes
     columns = ["id", "generation", "operator", "description"]
     family = lineage.ancestors(individual, columns)
     people = {row["id"]: row for row in family.slice(0, most).to_pylist()}

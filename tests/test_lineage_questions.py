@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +15,13 @@ import torch
 from toys import FOUNDERS, toy_config
 
 import evo.lineage
+from evo.algorithms import Candidate
+from evo.baselines import static_grid
 from evo.errors import UserError
 from evo.evolution import Evolution
 from evo.lineage.graph import Graph, Index, keys_of
 from evo.lineage.shares import founder_shares
+from evo.past import set_damage_aside
 from operators.coefficients import Grouped, Rule
 from operators.materialize import Materializer
 from operators.merge import merge
@@ -143,6 +148,24 @@ def test_a_lineage_reads_on_as_its_run_does(tmp_path):
             assert following.individuals.equals(fresh.individuals)
 
 
+def test_a_lineage_follows_a_repair_that_sets_all_aside(tmp_path):
+    """And what is evaluated again then."""
+    run = make_run(tmp_path)
+    following = evo.lineage.open(run)
+    ids = set(following.ancestors("best")["id"].to_pylist())
+    file = run / "lineage" / "evaluations" / "000000.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    moved = set_damage_aside(run)
+    assert moved
+    with pytest.raises(UserError, match="no individual's id begins"):
+        following.find(min(ids))
+    assert following.individuals.num_rows == 0
+    with Evolution.resume(run) as evolution:
+        list(evolution)
+        evolution.finish()
+    assert set(following.ancestors("best")["id"].to_pylist()) == ids
+
+
 # -- curve ---------------------------------------------------------------------------------------
 
 
@@ -159,6 +182,18 @@ def test_the_curve_has_each_individual_once_and_never_falls(lineage):
     assert list(frame["best"]) == list(frame["fitness"].cummax())
 
 
+def test_the_best_of_a_run_that_did_not_finish_may_be_of_no_population(tmp_path):
+    """As when the budget ends within a generation."""
+    config = toy_config(
+        tmp_path / "f", algorithm={"name": "recipe_search"}, budget={"evaluations": 8}
+    )
+    with Evolution(config, tmp_path / "run") as evolution:
+        following = evo.lineage.open(tmp_path / "run")
+        for _ in evolution:
+            assert following.best() == evolution.best.id
+        assert evolution.best.id not in following.population["individual"].to_pylist()
+
+
 def test_what_failed_has_no_fitness_on_the_curve(tmp_path):
     task = {"name": "toy", "metric": "toys:broken_for_b", "data": {"dev": "dev", "test": "test"}}
     run = make_run(tmp_path, tasks=[task], budget={"evaluations": 8}, finalists=1)
@@ -170,6 +205,19 @@ def test_what_failed_has_no_fitness_on_the_curve(tmp_path):
     ids = evo.lineage.open(run).individuals["id"].to_pylist()
     with pytest.raises(UserError, match=f"{ids[1][:12]} has no scores on dev"):
         evo.lineage.open(run).compare("best", ids[1])
+
+
+def test_the_curve_is_the_searchs_own(tmp_path):
+    static = {"static": ["task_arithmetic", "ties"], "random_search": True}
+    run = make_run(tmp_path, baselines=static, budget={"evaluations": 6})
+    curve = evo.lineage.open(run).best_so_far()
+    summary = json.loads((run / "summary.json").read_text())
+    tuned = [b["dev"] for b in summary["baselines"] if b["kind"] == "static"]
+    assert max(tuned) > max(curve["fitness"].to_pylist())  # else nothing would be seen
+    assert curve.num_rows == summary["evaluations"] == 6
+    ids = set(curve["individual"].to_pylist())
+    rows = evo.lineage.open(run).individuals.to_pylist()
+    assert not any(r["operator"].startswith("static:") for r in rows if r["id"] in ids)
 
 
 # -- shares --------------------------------------------------------------------------------------
@@ -298,6 +346,35 @@ def test_an_individual_against_itself_is_the_same(lineage):
     assert "no clear difference" in found.describe()
 
 
+class Merges:
+    """Tries the founders and what the baselines will try again."""
+
+    def __init__(self, start):
+        founders = [Candidate(f, "founder") for f in start.founders]
+        ties = [replace(c, operator="mine") for c in static_grid("ties", start)[:2]]
+        self.tried, self.generation, self.population = [*founders, *ties], -1, ()
+
+    def ask(self):
+        return self.tried
+
+    def tell(self, scored):
+        self.population, self.generation = tuple(scored), self.generation + 1
+
+
+def test_what_the_baselines_tried_again_counts_once(tmp_path):
+    changes = {"baselines": {"static": ["ties"]}, "budget": {"generations": 1}}
+    with Evolution(toy_config(tmp_path / "f", **changes), tmp_path / "run", algorithm=Merges) as e:
+        list(e)
+        e.finish()
+    lineage = evo.lineage.open(tmp_path / "run")
+    mine = pc.field("operator") == "mine"
+    again = lineage.table("individuals", ["id"], mine)["id"][0].as_py()
+    rows = lineage.table("items", ["value"], pc.field("individual") == again)
+    assert rows.num_rows >= 2 * 4  # on dev twice
+    assert lineage.compare(again, "best").items.num_rows == 4
+    assert lineage.best_so_far().num_rows == 5
+
+
 # -- many runs -----------------------------------------------------------------------------------
 
 
@@ -333,6 +410,22 @@ def test_conditions_hold_over_many_runs_and_may_name_them(runs):
     assert 0 < one.num_rows < both.num_rows
 
 
+def test_the_run_alone_is_a_column_like_others(runs):
+    found = evo.lineage.open(f"{runs}/*")
+    first = pc.field("run") == found.runs[0]
+    for where in (None, pc.field("rank") == 0, first):
+        only = found.table("population", ["run"], where)
+        assert only.column_names == ["run"]
+        assert only["run"].equals(found.table("population", None, where)["run"])
+
+
+def test_a_table_without_columns_is_refused(run_dir):
+    lineage = evo.lineage.open(run_dir)
+    for ask in (lambda: lineage.table("items", []), lambda: lineage.ancestors("best", [])):
+        with pytest.raises(UserError, match="without columns"):
+            ask()
+
+
 def test_an_individual_is_found_in_each_run_where_it_was_tried(runs):
     found = evo.lineage.open(f"{runs}/*")
     founder = found["seed-0"].individuals["id"][0].as_py()
@@ -354,16 +447,19 @@ def test_runs_that_are_not_there_are_refused(runs):
         evo.lineage.open(f"{runs}/*")["seed-7"]
     with pytest.raises(UserError, match="no individual's id begins with 'xyz'"):
         evo.lineage.open(f"{runs}/*").find("xyz")
+    with pytest.raises(UserError, match="each run has a best of its own"):
+        evo.lineage.open(f"{runs}/*").ancestors("best")
 
 
 # -- the command ---------------------------------------------------------------------------------
 
 
-def command(*arguments):
+def command(*arguments, **environment):
     done = subprocess.run(
         [sys.executable, "-c", "from evo.cli import main; main()", "lineage", *map(str, arguments)],
         capture_output=True,
         text=True,
+        env={**os.environ, **environment},
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -380,6 +476,14 @@ def test_the_tree_is_drawn_and_its_edges_are_for_machines(run_dir, lineage):
     assert f"and {len(ids) - 2} ancestors more" in out
 
 
+@pytest.mark.parametrize("what", ["--tree", "--shares"])
+def test_a_terminal_that_knows_ascii_alone_shows_what_it_can(what, run_dir, lineage):
+    code, out, err = command(run_dir, what, "best", PYTHONIOENCODING="ascii")
+    assert (code, err) == (0, "")
+    assert out.isascii()
+    assert out
+
+
 def test_shares_and_comparisons_are_printed(run_dir, lineage, founder):
     code, out, _ = command(run_dir, "--shares", "best")
     assert code == 0
@@ -392,6 +496,20 @@ def test_shares_and_comparisons_are_printed(run_dir, lineage, founder):
     _, out, _ = command(run_dir, "--compare", "best", founder, "--format", "json")
     rows = [json.loads(line) for line in out.splitlines()]
     assert rows == lineage.compare("best", founder).items.to_pylist()
+
+
+def test_an_empty_id_is_no_wish_for_everybody(run_dir):
+    """As of a shell's variable that holds nothing."""
+    for option in ("--ancestors", "--descendants", "--tree", "--shares"):
+        code, out, err = command(run_dir, option, "")
+        assert (code, out) == (2, "")
+        assert "no individual's id begins with ''" in err
+
+
+def test_a_split_is_of_a_comparison(run_dir):
+    code, out, err = command(run_dir, "--table", "items", "--split", "test")
+    assert (code, out) == (2, "")
+    assert "--split goes with --compare" in err
 
 
 def test_a_pattern_prints_many_runs_and_questions_want_one(runs):

@@ -72,3 +72,39 @@ def test_a_node_serves_the_numbers_of_a_run(tmp_path):
     model = found["evo_busy_seconds_total", "model"]
     assert model >= 0.02 * (found["evo_evaluations_total", None] - 1)
     assert "evo_evaluations_failed_total" not in {name for name, _ in found}
+
+
+@pytest.mark.slow
+def test_the_best_is_served_through_generations_that_take_long(tmp_path):
+    """Ray forgets a gauge that was not set for two of its reports."""
+    run_dir, log = tmp_path / "metered", tmp_path / "log"
+    config = toy_config(
+        tmp_path / "f",
+        tasks=[task("naps") | {"data": {"dev": "1.5"}}],
+        pool={"kind": "ray", "hosts": 1},
+        trackers={"prometheus": {}},
+    )
+    (tmp_path / "toy.json").write_text(config.model_dump_json())
+    environment = os.environ | {"RAY_metrics_report_interval_ms": "500"}
+    command = [*CLI, "run", str(tmp_path / "toy.json"), "--run-dir", str(run_dir)]
+    best = ("evo_best_fitness", None)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        try:
+            deadline, found = time.monotonic() + 60, {}
+            while best not in found:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, (found, log.read_text())
+                time.sleep(0.1)
+                if (run_dir / "trackers.json").exists():
+                    record = json.loads((run_dir / "trackers.json").read_text())
+                    found = scrape(record["prometheus"]["known_as"])
+            end = time.monotonic() + 6
+            while time.monotonic() < end:
+                assert best in scrape(record["prometheus"]["known_as"])
+                time.sleep(0.2)
+            told = json.loads((run_dir / "trackers.json").read_text())
+            assert told["prometheus"]["generation"] == 0  # it was set once
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)

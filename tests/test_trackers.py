@@ -330,6 +330,15 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_called_like_a_package_is_not_the_package(founders, tmp_path, monkeypatch):
+    """As the one that W&B leaves in the current folder."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    (tmp_path / "wandb").mkdir()
+    with pytest.raises(UserError, match=r"wandb is not installed: pip install"):
+        Evolution(toy_config(founders, trackers={"wandb": {}}), tmp_path / "run")
+
+
 def test_prometheus_without_ray_is_refused(founders, tmp_path):
     with pytest.raises(UserError, match=r"trackers.prometheus: .*pool.kind: ray"):
         Evolution(toy_config(founders, trackers={"prometheus": {}}), tmp_path / "run")

@@ -3,6 +3,7 @@
 Each command stands in the module of its kind, and in the one list here.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -67,6 +68,9 @@ def main() -> None:
     """Entry point: exit code 0 done, 2 the user's mistake (no traceback), 1 ours."""
     # Functions named in a config ("package.module:name") may stand in the current folder.
     sys.path.insert(0, str(Path.cwd()))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that can't show a sign gets a "?"
+            stream.reconfigure(errors="replace")
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as done:

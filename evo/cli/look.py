@@ -15,7 +15,7 @@ import click
 @click.option("--tree", metavar="ID", help="Draw the family tree of ID; --limit individuals of it.")
 @click.option("--shares", metavar="ID", help="How much of each founder is in ID, by layer.")
 @click.option("--compare", nargs=2, metavar="A B", help="Which examples A gets right and B wrong.")
-@click.option("--split", default="dev", show_default=True, help="The examples of --compare.")
+@click.option("--split", show_default="dev", help="The examples of --compare.")
 @click.option(
     "--format",
     "form",

@@ -47,9 +47,9 @@ class Family:
             UserError: a file is damaged, gone, or of a newer schema.
         """
         commits, resets = len(self.committed.entries()), self.committed.resets
-        since = self._read[1] if self._read[0] == resets else 0
-        if since == commits:
+        if self._read == (resets, commits):
             return
+        since = self._read[1] if self._read[0] == resets else 0
         news = self.committed.each(TABLE, [*COLUMNS, "parents"], _link, since)
         links = Links.joined([*(self._links if since else ()), *(found for found, _ in news)])
         rows = [kept for _, kept in news]

@@ -82,6 +82,10 @@ class Lineages:
             UserError: as there.
         """
         chosen = None if columns is None else [c for c in columns if c != RUN.name]
+        if (
+            columns and not chosen and name in SCHEMAS
+        ):  # the run alone: any column says how many rows
+            return self.table(name, SCHEMAS[name].names[:1], where).select([RUN.name])
         if where is None or name not in SCHEMAS:
             return self._joined(lambda one: one.table(name, chosen))
         schema = SCHEMAS[name]
@@ -99,6 +103,8 @@ class Lineages:
         Raises:
             UserError: no individual of any run, or more than one, begins like this.
         """
+        if prefix == "best":
+            raise UserError(f"each run has a best of its own: open one of {', '.join(self.runs)}")
         ids = self.table("individuals", ["id"]).column("id").unique()
         found = ids.filter(pc.starts_with(ids, prefix)).to_pylist() if prefix else []
         if len(found) == 1:

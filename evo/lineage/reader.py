@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from evo.errors import UserError
 from evo.lineage.committed import Committed
 from evo.lineage.comparison import Comparison, compared
-from evo.lineage.curve import best_so_far
+from evo.lineage.curve import STATIC, best_so_far
 from evo.lineage.expressions import fields_of
 from evo.lineage.family import COLUMNS as FAMILY_COLUMNS
 from evo.lineage.family import Family
@@ -138,12 +138,14 @@ class Lineage:
         summary = read_summary(self.run_dir)
         if summary is not None:
             return str(summary["winner"]["id"])
-        alive = self.table("population", ["fitness"]).column("fitness")
-        top = pc.max(alive)
+        tried = self.best_so_far().select(["individual", "fitness"])
+        if tried["fitness"].null_count == tried.num_rows:  # no schema before 2 has it of two tasks
+            tried = self.table("population", ["individual", "fitness"])
+        top = pc.max(tried["fitness"])
         if not top.is_valid:
             raise UserError(f"{self.run_dir}: no generation has finished yet")
-        row = pc.index(alive, top).as_py()  # of equals the first to live
-        return str(self.table("population", ["individual"]).column("individual")[row].as_py())
+        row = pc.index(tried["fitness"], top).as_py()  # of equals the first
+        return str(tried["individual"][row].as_py())
 
     def recipe(self, individual: str) -> Recipe:
         """The recipe of an individual.
@@ -225,12 +227,14 @@ class Lineage:
         return found
 
     def best_so_far(self) -> pa.Table:
-        """The search's curve, a row for each individual evaluated on dev, in the order recorded.
+        """The search's curve, a row for each individual that it evaluated on dev, in the order recorded.
 
         Columns: evaluation (from 0), generation, at_seconds, individual, fitness (null if it failed) and
-        best, the greatest fitness up to here.
+        best, the greatest fitness up to here. Static merges of ``baselines`` are not the search's.
         """
-        return best_so_far(self._dev(["individual", "generation", "at_seconds", "fitness"]))
+        dev = self._dev(["individual", "generation", "at_seconds", "fitness"])
+        static = self.table("individuals", ["id"], pc.starts_with(pc.field("operator"), STATIC))
+        return best_so_far(dev, static.column("id"))
 
     def _dev(self, columns: Sequence[str]) -> pa.Table:
         rows = self.table("evaluations", [*columns, "split"])
@@ -284,13 +288,19 @@ class Lineage:
     def _items_of(self, individual: str, keep: pc.Expression) -> pa.Table:
         columns = ["task", "split", "example", "value", "answer"]
         rows = self.table("items", columns, (pc.field("individual") == individual) & keep)
-        return rows.sort_by([(name, "ascending") for name in columns[:3]])
+        # Once each: baselines may have tried again what the search did.
+        once = rows.group_by(columns[:3], use_threads=False).aggregate(
+            [(name, "first") for name in columns[3:]]
+        )
+        return once.rename_columns(columns).sort_by([(name, "ascending") for name in columns[:3]])
 
 
 def _columns(table: str, columns: Sequence[str] | None) -> list[str]:
     if table not in SCHEMAS:
         raise UserError(f"no table {table!r}; there are: {', '.join(SCHEMAS)}")
     names = SCHEMAS[table].names
+    if columns is not None and not columns:
+        raise UserError(f"table {table} without columns; there are: {', '.join(names)}")
     for column in columns or ():
         if column not in names:
             raise UserError(

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from evo.lineage.curve import STATIC
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-STATIC = "static:"  # operators of the merges that a winner is compared with, which no search made
 
 
 @dataclass(frozen=True)

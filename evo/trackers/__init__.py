@@ -47,7 +47,8 @@ def make_trackers(config: TrackersConfig, *, on_ray: bool) -> dict[str, Callback
         settings = getattr(config, name)
         if settings is None:
             continue
-        if find_spec(kind.package) is None:
+        spec = find_spec(kind.package)
+        if spec is None or spec.origin is None:  # no origin: a mere folder of that name
             raise UserError(
                 f"trackers.{name}: the package {kind.package} is not installed: "
                 f"pip install 'evo-models[{kind.extra}]'"
