@@ -73,7 +73,9 @@ def paired_bootstrap(
     for number in np.unique(stratum):
         mine = np.flatnonzero(stratum == number)
         size = len(mine)
-        rows = max(1, _CHUNK_ELEMENTS // size)  # bounds memory; the draws are the same for any chunk
+        rows = max(
+            1, _CHUNK_ELEMENTS // size
+        )  # bounds memory; the draws are the same for any chunk
         for start in range(0, resamples, rows):
             stop = min(start + rows, resamples)
             drawn = mine[generator.integers(size, size=(stop - start, size))]
