@@ -45,13 +45,16 @@ def paired_bootstrap(
     b: Sequence[float],
     *,
     weights: Sequence[float] | None = None,
+    strata: Sequence[int] | None = None,
     resamples: int = 10_000,
     seed: int,
 ) -> tuple[float, float, float]:
     """(mean(a) − mean(b), low, high): a 95 % interval by resampling examples, the same for both.
 
     ``a`` and ``b`` are per-example scores of two models on the same examples in the same order.
-    ``weights`` as in `mean_and_error`. The interval is of percentiles 2.5 and 97.5.
+    ``weights`` as in `mean_and_error`. The interval is of percentiles 2.5 and 97.5. ``strata`` numbers
+    the sample that each example is of: there are as many of each in every resample as there are here,
+    so that the difference between samples adds nothing to the interval.
 
     Raises:
         ValueError: lengths differ, no values, values not finite, or ``resamples`` below 1.
@@ -65,14 +68,22 @@ def paired_bootstrap(
     w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     d = (np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)) * w
     generator = np.random.default_rng(seed)
-    rows = max(1, _CHUNK_ELEMENTS // n)  # bounds memory; the draws are the same for any chunk
-    means = np.empty(resamples)
-    for start in range(0, resamples, rows):
-        stop = min(start + rows, resamples)
-        drawn = generator.integers(n, size=(stop - start, n))
-        means[start:stop] = d[drawn].sum(axis=1) / w[drawn].sum(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return difference, float(low), float(high)
+    total, weight = np.zeros(resamples), np.zeros(resamples)
+    stratum = np.zeros(n, np.int64) if strata is None else np.asarray(strata)
+    for number in np.unique(stratum):
+        mine = np.flatnonzero(stratum == number)
+        size = len(mine)
+        rows = max(
+            1, _CHUNK_ELEMENTS // size
+        )  # bounds memory; the draws are the same for any chunk
+        for start in range(0, resamples, rows):
+            stop = min(start + rows, resamples)
+            drawn = mine[generator.integers(size, size=(stop - start, size))]
+            total[start:stop] += d[drawn].sum(axis=1)
+            weight[start:stop] += w[drawn].sum(axis=1)
+    low, high = np.percentile(total / weight, (2.5, 97.5))
+    # Sums of fractions miss 0 by a hair, and on which side of it an end lies is what people look at.
+    return difference, round(float(low), 12), round(float(high), 12)
 
 
 def majority_vote(answers_by_member: Sequence[Sequence[AnswerT]]) -> list[AnswerT]:

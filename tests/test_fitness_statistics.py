@@ -60,6 +60,28 @@ def test_bootstrap_finds_a_real_difference_and_repeats() -> None:
     assert high - low == pytest.approx(2 * half_width, rel=0.15)
 
 
+def test_bootstrap_by_strata_has_the_error_of_a_stratified_mean() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(0.0, 0.1, 200), rng.normal(5.0, 0.2, 100)
+    difference, low, high = paired_bootstrap(
+        [*one, *other],
+        [0.0] * 300,
+        weights=[1 / 200] * 200 + [1 / 100] * 100,
+        strata=[0] * 200 + [1] * 100,
+        seed=0,
+    )
+    error = np.sqrt(one.var(ddof=1) / 200 + other.var(ddof=1) / 100) / 2
+    assert difference == pytest.approx((one.mean() + other.mean()) / 2)
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_an_end_of_the_interval_that_is_zero_is_zero() -> None:
+    """Else rounding alone (1.7e-18 here) would call a difference certain."""
+    a, b = [1.0] * 22 + [0.0] * 178, [0.0] * 189 + [1.0] * 11
+    _, low, high = paired_bootstrap(a, b, weights=[1 / 200] * 200, resamples=400, seed=0)
+    assert low == 0.0 < high
+
+
 def test_bootstrap_of_equal_scores_is_zero_and_of_unequal_lengths_an_error() -> None:
     assert paired_bootstrap([1.0, 0.0], [1.0, 0.0], seed=0) == (0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="same examples: got 2 and 1"):

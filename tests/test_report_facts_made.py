@@ -47,6 +47,7 @@ def test_a_lower_score_that_is_better_counts_as_better(tmp_path):
     assert says["changed"]["both_right"] == says["changed"]["both_wrong"] == 1
     assert says["run"]["tasks"][0]["weight"] == -3.0
     assert "lower score is better" in head["note"]
+    assert "worse on" not in head["note"]
     (operator,) = says["operators"]
     assert (operator["improved"], operator["survived"], operator["survival"]) == (1, 1, 1.0)
 
@@ -117,6 +118,43 @@ def test_a_path_over_merged_models_has_the_shares_of_each_step(tmp_path):
     assert says["shares"]["groups"] == ["embedding", "step 0: layer 1", "step 1: layer 0", "head"]
     assert says["shares"]["founders"] == ["a", "b"]
     assert says["shares"]["share"] == [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [1.0, 0.0]]
+
+
+def test_a_task_on_which_the_winner_loses_is_named(tmp_path):
+    run = written(tmp_path, [{**TASK, "name": "up", "weight": 3.0}, {**TASK, "name": "down"}])
+    run.generation(0, [Child(A, {"up": [0.0], "down": [0.75]})], [A])
+    child = Child(mixed(0), {"up": [1.0], "down": [0.25]}, "mix", [A.id])
+    run.generation(1, [child], [child.recipe])
+    note = told(run.run_dir)["headline"]["note"]
+    assert "The winner is worse on down (0.250 against 0.750)." in note
+
+
+def test_what_was_fixed_and_what_was_broken_take_turns(tmp_path):
+    run = written(tmp_path)
+    run.generation(0, [Child(A, {"t": [1, 0, 0, 0, 0, 1]})], [A])
+    child = Child(mixed(0), {"t": [0, 1, 1, 1, 1, 0]}, "mix", [A.id])
+    run.generation(1, [child], [child.recipe])
+    changed = told(run.run_dir)["changed"]["examples"]
+    assert [r["change"] for r in changed] == [*(("fixed", "broken") * 2), "fixed", "fixed"]
+    assert [r["example"] for r in changed] == [1, 0, 2, 5, 3, 4]
+
+
+def test_a_founder_that_enters_late_is_in_the_family(tmp_path):
+    run = written(tmp_path)
+    run.generation(0, [Child(A, {"t": [0, 0, 0]}), Child(B, {"t": [0, 0, 0]})], [A, B])
+    first = Child(linear({A: 0.5}), {"t": [1, 0, 0]}, "mutation", [A.id])
+    run.generation(1, [first], [first.recipe])
+    second = Child(linear({A: 0.5, B: 0.5}), {"t": [1, 1, 0]}, "mutation", [first.recipe.id])
+    run.generation(2, [second], [second.recipe])
+    family = told(run.run_dir)["family"]
+    names = {n["id"]: n["name"] for n in family["nodes"]}
+    edges = {tuple(family["nodes"][at]["id"] for at in edge) for edge in family["edges"]}
+    assert set(names.values()) >= {"a", "b"}
+    assert edges == {
+        (A.id, first.recipe.id),
+        (first.recipe.id, second.recipe.id),
+        (B.id, second.recipe.id),
+    }
 
 
 def test_everything_is_bounded_and_what_is_left_out_is_counted(tmp_path):

@@ -16,8 +16,10 @@ import pytest
 import report_facts
 from lineages import fits
 
+from evo.errors import UserError
 from evo.report.contract import Facts
 from evo.report.page import page as html_page
+from evo.report.write import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SECTIONS = (
@@ -35,6 +37,7 @@ SECTIONS = (
 )
 CHARTS = ("headline", "fitness", "scores", "family", "shares", "path", "diversity", "operators")
 TESTS = Path(__file__).parent
+PATIENCE_MS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -49,38 +52,74 @@ def browser() -> Iterator[object]:
         browser.close()
 
 
-@pytest.fixture
-def visit(browser, tmp_path):
-    """Opens facts as a page without a network; in the end nothing may have complained or been fetched."""
-    contexts, said, asked = [], [], []
+class Visits:
+    """Opens pages in one context; what they complained of and asked for is kept."""
 
-    def visit(facts, width=1280, scheme="light", url=None):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(f"error: {error}"))
-        page.on("request", lambda request: asked.append(request.url))
+    def __init__(self, browser, folder):
+        self.browser, self.folder = browser, folder
+        self.context = browser.new_context(reduced_motion="reduce")
+        self.said, self.asked = [], []
+        self.context.on("page", self._listen)
+
+    def _listen(self, page):
+        page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
+        page.on("request", lambda request: self.asked.append(request.url))
+
+    def __call__(self, facts, width=1280, scheme="light", url=None, prepare=None):
+        page = self.context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        if prepare:
+            prepare(page)
         if url is None:
-            file = tmp_path / f"report{len(contexts)}.html"
+            file = self.folder / "report.html"
             file.write_text(html_page(facts), encoding="utf-8")
-            context.set_offline(True)
             url = file.as_uri()
+        self.context.set_offline(url.startswith("file:"))
         page.goto(url)
         page.wait_for_function("document.querySelector('#about').textContent !== ''")
         return page
 
-    visit.said, visit.asked = said, asked
-    yield visit
-    for context in contexts:
-        context.close()
-    assert said == []
-    assert [
-        url for url in asked if not url.startswith(("file:", "http://127.0.0.1", "data:"))
-    ] == []
+    def check(self):
+        """Nothing may have complained or been fetched."""
+        assert self.said == []
+        own = ("file:", "http://127.0.0.1", "data:")
+        assert [url for url in self.asked if not url.startswith(own)] == []
+
+
+@pytest.fixture(scope="module")
+def visits(browser, tmp_path_factory):
+    visits = Visits(browser, tmp_path_factory.mktemp("pages"))
+    yield visits
+    visits.context.close()
+
+
+@pytest.fixture
+def visit(visits):
+    """Opens facts as a page without a network; in the end nothing may have complained or been fetched."""
+    visits.said.clear()
+    visits.asked.clear()
+    yield visits
+    for page in visits.context.pages:
+        page.close()
+    visits.check()
+
+
+@pytest.fixture(scope="module")
+def ordinary(browser, tmp_path_factory):
+    """The page of an ordinary run, for all tests that leave it as usable as they found it."""
+    visits = Visits(browser, tmp_path_factory.mktemp("ordinary"))
+    yield visits(report_facts.ordinary())
+    visits.context.close()
+    visits.check()
+
+
+# The charts follow a change of width or theme in the next frame.
+DRAWN = """() => [...document.querySelectorAll(".chart")].every((chart) => chart.clientWidth === 0
+    || chart.querySelector("canvas").clientWidth === chart.clientWidth
+    && chart.clientWidth > 0.9 * chart.closest("section, .verdict > div").clientWidth - 60)"""
 
 
 def chart(page, section):
@@ -111,13 +150,8 @@ def test_every_run_is_shown_whole_at_every_width(facts, visit):
     for width, scheme in ((375, "light"), (1280, "light"), (1280, "dark")):
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=scheme)
-        page.wait_for_function(  # the theme and the charts follow in the next frame
-            """(scheme) => document.documentElement.dataset.theme === scheme
-                && [...document.querySelectorAll(".chart")].every((chart) => chart.clientWidth === 0
-                    || chart.querySelector("canvas").clientWidth === chart.clientWidth
-                    && chart.clientWidth > 0.9 * chart.closest("section, .verdict > div").clientWidth - 60)""",
-            arg=scheme,
-        )
+        page.wait_for_function("(s) => document.documentElement.dataset.theme === s", arg=scheme)
+        page.wait_for_function(DRAWN)
         found = page.evaluate(
             """() => ({
                 wide: document.scrollingElement.scrollWidth,
@@ -138,8 +172,8 @@ def test_every_run_is_shown_whole_at_every_width(facts, visit):
     assert all(url.startswith(("file:", "data:")) for url in visit.asked)
 
 
-def test_the_first_thing_said_is_how_much_better_the_winner_is(visit):
-    page = visit(report_facts.ordinary())
+def test_the_first_thing_said_is_how_much_better_the_winner_is(ordinary):
+    page = ordinary
     headline = page.locator("#headline").inner_text()
     assert headline.index("+0.130") < headline.index("better than the best founder, founder 0")
     assert "The 95 % interval of the difference, +0.083 to +0.177, lies above zero" in headline
@@ -150,16 +184,88 @@ def test_the_first_thing_said_is_how_much_better_the_winner_is(visit):
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(-0.02, 0.1, "can't tell the two apart"), (-0.2, -0.1, "the winner is worse")],
+    [
+        (-0.02, 0.1, "can't tell the two apart"),
+        (0.0, 0.1, "can't tell the two apart"),
+        (-0.2, -0.1, "the winner is worse"),
+    ],
 )
 def test_the_headline_does_not_claim_more_than_the_interval(low, high, words, visit):
     facts = report_facts.ordinary()
+    facts["run"]["state"] = "finished"
     facts["headline"] |= {"low": low, "high": high, "difference": (low + high) / 2}
     assert words in visit(facts).locator("#headline .sentence").inner_text()
 
 
-def test_the_command_to_type_next_is_copied(visit):
-    page = visit(report_facts.ordinary())
+def test_where_no_child_is_better_no_number_says_so(visit):
+    facts = report_facts.ordinary()
+    head = facts["headline"]
+    head |= {
+        "winner": {**head["founder"], "description": ""},
+        "difference": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+    }
+    facts["family"] = {"nodes": facts["family"]["nodes"][:1], "edges": [], "left_out": 0}
+    page = visit(facts)
+    text = page.locator("#headline").inner_text()
+    assert "no gain" in text
+    assert "is the best founder itself" in text
+    assert "better" not in text
+    assert "it has no ancestors" in page.locator("#family").inner_text()
+
+
+@pytest.mark.parametrize(("absent", "present"), [("path", "shares"), ("shares", "path")])
+def test_what_a_winner_can_not_have_is_not_a_section(absent, present, visit):
+    facts = report_facts.ordinary()
+    facts[absent] = None
+    page = visit(facts)
+    assert not page.locator(f"#{absent}").is_visible()
+    assert not page.locator(f"nav a[href='#{absent}']").is_visible()
+    assert page.locator(f"#{present} .chart").is_visible()
+
+
+def test_each_metric_has_its_own_scale_and_says_when_lower_is_better(visit):
+    facts = report_facts.ordinary()
+    bits = facts["run"]["tasks"][1]
+    bits |= {"metric": "bits_per_byte", "weight": -bits["weight"]}
+    for row in facts["scores"]:
+        for split in row["tasks"][bits["name"]].values():
+            split["score"] = 40 + split["score"]
+    option = visit(facts).evaluate(
+        """() => {
+            const { title, xAxis } = echarts.getInstanceByDom(document.querySelector("#scores .chart")).getOption();
+            return [title.map((one) => one.text), xAxis.map((one) => [one.min, one.max])];
+        }"""
+    )
+    titles, ranges = option
+    assert titles[1:] == [facts["run"]["tasks"][0]["name"], f"{bits['name']}, lower is better"]
+    assert ranges[1][1] <= 2
+    assert ranges[2][0] >= 38
+
+
+def test_answers_that_nobody_recorded_are_right_or_wrong(visit):
+    facts = report_facts.ordinary()
+    example = facts["changed"]["examples"][0]
+    example |= {"was": None, "now": "8", "was_value": 0.0, "now_value": 1.0, "change": "fixed"}
+    first = visit(facts).locator(".examples > li").first.inner_text()
+    assert "wrong; what it said is not recorded" in first
+
+
+def test_without_scripts_the_result_is_there_and_no_empty_sections(browser, tmp_path):
+    facts = report_facts.ordinary()
+    (tmp_path / "a b#c.html").write_text(html_page(facts), encoding="utf-8")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((tmp_path / "a b#c.html").as_uri())
+    assert "+0.130 on test (95 % interval +0.083 to +0.177)" in page.locator("main").inner_text()
+    assert not page.locator("h2").first.is_visible()
+    assert not page.locator("nav").is_visible()
+    context.close()
+
+
+def test_the_command_to_type_next_is_copied(ordinary):
+    page = ordinary
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.locator("#headline").get_by_role("button").first.click()
     page.wait_for_selector("#headline button >> text=Copied")
@@ -183,9 +289,9 @@ def node_at(page, index):
     )
 
 
-def test_hovering_over_an_individual_shows_operator_parents_and_scores(visit):
+def test_hovering_over_an_individual_shows_operator_parents_and_scores(ordinary):
     facts = report_facts.ordinary()
-    page = visit(facts)
+    page = ordinary
     node = facts["family"]["nodes"][9]
     page.mouse.move(*node_at(page, 9), steps=3)
     page.wait_for_selector("#family .tip")
@@ -202,10 +308,10 @@ def test_hovering_over_an_individual_shows_operator_parents_and_scores(visit):
         assert words in shown
 
 
-def test_the_keyboard_walks_the_family_and_hears_the_same(visit):
+def test_the_keyboard_walks_the_family_and_hears_the_same(ordinary):
     facts = report_facts.ordinary()
     nodes = facts["family"]["nodes"]
-    page = visit(facts)
+    page = ordinary
     tree = chart(page, "family")
     tree.focus()
     page.keyboard.press("ArrowDown")  # first the winner
@@ -231,10 +337,10 @@ def opacities(page):
     )
 
 
-def test_enter_pins_an_individual_and_lights_its_ancestors(visit):
+def test_enter_pins_an_individual_and_lights_its_ancestors(ordinary):
     facts = report_facts.ordinary()
     nodes = facts["family"]["nodes"]
-    page = visit(facts)
+    page = ordinary
     chart(page, "family").focus()
     page.keyboard.press("End")
     page.keyboard.press("Enter")
@@ -259,9 +365,11 @@ def test_enter_pins_an_individual_and_lights_its_ancestors(visit):
     assert set(opacities(page)) == {1}
 
 
-@pytest.mark.parametrize("width", [1280, 375])
-def test_every_chart_can_be_walked_by_keyboard(width, visit):
-    page = visit(report_facts.ordinary(), width)
+@pytest.mark.parametrize("width", [375, 1280])
+def test_every_chart_can_be_walked_by_keyboard(width, ordinary):
+    page = ordinary
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_function(DRAWN)
     for section in CHARTS:
         area = chart(page, section)
         assert len(area.get_attribute("aria-label")) > 30
@@ -277,9 +385,9 @@ def test_every_chart_can_be_walked_by_keyboard(width, visit):
         assert tip(page, section) == "", section
 
 
-def test_every_chart_has_its_numbers_as_a_table(visit):
+def test_every_chart_has_its_numbers_as_a_table(ordinary):
     facts = report_facts.ordinary()
-    page = visit(facts)
+    page = ordinary
     for section in CHARTS:
         details = page.locator(f"#{section} details")
         if details.count():
@@ -295,11 +403,11 @@ def test_every_chart_has_its_numbers_as_a_table(visit):
     assert page.locator("#shares tbody tr").count() == len(facts["shares"]["groups"])
 
 
-def test_the_curve_can_be_read_along_evaluations_generations_and_time(visit):
-    page = visit(report_facts.ordinary())
+def test_the_curve_can_be_read_along_evaluations_generations_and_time(ordinary):
+    page = ordinary
     last = {}
     for name in ("evaluations", "generations", "time"):
-        page.locator("#fitness").get_by_text(name, exact=True).click()
+        page.locator("#fitness label").get_by_text(name, exact=True).click()
         last[name] = page.evaluate(
             """() => echarts.getInstanceByDom(document.querySelector("#fitness .chart"))
                 .getOption().series[0].data.at(-1)[0]"""
@@ -307,8 +415,8 @@ def test_the_curve_can_be_read_along_evaluations_generations_and_time(visit):
     assert last == {"evaluations": 72, "generations": 11, "time": 30}
 
 
-def test_changed_examples_are_filtered_by_text_kind_and_task(visit):
-    page = visit(report_facts.ordinary())
+def test_changed_examples_are_filtered_by_text_kind_and_task(ordinary):
+    page = ordinary
     section = page.locator("#changed")
     items = section.locator(".examples > li")
     assert items.count() == 12
@@ -396,6 +504,7 @@ def test_the_theme_follows_the_system_can_be_chosen_is_remembered_and_has_contra
     page.locator("#theme").click()
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    page.evaluate("localStorage.clear()")  # the tests share a browser's memory
 
 
 def test_all_controls_are_reached_by_tab_in_order_with_a_visible_focus(visit):
@@ -444,11 +553,16 @@ def test_printing_is_light_and_goes_back(visit):
 @pytest.fixture
 def served():
     """A server of a live page, whose facts can be changed."""
-    state = SimpleNamespace(facts=report_facts.ordinary(), tag='"1"', asked=[])
+    state = SimpleNamespace(
+        facts=report_facts.ordinary(), tag='"1"', asked=[], ready=threading.Event()
+    )
+    state.ready.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             state.asked.append((self.path, self.headers["If-None-Match"]))
+            if self.path == "/data.json":
+                state.ready.wait(PATIENCE_MS / 1000)
             if self.path == "/data.json" and self.headers["If-None-Match"] == state.tag:
                 self.send_response(304)
                 return self.end_headers()
@@ -473,8 +587,13 @@ def served():
 
 def test_a_live_page_redraws_in_place_and_says_when_it_lost_its_run(served, visit):
     served.facts["run"]["state"] = "running"
-    page = visit(None, url=served.url)
+    served.ready.clear()
+    page = visit(None, url=served.url, prepare=lambda page: page.clock.install())
+    assert "Waiting" in page.locator("header").inner_text()
+    assert not page.locator("#headline").is_visible()  # no empty sections before there are facts
+    served.ready.set()
     page.wait_for_selector("#live >> text=live")
+    poll = lambda: page.clock.fast_forward(2500)  # noqa: E731
     chart(page, "family").focus()
     page.keyboard.press("End")
     page.keyboard.press("Enter")
@@ -489,6 +608,7 @@ def test_a_live_page_redraws_in_place_and_says_when_it_lost_its_run(served, visi
     served.facts["headline"]["difference"] = 0.321
     served.facts["family"]["nodes"][0]["fitness"] = 0.123
     served.tag = '"2"'
+    poll()
     page.wait_for_selector("#headline .figure >> text=+0.321")
     assert "0.987" in page.locator("#fitness .finding").inner_text()
     assert "0.987" in page.locator("#fitness details tbody").inner_text()  # still open
@@ -497,12 +617,13 @@ def test_a_live_page_redraws_in_place_and_says_when_it_lost_its_run(served, visi
     assert tip(page, "family")  # the point that the keyboard stood on
     assert abs(page.evaluate("scrollY") - before) < 2
     page.wait_for_function("/updated \\d+ s ago/.test(document.querySelector('#live').textContent)")
-    asked = len(served.asked)
-    while len(served.asked) < asked + 1:
-        page.wait_for_timeout(50)
+    with page.expect_response("**/data.json") as answer:
+        poll()
+    assert answer.value.request.headers["if-none-match"] == '"2"'
     assert served.asked[-1] == ("/data.json", '"2"')
 
     served.stop()
+    poll()
     page.wait_for_selector("#live.lost >> text=lost connection")
     assert page.locator("#headline .figure").inner_text().startswith("+0.321")
     assert all("ERR_" in text for text in visit.said)
@@ -551,6 +672,18 @@ def test_a_report_needs_a_run_and_a_file(tmp_path):
     done = evo("report", RUN, "--out", tmp_path, cwd=tmp_path)
     assert done.returncode == 2
     assert "name a file" in done.stderr
+
+
+def test_a_report_replaces_no_device_and_says_what_it_could_not_read(tmp_path):
+    run, pipe = tmp_path / "run", tmp_path / "pipe"
+    shutil.copytree(RUN, run)
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="no file that could be replaced"):
+        write_report(run, pipe)
+    assert pipe.is_fifo()
+    (run / "config.json").unlink()
+    _, told = write_report(run)
+    assert re.search(r" on test .*\nNot all could be read: .*config.json: No such file", told)
 
 
 def test_a_report_is_written_without_torch(tmp_path):

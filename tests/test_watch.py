@@ -29,7 +29,7 @@ from evo.lineage.files import RunLock
 from evo.lineage.reader import Lineage
 from evo.watch.server import make_server
 from evo.watch.standing import standing
-from evo.watch.terminal import picture, sparkline
+from evo.watch.terminal import picture, sparkline, standings
 
 CHROMIUM = shutil.which("chromium")
 CLI = (sys.executable, "-c", "from evo.cli import main; main()")
@@ -192,8 +192,8 @@ def test_a_run_is_followed_from_before_it_has_begun(tmp_path):
     lock = RunLock(tmp_path / "run")
     with served(tmp_path / "run") as port:
         first = json.loads(ask(port)[2])
-        assert (first["run"]["state"], first["run"]["evaluations"]) == ("running", 0)
-        assert "beginning" in first["problem"]
+        assert (first["run"]["state"], first["run"]["evaluations"]) == ("beginning", 0)
+        assert first["problem"] is None
         lock.release()
         with Evolution(toy_config(tmp_path / "f"), tmp_path / "run") as evolution:
             next(iter(evolution))
@@ -206,6 +206,33 @@ def test_a_run_is_followed_from_before_it_has_begun(tmp_path):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="no run here"):
         make_server(tmp_path, 0)
+
+
+def test_a_folder_of_runs_is_refused_with_the_name_of_one(finished):
+    with pytest.raises(UserError, match=f"no run here.*such as {finished}$"):
+        make_server(finished.parent, 0)
+
+
+def test_of_a_run_that_is_deleted_what_was_there_is_shown(stopped):
+    def look():
+        return json.loads(ask(port)[2])
+
+    with served(stopped) as port:
+        before = look()
+        shutil.rmtree(stopped)
+        now = awaited(look, lambda facts: facts["problem"])
+        assert "no run here" in now["problem"]
+        assert now["scores"] == before["scores"] != []
+
+
+def test_the_terminal_ends_when_the_run_is_deleted(tmp_path):
+    lock = RunLock(tmp_path / "run")
+    seen = standings(tmp_path / "run")
+    assert next(seen).state == "beginning"
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(UserError, match="no run here"):
+        next(seen)
+    lock.release()
 
 
 def test_a_port_in_use_is_named(finished):

@@ -22,7 +22,8 @@ class Comparison:
         items: task, split, example, a and b (the scores), a_answer and b_answer.
         difference: mean of a minus mean of b, over the tasks as fitness weighs them: positive where a
             is better, also in tasks whose lower scores are better.
-        low: lower end of the 95 % interval of the difference, by a paired bootstrap over examples.
+        low: lower end of the 95 % interval of the difference, by a paired bootstrap over the examples of
+            each task.
         high: its upper end.
         gained: examples that a gets right and b does not; where scores are more than right or wrong,
             those where a's is better.
@@ -65,7 +66,9 @@ def compared(
     sign = np.sign(share)[task]
     scores = [items.column(name).to_numpy() * sign for name in ("a", "b")]
     weights = (np.abs(share) / np.bincount(task))[task]
-    difference, low, high = paired_bootstrap(*scores, weights=weights, seed=seed)
+    difference, low, high = paired_bootstrap(
+        *scores, weights=weights, strata=task.tolist(), seed=seed
+    )
     ahead = scores[0] - scores[1]
     gained, lost = int((ahead > 0).sum()), int((ahead < 0).sum())
     return Comparison(a, b, split, items, difference, low, high, gained, lost)

@@ -59,11 +59,11 @@ def changed(source: Source, found: Comparison) -> ChangedFacts:
 
 
 def _kept(found: list[ChangedExample]) -> list[ChangedExample]:
-    """As many of both kinds as there is room for, the scarcer one first."""
-    kinds = [[r for r in found if r["change"] == kind] for kind in ("broken", "fixed")]
-    kinds.sort(key=len)
-    few = kinds[0][: EXAMPLES // 2]
-    return few + kinds[1][: EXAMPLES - len(few)]
+    """As many of both kinds as there is room for, in turns, the fixed one first: both are to be seen."""
+    fixed, broken = ([r for r in found if r["change"] == kind] for kind in ("fixed", "broken"))
+    pairs = min(len(fixed), len(broken), EXAMPLES // 2)
+    turns = [one for pair in zip(fixed[:pairs], broken[:pairs], strict=True) for one in pair]
+    return (turns + fixed[pairs:] + broken[pairs:])[:EXAMPLES]
 
 
 def asked_of(source: Source, task: str, split: str) -> dict[int, tuple[str | None, str | None]]:

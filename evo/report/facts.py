@@ -22,7 +22,7 @@ from evo.report.family import NO_FAMILY, family
 from evo.report.headline import SPLITS, compared_on, headline, scores
 from evo.report.made_of import path, shares
 from evo.report.operators import operators
-from evo.report.reading import read
+from evo.report.reading import beginning, read
 from evo.report.source import Source
 
 PartT = TypeVar("PartT")
@@ -72,6 +72,8 @@ def facts(lineage: Lineage) -> Facts:
 def _run(source: Source, pending: Sequence[Record]) -> RunFacts:
     trials = source.trials
     state: State = "running" if holder(source.run_dir) else "stopped"
+    if beginning(source.run_dir):
+        state = "beginning"
     algorithm = source.config.get("algorithm", {}).get("name", "unknown")
     times = source.events.column("time").to_pylist()
     journal = source.run_dir / LINEAGE_FOLDER / JOURNAL_FILE

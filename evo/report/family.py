@@ -16,29 +16,30 @@ NO_FAMILY: Final[FamilyFacts] = {"nodes": [], "edges": [], "left_out": 0}
 def family(source: Source) -> FamilyFacts:
     """The nearest ancestors, and all founders among them.
 
-    Searches over recipes and paths record whose neighbour a child is, and not what it was made from:
-    a child of founders alone, or of nobody, gets an edge from each founder in its recipe too.
+    Parents are as recorded: in searches over recipes and paths whose neighbour a child is, and not what
+    it was made from. So a child also gets an edge from each founder that is in it and in no parent.
 
     Raises:
         UserError: a file of recipes is damaged.
     """
-    first = [
-        i
-        for i in source.ancestors[:NODES]
-        if i not in source.founders and all(p in source.founders for p in source.parents_of(i))
-    ]
     made_of = {
         i: [f for f in founders_of(recipe) if f in source.founders]
-        for i, recipe in source.recipes(first).items()
+        for i, recipe in source.recipes(source.ancestors[:NODES]).items()
     }
-    everyone = list(dict.fromkeys((*source.ancestors, *chain.from_iterable(made_of.values()))))
+    entered = {
+        i: founders
+        for i, own in made_of.items()
+        if i not in source.founders
+        and (founders := _entered(own, [made_of.get(p) for p in source.parents_of(i)]))
+    }
+    everyone = list(dict.fromkeys((*source.ancestors, *chain.from_iterable(entered.values()))))
     founders = [i for i in everyone if i in source.founders]
     others = [i for i in everyone if i not in source.founders]
     kept = (others[: max(1, NODES - len(founders))] + founders)[:NODES]
     edges = [
         (parent, child)
         for child in kept
-        for parent in dict.fromkeys((*source.parents_of(child), *made_of.get(child, ())))
+        for parent in dict.fromkeys((*source.parents_of(child), *entered.get(child, ())))
         if parent in kept
     ]
     generation = {i: source.about(i)["generation"] for i in kept}
@@ -50,6 +51,14 @@ def family(source: Source) -> FamilyFacts:
         "edges": sorted((place[a], place[b]) for a, b in edges),
         "left_out": len(everyone) - len(kept),
     }
+
+
+def _entered(own: Sequence[str], of_parents: Sequence[Sequence[str] | None]) -> list[str]:
+    """The founders in an individual that none of its parents has; none where a parent is not known."""
+    known = [of for of in of_parents if of is not None]
+    if len(known) < len(of_parents):
+        return []
+    return [f for f in own if not any(f in of for of in known)]
 
 
 def _node(source: Source, individual: str, lane: float) -> FamilyNode:

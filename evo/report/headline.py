@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from evo.lineage.comparison import CONFIDENCE, Comparison
-from evo.report.contract import Headline, ScoreRow, SplitScore
+from evo.report.contract import Facts, Headline, ScoreRow, SplitScore
 from evo.report.source import Source
 
 SPLITS = ("test", "select", "dev")
+WORSE = 5  # tasks that are named
 
 
 def compared_on(source: Source) -> str | None:
@@ -62,10 +63,6 @@ def _note(source: Source, split: str, found: Comparison | None, difference: floa
         said.append(
             "Scores are on select, which chose the winner among the finalists: a little optimistic."
         )
-    if source.winner == source.founder:
-        said.append("No child beat the best founder: the winner is that founder.")
-    elif found and found.low <= 0.0 <= found.high:
-        said.append("The interval includes 0: the difference may be chance.")
     if any(share < 0 for share in source.shares.values()):
         said.append("Tasks whose lower score is better count negative.")
     if found and abs(found.difference - difference) > 1e-9:
@@ -74,7 +71,36 @@ def _note(source: Source, split: str, found: Comparison | None, difference: floa
         )
     if len(source.shares) > 1:
         said.append("Scores are means over the tasks, by their weights.")
+        said += _worse(source, split)
     return " ".join(said)
+
+
+def _worse(source: Source, split: str) -> list[str]:
+    """The tasks on which the winner loses, which a mean over tasks hides."""
+    if source.winner is None or source.founder is None:
+        return []
+    mine, theirs = (source.scores(i, split) for i in (source.winner, source.founder))
+    lost = [
+        f"{task} ({mine[task][0]:.3f} against {theirs[task][0]:.3f})"
+        for task, share in source.shares.items()
+        if task in mine and task in theirs and share * (mine[task][0] - theirs[task][0]) < 0
+    ]
+    if not lost:
+        return []
+    more = f" and {len(lost) - WORSE} more" if len(lost) > WORSE else ""
+    return [f"The winner is worse on {', '.join(lost[:WORSE])}{more}."]
+
+
+def in_a_line(told: Facts) -> str:
+    """``+0.304 on test (95 % interval +0.268 to +0.340) over the best founder, alpha1``."""
+    headline = told["headline"]
+    if headline is None:
+        return "no result yet: nothing to compare with a founder"
+    line = f"{headline['difference']:+.3f} on {headline['split']}"
+    if headline["low"] is not None and headline["high"] is not None:
+        sure = f"{headline['confidence']:.0%}".replace("%", " %")
+        line += f" ({sure} interval {headline['low']:+.3f} to {headline['high']:+.3f})"
+    return f"{line} over the best founder, {headline['founder']['name']}"
 
 
 def scores(source: Source) -> list[ScoreRow]:

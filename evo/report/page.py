@@ -11,7 +11,10 @@ import json
 import re
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
+
+from evo.report.contract import Facts
+from evo.report.headline import in_a_line
 
 SCRIPTS = (
     "dom.js",
@@ -50,6 +53,7 @@ def page(facts: Mapping[str, Any] | None, live: bool = False) -> str:
     parts = {
         "policy": _policy(style, (charts, script), live),
         "title": html.escape(f"{name} – evo report"),
+        "result": html.escape(f"{name}: {in_a_line(cast(Facts, facts))}.") if facts else "",
         "live": "true" if live else "false",
         "style": style,
         "facts": _embedded(facts),

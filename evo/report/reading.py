@@ -14,6 +14,7 @@ from evo.drift import START_FILE, read_start
 from evo.errors import UserError
 from evo.lineage.commits import FINAL, commit_files, read_commit
 from evo.lineage.committed import read_committed
+from evo.lineage.files import holder
 from evo.lineage.reader import LINEAGE_FOLDER, Lineage
 from evo.lineage.schema import SCHEMAS
 from evo.report.source import Source
@@ -39,8 +40,10 @@ def read(lineage: Lineage) -> Source:
     def tried(name: str, part: Callable[[Path], PartT], otherwise: PartT) -> PartT:
         try:
             return part(run_dir)
-        except (UserError, OSError) as error:
+        except UserError as error:
             problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{run_dir / name}: {error.strerror or error}")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             problems.append(f"{run_dir / name}: damaged ({type(error).__name__}: {error})")
         return otherwise
@@ -54,7 +57,14 @@ def read(lineage: Lineage) -> Source:
     except UserError as error:
         problems.append(f"{error}. What was recorded before that is shown")
         names, tables = _undamaged(run_dir / LINEAGE_FOLDER)
+    if beginning(run_dir):
+        problems.clear()  # what is missing is yet to be written
     return Source(run_dir, config, start, summary, names, **tables, problems=tuple(problems))
+
+
+def beginning(run_dir: Path) -> bool:
+    """Whether somebody is at work on a run that has nothing to be read yet."""
+    return not (run_dir / CONFIG).exists() and holder(run_dir) is not None
 
 
 def _config(run_dir: Path) -> Mapping[str, Any]:

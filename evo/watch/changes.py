@@ -24,7 +24,9 @@ def check_watchable(run_dir: Path) -> None:
     """
     begun = (run_dir / LINEAGE_FOLDER).exists() or (run_dir / CONFIG_FILE).exists()
     if not begun and holder(run_dir) is None:
-        raise UserError(f"{run_dir}: no run here (it has no {CONFIG_FILE})")
+        runs = sorted(p.parent.name for p in run_dir.glob(f"*/{LINEAGE_FOLDER}"))
+        hint = f". There are runs in it: give one, such as {run_dir / runs[0]}" if runs else ""
+        raise UserError(f"{run_dir}: no run here (it has no {CONFIG_FILE}){hint}")
 
 
 class Changes:

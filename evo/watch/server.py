@@ -16,11 +16,10 @@ from time import monotonic
 from typing import Any
 
 from evo.errors import UserError
-from evo.lineage.files import holder
 from evo.lineage.reader import Lineage
 from evo.report.facts import facts
 from evo.report.page import page
-from evo.watch.changes import CONFIG_FILE, Changes, check_watchable
+from evo.watch.changes import Changes, check_watchable
 
 LOOPBACK = "127.0.0.1"
 OUR_NAMES = frozenset({LOOPBACK, "localhost"})  # any port: it may come through `ssh -L`
@@ -77,13 +76,12 @@ class Live:
     def _read(self, before: Reading | None) -> Reading:
         found: dict[str, Any]
         try:
+            check_watchable(self._run_dir)
             found = dict(facts(self._lineage))
         except (UserError, OSError) as error:
             if before is None:
                 raise
-            found = before.facts | {"problem": str(error)}
-        if not (self._run_dir / CONFIG_FILE).exists() and holder(self._run_dir):
-            found["problem"] = "nothing yet: the run is beginning"
+            found = before.facts | {"problem": f"{error}. What was there before is shown"}
         body = json.dumps(found, allow_nan=False, separators=(",", ":")).encode()
         return Reading(found, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
@@ -110,6 +108,7 @@ def make_server(run_dir: Path, port: int) -> ThreadingHTTPServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64  # with five, those that come at once are kept waiting for seconds
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # A browser that closes a connection is nobody's fault.

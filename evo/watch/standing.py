@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -10,16 +9,14 @@ import pyarrow.compute as pc
 from evo.errors import UserError
 from evo.lineage.files import holder
 from evo.lineage.reader import Lineage
-from evo.report.contract import OperatorFacts
+from evo.report.contract import OperatorFacts, State
 from evo.report.cost import cost
 from evo.report.operators import operators
-from evo.report.reading import read
+from evo.report.reading import beginning, read
 from evo.report.source import Source
-from evo.watch.changes import CONFIG_FILE
 
 TOP = 8
 EVENTS = 6
-State = Literal["beginning", "running", "stopped", "finished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +68,15 @@ class Standing:
 def standing(lineage: Lineage) -> Standing:
     """Read how the run stands; what can't be read is left out and named in ``problem``."""
     who = holder(lineage.run_dir)
-    begun = (lineage.run_dir / CONFIG_FILE).exists()
     source = read(lineage)
-    problems = list(source.problems) if begun else []
+    problems = list(source.problems)
     pending = 0
     try:
         pending = len(source.pending)
     except UserError as error:
         problems.append(str(error))
     state: State = "running" if who else "stopped"
-    if who and not begun:
+    if beginning(lineage.run_dir):
         state = "beginning"
     best = None if source.winner is None else _member(source, source.winner)
     rows = source.events.slice(max(0, source.events.num_rows - EVENTS)).to_pylist()

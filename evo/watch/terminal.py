@@ -40,13 +40,18 @@ def follow(run_dir: Path, *, once: bool = False) -> None:
 
 
 def standings(run_dir: Path) -> Iterator[Standing]:
-    """How the run stands, after each change; the last one is when nobody is at work on it any more."""
+    """How the run stands, after each change; the last one is when nobody is at work on it any more.
+
+    Raises:
+        UserError: the run's folder is gone.
+    """
     changes, lineage = Changes(run_dir), Lineage(run_dir)
     while True:
         if changes.due():
             if changes.rewritten:
                 lineage = Lineage(run_dir)
             began = monotonic()
+            check_watchable(run_dir)
             now = standing(lineage)
             changes.rest(monotonic() - began)
             yield now

@@ -8,7 +8,10 @@ const graded = (one) => [one.was_value, one.now_value].some((value) => value !==
 function exampleItem(one) {
   const fixed = one.change === "fixed";
   const words = graded(one) ? ["better", "worse"] : ["wrong → right", "right → wrong"];
-  const answer = (name, text, value) => [el("dt", {}, name), el("dd", {}, text === null || text === undefined ? el("span", { class: "muted" }, `not recorded (scored ${score(value)})`) : el("span", { class: "text" }, text))];
+  const judged = (value) => (graded(one) ? `scored ${score(value)}` : value ? "right" : "wrong");
+  const said = known(one.was) || known(one.now);
+  const silent = said ? "; what it said is not recorded" : "";
+  const answer = (name, text, value) => [el("dt", {}, name), el("dd", {}, known(text) ? el("span", { class: "text" }, text) : el("span", { class: "muted" }, judged(value) + silent))];
   return el(
     "li",
     {},
@@ -19,13 +22,12 @@ function exampleItem(one) {
       el("span", {}, one.task),
       el("span", {}, `example ${one.example}`),
     ),
-    known(one.prompt) ? el("p", { class: "text" }, one.prompt) : el("p", { class: "muted" }, "The prompt is not at hand."),
+    known(one.prompt) ? el("p", { class: "text" }, one.prompt) : null,
     el(
       "dl",
       {},
       known(one.expected) ? [el("dt", {}, "Expected"), el("dd", {}, el("span", { class: "text" }, one.expected))] : null,
-      answer("Was", one.was, one.was_value),
-      answer("Now", one.now, one.now_value),
+      said || graded(one) ? [answer("Was", one.was, one.was_value), answer("Now", one.now, one.now_value)].flat() : null,
     ),
   );
 }
@@ -54,8 +56,9 @@ function changedSection() {
   function list(limit) {
     shown = limit;
     const found = matching();
+    const asked = facts.examples.some((one) => known(one.prompt)) ? "" : " What was asked is not at hand: its file has gone or changed, or a function asks it.";
     const rest = facts.left_out ? ` ${whole(facts.left_out)} more changed and are not in this report.` : "";
-    state.textContent = `${whole(Math.min(shown, found.length))} of ${plural(found.length, "example")} shown.${rest}`;
+    state.textContent = `${whole(Math.min(shown, found.length))} of ${plural(found.length, "example")} shown.${rest}${asked}`;
     items.replaceChildren(...found.slice(0, shown).map(exampleItem));
     more.hidden = found.length <= shown;
   }

@@ -18,7 +18,7 @@ const ink = document.createElement("canvas").getContext("2d");
 
 // Width in px that the longest of `texts` takes, at most `most`.
 function widest(texts, most, c, size = 12) {
-  ink.font = `${size}px ${c.font}`;
+  ink.font = `bold ${size}px ${c.font}`; // some are
   return Math.ceil(Math.min(most, Math.max(0, ...texts.map((text) => ink.measureText(text).width)) + 4));
 }
 

@@ -53,8 +53,8 @@ function moment(iso) {
   return time.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }
 
-// "0.5·a + -0.2·b" as people write it; no line ends between a sign and its term.
-const plainSum = (text) => (text ?? "").replaceAll("+ -", "− ").replace(/ ([+−]) /g, " $1\u00a0");
+// "0.5·a + -0.2·b" as people write it; no line ends within a term.
+const plainSum = (text) => (text ?? "").replaceAll("+ -", "− ").replace(/ ([+−]) /g, " $1\u00a0").replace(/e-(?=\d)/g, "e−\u2060");
 const plural = (count, one, many = `${one}s`) => `${whole(count)} ${count === 1 ? one : many}`;
 const short = (id) => (/^[0-9a-f]{16,}$/.test(id ?? "") ? id.slice(0, 12) : id ?? NOTHING);
 const cut = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);

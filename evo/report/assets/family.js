@@ -194,6 +194,7 @@ function familySection() {
     const children = new Set(family.edges.map(([parent]) => parent));
     const tips = family.nodes.filter((_, at) => !children.has(at)).sort((a, b) => b.generation - a.generation);
     const winner = headline?.winner?.id;
+    if (family.nodes.length === 1) return section.empty(`The best so far is a founder, ${cut(family.nodes[0].name, 60)}: it has no ancestors.`);
     facts = { family, winner: family.nodes.some(({ id }) => id === winner) ? winner : tips[0]?.id };
     section.say(familyFinding(family));
     draw();

@@ -2,14 +2,15 @@
 
 const quoted = (word) => (/^[\w./~-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
-function verdict(h) {
+function verdict(h, winner) {
   const on = `${h.examples ? `${whole(h.examples)} ` : ""}${h.split} examples`;
-  const scores = `The winner scores ${score(h.winner_score)} on ${on}; the best founder, ${cut(h.founder.name, 60)}, scores ${score(h.founder_score)}.`;
+  if (h.winner.id === h.founder.id) return `The ${winner} is the best founder itself, ${cut(h.founder.name, 60)}: it scores ${score(h.winner_score)} on ${on}.`;
+  const scores = `The ${winner} scores ${score(h.winner_score)} on ${on}; the best founder, ${cut(h.founder.name, 60)}, scores ${score(h.founder_score)}.`;
   if (!known(h.low) || !known(h.high)) return scores;
   const sure = Math.round((h.confidence ?? 0.95) * 100);
   const interval = `The ${sure} % interval of the difference, ${signed(h.low)} to ${signed(h.high)},`;
   if (h.low > 0) return `${scores} ${interval} lies above zero: the gain is more than luck of the draw.`;
-  if (h.high < 0) return `${scores} ${interval} lies below zero: the winner is worse.`;
+  if (h.high < 0) return `${scores} ${interval} lies below zero: the ${winner} is worse.`;
   return `${scores} ${interval} includes zero: these examples can't tell the two apart.`;
 }
 
@@ -103,26 +104,30 @@ function headlineSection() {
     section.say("");
     section.finding.hidden = true;
     both.hidden = !h;
+    const same = h?.winner.id === h?.founder.id;
+    plot.hidden = same;
     const dir = quoted(run?.run_dir ?? "RUN_DIR");
     const commands = {
+      beginning: LIVE ? [] : [`evo watch ${dir}`],
       running: LIVE ? [`evo status ${dir}`] : [`evo watch ${dir}`, `evo status ${dir}`],
       stopped: [`evo resume ${dir}`, `evo export ${dir} best --out DIR`],
       finished: [`evo export ${dir} best --out DIR`],
     }[run?.state] ?? [`evo status ${dir}`];
-    const winner = el("div", {}, el("h3", {}, "The winner"));
-    next.replaceChildren(el("div", {}, el("h3", {}, "What to type next"), commands.map(command)), winner);
+    const word = run?.state === "finished" ? "winner" : "best so far";
+    const winner = el("div", {}, el("h3", {}, `The ${word}`));
+    next.hidden = !h && !commands.length;
+    next.replaceChildren(el("div", {}, el("h3", {}, "What to type next"), commands.map(command)), h ? winner : "");
     if (!h) {
-      sentence.textContent = "There is no result yet: a result needs a scored individual and a scored founder.";
+      sentence.textContent = run?.state === "beginning" ? "The run is beginning: the models are being loaded." : "There is no result yet: a result needs a scored individual and a scored founder.";
       note.textContent = "";
-      winner.append(el("p", { class: "muted" }, "None so far."));
       return;
     }
-    const direction = h.difference < 0 ? "worse than" : "better than";
+    const direction = h.difference < 0 ? "worse than" : h.difference > 0 ? "better than" : "against";
     figure.replaceChildren(
-      signed(h.difference),
+      same ? (run?.state === "finished" ? "no gain" : "no gain yet") : signed(h.difference),
       el("small", {}, `${direction} the best founder, ${cut(h.founder.name, 40)}, on ${h.split}`),
     );
-    sentence.textContent = verdict(h);
+    sentence.textContent = verdict(h, word);
     note.textContent = h.note ?? "";
     winner.append(
       el(
@@ -132,6 +137,6 @@ function headlineSection() {
         h.winner.description ? ` = ${plainSum(h.winner.description)}` : "",
       ),
     );
-    chart.show((width, c) => intervalChart(h, width, c));
+    if (!same) chart.show((width, c) => intervalChart(h, width, c));
   };
 }

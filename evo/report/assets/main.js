@@ -4,9 +4,9 @@ function about({ run }) {
   const failed = run.failed ? `${whole(run.failed)} failed` : null;
   const budget = known(run.budget) ? `${whole(run.evaluations)} of ${plural(run.budget, "evaluation")}` : plural(run.evaluations, "evaluation");
   const parts = [run.algorithm, known(run.seed) ? `seed ${run.seed}` : null, budget, plural(run.generations, "generation"), failed, `started ${moment(run.started)}`];
-  const badge = el("span", { class: "badge" }, { running: "● running", stopped: "■ stopped", finished: "✓ finished" }[run.state] ?? run.state);
+  const badge = el("span", { class: "badge" }, { beginning: "○ beginning", running: "● running", stopped: "■ stopped", finished: "✓ finished" }[run.state] ?? run.state);
   document.getElementById("name").textContent = run.name;
-  document.getElementById("about").replaceChildren(badge, ` ${parts.filter(Boolean).join(" · ")}`);
+  document.getElementById("about").replaceChildren(badge, run.state === "beginning" ? "" : ` ${parts.filter(Boolean).join(" · ")}`);
   document.title = `${run.name} – evo report`;
 }
 
@@ -34,7 +34,10 @@ const PARTS = [
 ];
 const drawn = new Map();
 
+const columns = document.querySelector(".columns");
+
 function update(facts) {
+  columns.hidden = false;
   for (const [draw, needs] of PARTS) {
     const seen = JSON.stringify(needs.map((name) => facts[name] ?? null));
     if (drawn.get(draw) === seen) continue;
@@ -44,6 +47,7 @@ function update(facts) {
 }
 
 const embedded = JSON.parse(document.getElementById("facts").textContent);
+columns.hidden = !embedded;
 if (embedded) update(embedded);
 else document.getElementById("about").textContent = "Waiting for the first facts.";
 if (LIVE) follow(update);

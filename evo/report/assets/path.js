@@ -115,14 +115,15 @@ function pathChart(path, width, c) {
 
 function pathFinding({ models, steps, embed, head, notes }) {
   const ends = embed === head ? `Embedding and head are ${models[embed].name}'s` : `The embedding is ${models[embed].name}'s, the head ${models[head].name}'s`;
-  return `${notes.length ? notes.join("; ") : plural(steps.length, "step")}. ${ends}.`;
+  return `${notes.length ? plainSum(notes.join("; ")) : plural(steps.length, "step")}. ${ends}.`;
 }
 
 function pathSection() {
   const section = new Section("path");
   const chart = new Chart(section.body);
   return ({ path, headline }) => {
-    if (!path) return section.empty(headline ? "The winner is not a path: it has its founders' own layers in their own order." : "There is no winner yet, so there is no path.");
+    section.show(path || !headline);
+    if (!path) return section.empty("There is no winner yet, so there is no path.");
     section.say(pathFinding(path));
     chart.show((width, c) => pathChart(path, width, c));
   };

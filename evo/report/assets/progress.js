@@ -43,7 +43,8 @@ function diversityChart(d, width, c) {
 function diversityFinding(d) {
   const there = d.disagreement.filter(known);
   if (!there.length) return `${plural(d.generation.length, "generation")}.`;
-  return `Two members of the last population differ on ${percent(there.at(-1))} of the dev examples; at the start it was ${percent(there[0])}.`;
+  const start = there.length > 1 ? `; at the start it was ${percent(there[0])}` : "";
+  return `Two members of the last population differ on ${percent(there.at(-1))} of the dev examples${start}.`;
 }
 
 function diversitySection() {
@@ -121,8 +122,10 @@ function operatorsSection() {
       key.replaceChildren(legend([{ label: "survived", colour: c.blue, mark: "■" }, { label: "beat its parents (hatched)", colour: c.orange, mark: "▨" }]));
       return operatorsChart(operators, width, c);
     });
+    const unjudged = operators.some((one) => one.survived < Math.round(one.survival * one.children));
     rows.replaceChildren(
       table("Operators", ["operator", "#children", "#failed", "#survived", "#beat its parents", "#best"], operators.map((one) => [one.operator, whole(one.children), whole(one.failed), `${whole(one.survived)} (${percent(one.survival)})`, whole(one.improved), score(one.best)])),
+      el("p", { class: "muted after" }, `Survived: in the population at the end of its generation.${unjudged ? " The budget ended within the last generation: its children don't count in the percentage." : ""}`),
     );
   };
 }

@@ -25,8 +25,9 @@ function scoreRows(scores, split) {
   return sorted.filter((row) => kept.includes(row));
 }
 
-function scoresChart(scores, tasks, split, width, c) {
+function scoresChart(scores, about, split, width, c) {
   const rows = scoreRows(scores, split);
+  const tasks = about.map(({ name }) => name);
   const told = tasks.filter((task) => rows.some((row) => known(scoreOn(row, task, split).score)));
   const panels = (told.length === 1 && tasks.length === 1 ? told : [null, ...told]).slice(0, SCORE_PANELS);
   const names = rows.map((row) => row.name);
@@ -37,14 +38,17 @@ function scoresChart(scores, tasks, split, width, c) {
   const down = tall + 66;
   const on = (panel, row) => scoreOn(row, panel, split);
   const ends = (one) => (known(one.se) ? [one.score - 1.96 * one.se, one.score + 1.96 * one.se] : [one.score]);
-  const range = scale(panels.flatMap((panel) => rows.flatMap((row) => ends(on(panel, row)))), each < 240 ? 3 : 5);
+  // Panels are compared where they say the same thing: metrics differ in what their numbers mean.
+  const metric = (panel) => about.find(({ name }) => name === panel)?.metric ?? (about.every((one) => one.weight > 0 && one.metric === about[0].metric) ? about[0]?.metric : null);
+  const rangeOf = (panel) => scale(panels.filter((one) => metric(one) === metric(panel)).flatMap((one) => rows.flatMap((row) => ends(on(one, row)))), each < 240 ? 3 : 5);
   const place = panels.map((_, at) => ({
     left: label + (at % across) * (each + GAP),
     top: 34 + Math.floor(at / across) * down,
     width: each,
     height: tall,
   }));
-  const title = (panel) => (panel === null ? "all tasks" : panel);
+  const lower = (panel) => about.some(({ name, weight }) => name === panel && weight < 0);
+  const title = (panel) => (panel === null ? "all tasks" : lower(panel) ? `${cut(panel, Math.max(6, Math.floor(each / 8) - 17))}, lower is better` : panel);
   const y = (row) => rows.length - 1 - rows.indexOf(row);
   const series = panels.flatMap((panel, at) => {
     const shown = rows.filter((row) => known(on(panel, row).score));
@@ -92,7 +96,7 @@ function scoresChart(scores, tasks, split, width, c) {
         padding: 0,
         textStyle: { fontSize: 13, fontWeight: 600, color: c.text, fontFamily: c.font },
       })),
-      xAxis: panels.map((_, at) => valueAxis(c, range, { gridIndex: at, axisLabel: { color: c.muted, fontSize: 12, formatter: range.format, hideOverlap: true, alignMinLabel: "left", alignMaxLabel: "right" } })),
+      xAxis: panels.map(rangeOf).map((range, at) => valueAxis(c, range, { gridIndex: at, axisLabel: { color: c.muted, fontSize: 12, formatter: range.format, hideOverlap: true, alignMinLabel: "left", alignMaxLabel: "right" } })),
       yAxis: panels.map((_, at) =>
         categoryAxis(c, names.toReversed(), label - 12, {
           gridIndex: at,
@@ -181,8 +185,8 @@ function scoresSection() {
     section.say(scoresFinding(facts.scores, split));
     details.replaceChildren(scoresTable(facts.scores, tasks, split));
     chart.show((width, c) => {
-      key.replaceChildren(legend(Object.values(KINDS).map(([label, , colour, mark]) => ({ label, colour: c[colour], mark }))));
-      return scoresChart(facts.scores, tasks, split, width, c);
+      key.replaceChildren(legend(Object.entries(KINDS).filter(([kind]) => facts.scores.some((row) => kindOf(row) === kind)).map(([, kind]) => kind).map(([label, , colour, mark]) => ({ label, colour: c[colour], mark }))));
+      return scoresChart(facts.scores, facts.run.tasks, split, width, c);
     });
   }
 

@@ -13,6 +13,12 @@ class Section {
     this.body.hidden = false;
   }
 
+  // What can't be in this run has no place in its report.
+  show(shown) {
+    this.root.hidden = !shown;
+    document.querySelector(`nav a[href="#${this.root.id}"]`).parentElement.hidden = !shown;
+  }
+
   empty(text) {
     this.finding.textContent = text;
     this.body.hidden = true;

@@ -73,9 +73,9 @@ function sharesSection() {
   const chart = new Chart(section.body);
   section.body.append(note);
   return ({ shares, path }) => {
-    if (!shares?.groups?.length || !shares.founders.length) {
-      return section.empty(path ? "The winner takes whole layers of its models: its path, below, says which." : "There is no winner with shares of founders yet.");
-    }
+    const there = shares?.groups.length && shares.founders.length;
+    section.show(there || !path); // a path through founders says itself what is from whom
+    if (!there) return section.empty("There is no winner with shares of founders yet.");
     section.say(sharesFinding(shares));
     note.textContent = shares.note ?? "";
     chart.show((width, c) => {
