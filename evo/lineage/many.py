@@ -11,11 +11,12 @@ from evo.lineage.expressions import fields_of
 from evo.lineage.family import COLUMNS as FAMILY_COLUMNS
 from evo.lineage.reader import Lineage
 from evo.lineage.schema import SCHEMAS
+from evo.lineage.tables import Tables
 
 RUN = pa.field("run", pa.string(), nullable=False, metadata={"doc": "the run's folder"})
 
 
-class Lineages:
+class Lineages(Tables):
     """The tables of many runs. Each has a first column ``run``, the run's folder as it was opened.
 
     One recipe may have been tried in several runs: it is one individual, with rows in each of them.
@@ -48,31 +49,6 @@ class Lineages:
     def __len__(self) -> int:
         return len(self._lineages)
 
-    @property
-    def individuals(self) -> pa.Table:
-        """As :attr:`Lineage.individuals`, of all runs."""
-        return self.table("individuals")
-
-    @property
-    def evaluations(self) -> pa.Table:
-        """As :attr:`Lineage.evaluations`, of all runs."""
-        return self.table("evaluations")
-
-    @property
-    def items(self) -> pa.Table:
-        """As :attr:`Lineage.items`, of all runs."""
-        return self.table("items")
-
-    @property
-    def population(self) -> pa.Table:
-        """As :attr:`Lineage.population`, of all runs."""
-        return self.table("population")
-
-    @property
-    def events(self) -> pa.Table:
-        """As :attr:`Lineage.events`, of all runs."""
-        return self.table("events")
-
     def table(
         self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None
     ) -> pa.Table:
@@ -82,9 +58,8 @@ class Lineages:
             UserError: as there.
         """
         chosen = None if columns is None else [c for c in columns if c != RUN.name]
-        if (
-            columns and not chosen and name in SCHEMAS
-        ):  # the run alone: any column says how many rows
+        if columns and not chosen and name in SCHEMAS:
+            # The run alone: any column says how many rows.
             return self.table(name, SCHEMAS[name].names[:1], where).select([RUN.name])
         if where is None or name not in SCHEMAS:
             return self._joined(lambda one: one.table(name, chosen))

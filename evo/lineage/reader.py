@@ -20,6 +20,7 @@ from evo.lineage.frozen import founder_id, layers_of, task_shares
 from evo.lineage.graph import Index, Links, keys_of
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.shares import founder_shares
+from evo.lineage.tables import Tables
 from operators.recipe import Recipe
 from operators.recipe_json import from_json
 
@@ -34,7 +35,7 @@ DEV = "dev"
 # whole family asks for them, or for the tree.
 
 
-class Lineage:
+class Lineage(Tables):
     """The tables of one run, as far as committed; works while it runs.
 
     Only the columns that a question needs are read, each once: a Lineage remembers what it read, and
@@ -52,31 +53,6 @@ class Lineage:
         self.run_dir = run_dir
         self._committed = Committed(run_dir / LINEAGE_FOLDER)
         self._known = Family(self._committed)
-
-    @property
-    def individuals(self) -> pa.Table:
-        """Everyone who was ever tried: id, generation, operator, parents, recipe, seed."""
-        return self.table("individuals")
-
-    @property
-    def evaluations(self) -> pa.Table:
-        """Every evaluation: individual, task, split, score, standard error, time, host, status."""
-        return self.table("evaluations")
-
-    @property
-    def items(self) -> pa.Table:
-        """Per-example scores."""
-        return self.table("items")
-
-    @property
-    def population(self) -> pa.Table:
-        """Who was alive in which generation, with rank and fitness."""
-        return self.table("population")
-
-    @property
-    def events(self) -> pa.Table:
-        """What happened to the run itself: start, retries, failures, finish."""
-        return self.table("events")
 
     def table(
         self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None
