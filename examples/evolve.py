@@ -28,8 +28,8 @@ def main(zoo: Path, out: Path) -> None:
 
         individuals = run.lineage.individuals.to_pandas()
         print(individuals.groupby("operator").size().to_string())
-        ancestors = run.lineage.ancestors("best").to_pandas()
-        print(ancestors[["distance", "operator", "description"]].to_string(index=False))
+        ancestors = run.lineage.ancestors("best", ["operator", "description"]).to_pandas()
+        print(ancestors.to_string(index=False))
 
     winner = summary["winner"]
     founders = [b for b in summary["baselines"] if b["kind"] == "founder"]

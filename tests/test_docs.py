@@ -120,7 +120,11 @@ def test_a_page_that_is_not_true_fails(markdown, why, tmp_path):
 def test_the_demo_leaves_what_the_quickstart_says(world, tmp_path, monkeypatch, capsys):
     """What `make demo` runs, on the world's zoo, in this process and with few evaluations."""
     make = subprocess.run(
-        ["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "--no-print-directory", "demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert make.stdout.splitlines()[-1] == ".venv/bin/evo demo --dir demo"
     small = tmp_path / "demo.yaml"

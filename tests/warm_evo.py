@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import sys
+import traceback
 from pathlib import Path
 
 SHIM = """#!{python} -IS
@@ -66,6 +67,9 @@ def _command(request: list[str], streams: list[int]) -> None:
     try:
         for target, stream in enumerate(streams):
             os.dup2(stream, target)
+        # New ones: those of the server remember what its own streams could do.
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(variable.split("=", 1) for variable in request[count + 1 :])
@@ -76,6 +80,8 @@ def _command(request: list[str], streams: list[int]) -> None:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1 if end.code else 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
