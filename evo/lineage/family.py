@@ -70,13 +70,10 @@ class Family:
 
     def take(self, rows: Rows, columns: Sequence[str]) -> pa.Table:
         """Rows of ``individuals``, in the order given."""
-        order = np.argsort(rows, kind="stable")
         if set(columns) <= set(COLUMNS):
-            wanted = np.zeros(self._kept.num_rows, bool)
-            wanted[rows] = True
-            found = self._kept.select(list(columns)).filter(pa.array(wanted))
-        else:
-            found = self.committed.take(TABLE, columns, rows[order])
+            return self._kept.select(list(columns)).take(pa.array(rows))
+        order = np.argsort(rows)
+        found = self.committed.take(TABLE, columns, rows[order])
         if (rows[order] == rows).all():
             return found
         back = np.empty(len(rows), np.int64)
