@@ -1,4 +1,4 @@
-"""Ending: who has won, and what the winner and the baselines score on test."""
+"""Ending: who has won, what the winner and the baselines score on test, and where the time went."""
 
 from pathlib import Path
 
@@ -54,3 +54,16 @@ def end(
         "ensemble": ensemble.as_json() if ensemble else None,
         "baselines": [b.as_json() for b in baselines],
     }
+
+
+def times(search: Search, hosts: int, startup_s: float, final_s: float) -> dict[str, float]:
+    """Where a run's time went. ``shares`` are of the hosts' time in the search: hosts × seconds."""
+    busy, capacity = search.busy, hosts * search.seconds
+    shares = {"build": busy.build_s, "model": busy.model_s, "score": busy.score_s}
+    shares["other"] = max(0.0, capacity - busy.total_s)  # Ray, coordinator, waiting
+    return {
+        "startup_s": startup_s,
+        "search_s": search.seconds,
+        "final_s": final_s,
+        "evaluations_per_second": search.evaluations / max(search.seconds, 1e-9),
+    } | {f"{name}_share": seconds / max(capacity, 1e-9) for name, seconds in shares.items()}

@@ -13,7 +13,7 @@ from cluster.resources import peak_memory
 from evo.algorithms import Algorithm, Candidate, Start, length_penalty, make, wants_influence
 from evo.config import PoolConfig, RunConfig
 from evo.drift import START_FILE, check_drift, made_with, read_start, write_start
-from evo.ending import end
+from evo.ending import end, times
 from evo.errors import UserError
 from evo.evaluation import Evaluator
 from evo.final import Finals
@@ -146,7 +146,7 @@ class Evolution:
             drift = check_drift(run_dir, now, accept_code=accept_drift)
             self._open(start, past, observe)
             news = [("repair", m) for m in moved] + [("drift", d) for d in drift]
-            for kind, detail in (*news, ("resume", _recovered(past))):
+            for kind, detail in (*news, ("resume", past.describe())):
                 self._writer.event(kind, detail, len(past.committed), news=True)
         except BaseException:
             self._give_up(begun=True)
@@ -342,7 +342,9 @@ class Evolution:
             "stopped_by": stopped_by,
             "seconds": perf_counter() - self._began,
             "seed": self.config.seed,
-            "time": self._times(perf_counter() - started),
+            "time": times(
+                self._search, self._open_pool.hosts, self.startup_s, perf_counter() - started
+            ),
             "peak_memory_bytes": {
                 "coordinator": peak_memory(),
                 "hosts": {s.host: s.peak_bytes for s in self._open_pool.stats()},
@@ -368,22 +370,3 @@ class Evolution:
 
     def _recipe(self, individual: str) -> Recipe:
         return self.best.recipe if individual == "best" else self.lineage.recipe(individual)
-
-    def _times(self, final_s: float) -> dict[str, float]:
-        """Where the search's time went. ``shares`` are of the hosts' time: hosts × seconds."""
-        busy, capacity = self._search.busy, self._open_pool.hosts * self._search.seconds
-        shares = {"build": busy.build_s, "model": busy.model_s, "score": busy.score_s}
-        shares["other"] = max(0.0, capacity - busy.total_s)  # Ray, coordinator, waiting
-        return {
-            "startup_s": self.startup_s,
-            "search_s": self._search.seconds,
-            "final_s": final_s,
-            "evaluations_per_second": self._search.evaluations / max(self._search.seconds, 1e-9),
-        } | {f"{name}_share": seconds / max(capacity, 1e-9) for name, seconds in shares.items()}
-
-
-def _recovered(past: Past) -> str:
-    text = f"{len(past.records)} evaluations recorded, {len(past.journal.records)} of them in the journal"
-    return text + (
-        f"; {past.journal.torn} bytes of a torn record dropped" if past.journal.torn else ""
-    )

@@ -38,6 +38,12 @@ class Past:
     committed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     journal: Recovered = field(default_factory=Recovered)
 
+    def describe(self) -> str:
+        """For people, a line."""
+        found, torn = self.journal.records, self.journal.torn
+        text = f"{len(self.records)} evaluations recorded, {len(found)} of them in the journal"
+        return text + (f"; {torn} bytes of a torn record dropped" if torn else "")
+
 
 def holds_run(run_dir: Path) -> bool:
     """Whether a run has begun in a folder."""
