@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from evo.lineage.commits import (
     COMMITS,
+    FINAL,
     Commit,
     check_numbers,
     damaged,
@@ -146,11 +147,18 @@ class Committed:
         return pa.table([self._kept[table, c][1] for c in columns], schema=fields)
 
     def each(
-        self, table: str, columns: Sequence[str], work: Callable[[pa.Table], _Out], since: int = 0
+        self,
+        table: str,
+        columns: Sequence[str],
+        work: Callable[[pa.Table], _Out],
+        since: int = 0,
+        *,
+        finals: bool = True,
     ) -> list[_Out]:
         """What ``work`` makes of these columns, some thousand rows at a time, in order; nothing is kept.
 
-        ``since`` is how many commits to leave out. ``work`` runs in threads.
+        ``since`` is how many commits to leave out; ``finals`` says whether the last one counts, of what
+        came after the search. ``work`` runs in threads.
 
         Raises:
             UserError: as `read`.
@@ -159,7 +167,8 @@ class Committed:
         def some(group: Sequence[Commit]) -> list[_Out]:
             return [work(rows) for rows in self._batches(table, columns, group)]
 
-        return list(chain.from_iterable(_in_threads(some, self.entries()[since:])))
+        entries = [e for e in self.entries()[since:] if finals or e.name != FINAL]
+        return list(chain.from_iterable(_in_threads(some, entries)))
 
     def take(self, table: str, columns: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
         """Some rows of a table: only the commits that hold them are read.

@@ -4,7 +4,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from evo.lineage.graph import keys_of
 
@@ -12,16 +11,15 @@ STATIC: Final = "static:"
 """Operators that begin so made the merges that a winner is compared with, which no search made."""
 
 
-def best_so_far(rows: pa.Table, static: pa.ChunkedArray) -> pa.Table:
-    """The curve of one split's evaluations (individual, generation, at_seconds, fitness), as recorded.
+def best_so_far(rows: pa.Table) -> pa.Table:
+    """The curve of a search's evaluations (individual, generation, at_seconds, fitness), as recorded.
 
-    ``static`` are the ids of merges that are no part of it. The first row of each individual counts:
-    there is one for each task, and more where a search had tried what it was compared with later.
+    An individual has a row for each task, one after the other; the first counts.
     """
-    rows = rows.filter(pc.invert(pc.is_in(rows.column("individual"), value_set=static)))
-    _, first = np.unique(keys_of(rows.column("individual")), return_index=True)
-    if len(first) < rows.num_rows:
-        rows = rows.take(pa.array(np.sort(first)))
+    keys = keys_of(rows.column("individual"))
+    again = keys[1:] == keys[:-1]
+    if again.any():
+        rows = rows.filter(pa.array(np.append(True, ~again)))
     fitness = rows.column("fitness").to_numpy()
     best = np.fmax.accumulate(fitness) if len(fitness) else fitness
     return pa.table(

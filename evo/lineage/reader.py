@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from evo.errors import UserError
 from evo.lineage.committed import Committed
 from evo.lineage.comparison import Comparison, compared
-from evo.lineage.curve import STATIC, best_so_far
+from evo.lineage.curve import best_so_far
 from evo.lineage.expressions import fields_of
 from evo.lineage.family import COLUMNS as FAMILY_COLUMNS
 from evo.lineage.family import Family
@@ -208,9 +208,14 @@ class Lineage(Tables):
         Columns: evaluation (from 0), generation, at_seconds, individual, fitness (null if it failed) and
         best, the greatest fitness up to here. Static merges of ``baselines`` are not the search's.
         """
-        dev = self._dev(["individual", "generation", "at_seconds", "fitness"])
-        static = self.table("individuals", ["id"], pc.starts_with(pc.field("operator"), STATIC))
-        return best_so_far(dev, static.column("id"))
+        columns = ["individual", "generation", "at_seconds", "fitness", "split"]
+        dev = pc.field("split") == DEV
+        parts = self._committed.each(
+            "evaluations", columns, lambda rows: rows.filter(dev), finals=False
+        )
+        return best_so_far(
+            pa.concat_tables(parts or [self.table("evaluations", columns).slice(0, 0)])
+        )
 
     def _dev(self, columns: Sequence[str]) -> pa.Table:
         rows = self.table("evaluations", [*columns, "split"])
