@@ -147,18 +147,11 @@ class Committed:
         return pa.table([self._kept[table, c][1] for c in columns], schema=fields)
 
     def each(
-        self,
-        table: str,
-        columns: Sequence[str],
-        work: Callable[[pa.Table], _Out],
-        since: int = 0,
-        *,
-        finals: bool = True,
+        self, table: str, columns: Sequence[str], work: Callable[[pa.Table], _Out], since: int = 0
     ) -> list[_Out]:
         """What ``work`` makes of these columns, some thousand rows at a time, in order; nothing is kept.
 
-        ``since`` is how many commits to leave out; ``finals`` says whether the last one counts, of what
-        came after the search. ``work`` runs in threads.
+        ``since`` is how many commits to leave out. ``work`` runs in threads.
 
         Raises:
             UserError: as `read`.
@@ -167,8 +160,11 @@ class Committed:
         def some(group: Sequence[Commit]) -> list[_Out]:
             return [work(rows) for rows in self._batches(table, columns, group)]
 
-        entries = [e for e in self.entries()[since:] if finals or e.name != FINAL]
-        return list(chain.from_iterable(_in_threads(some, entries)))
+        return list(chain.from_iterable(_in_threads(some, self.entries()[since:])))
+
+    def finals(self, table: str) -> int:
+        """How many of the last rows that were read of a table came after the search."""
+        return self._lengths[table].get(FINAL, 0)
 
     def take(self, table: str, columns: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
         """Some rows of a table: only the commits that hold them are read.

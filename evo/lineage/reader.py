@@ -209,13 +209,9 @@ class Lineage(Tables):
         best, the greatest fitness up to here. Static merges of ``baselines`` are not the search's.
         """
         columns = ["individual", "generation", "at_seconds", "fitness", "split"]
-        dev = pc.field("split") == DEV
-        parts = self._committed.each(
-            "evaluations", columns, lambda rows: rows.filter(dev), finals=False
-        )
-        return best_so_far(
-            pa.concat_tables(parts or [self.table("evaluations", columns).slice(0, 0)])
-        )
+        rows = self.table("evaluations", columns)
+        rows = rows.slice(0, rows.num_rows - self._committed.finals("evaluations"))
+        return best_so_far(rows.filter(pc.equal(rows.column("split"), DEV)))
 
     def _dev(self, columns: Sequence[str]) -> pa.Table:
         rows = self.table("evaluations", [*columns, "split"])
