@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import requests
 import yaml
@@ -290,9 +291,12 @@ def test_a_lost_node_and_a_lost_connection_cost_time_and_nothing_else(
         follow = follower(cluster, config, "--fetch", tmp_path / "back", address=tunnel.address)
         said = lines_until(follow, "generation   1")
         victim = cluster.raylets()[-1]
+        orphans = psutil.Process(victim.pid).children(recursive=True)
         victim.send_signal(signal.SIGKILL)
         victim.wait(timeout=10)
         tunnel.cut()
+        # They outlive their raylet by up to some seconds, and could finish a run that is let go at once.
+        assert not psutil.wait_procs(orphans, timeout=30)[1]
         (project / "go").touch()
         out, rest = follow.communicate(timeout=90)
     finally:
