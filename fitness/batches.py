@@ -41,6 +41,15 @@ class ScoredBatch:
     pick: Tensor | None
     targets: Tensor
 
+    def repeated(self, times: int) -> "ScoredBatch":
+        """The same rows so many times, one set of them after the other."""
+        pick = self.pick
+        if pick is not None:
+            size = len(self.ids) * (self.ids.shape[1] if self.keep is None else len(self.keep))
+            starts = size * torch.arange(times, device=pick.device)
+            pick = (starts[:, None] + pick).flatten()
+        return ScoredBatch(self.ids.repeat(times, 1), self.keep, pick, self.targets.repeat(times))
+
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:

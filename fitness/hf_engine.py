@@ -20,6 +20,7 @@ from fitness.hf_path import Shell, layer_list
 from fitness.hf_requests import Limits, prompt_rows, scored_rows
 from fitness.influence import block_influence
 from fitness.install import Installer
+from fitness.population import Passes, Population, Scores
 from fitness.requests import (
     LogLikelihood,
     LogLikelihoodOutput,
@@ -30,7 +31,7 @@ from fitness.requests import (
 from fitness.tokens import Encoder
 from operators.architectures import ArchitectureError, architecture_of, path_kinds
 from operators.path import LayerPath
-from operators.weights import Weights
+from operators.weights import Stack, Weights
 
 # float32 copies of logits are made for so many elements at a time (256 MiB).
 _SOFTMAX_ELEMENTS = 2**26
@@ -103,6 +104,17 @@ class HFEngine:
         self._limits = Limits(self._encoder, _context_length(text_config, self.tokenizer))
         self._keeps_logits = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         self._installer = Installer(self.model, prefix=self.model.base_model_prefix, device=device)
+        self._population = Population(
+            self.model,
+            self._installer,
+            Passes(
+                batches=lambda prepared: None if prepared.prompts else prepared.scored,
+                scores=self._scores,
+                outputs=self._one_of_many,
+                alone=self._alone,
+            ),
+            batch_tokens=batch_tokens,
+        )
         self._eos = _end_tokens(self.tokenizer, self.model)
         pad = self.tokenizer.pad_token_id
         self._pad = pad if pad is not None else next(iter(self._eos), 0)
@@ -173,8 +185,7 @@ class HFEngine:
 
     def influence(self, prepared: Prepared) -> list[float]:
         """See `Engine.influence`."""
-        if not isinstance(prepared, _Prepared) or prepared.owner is not self._mark:
-            raise RequestError("these requests were prepared by another engine; prepare them here.")
+        prepared = self._own(prepared)
         try:
             layers = layer_list(self.model, architecture_of(self._config))
         except ArchitectureError as error:
@@ -188,10 +199,9 @@ class HFEngine:
 
     def answer(self, prepared: Prepared) -> list[Output]:
         """See `Engine.answer`."""
-        if not isinstance(prepared, _Prepared) or prepared.owner is not self._mark:
-            raise RequestError("these requests were prepared by another engine; prepare them here.")
+        prepared = self._own(prepared)
         with torch.inference_mode():
-            outputs = self._scored(prepared)
+            outputs = self._scored(prepared) if prepared.scored else {}
             count = prepared.scored_tokens + prepared.prompt_tokens
             for batch in prepared.prompts:
                 texts, generated = generate(
@@ -202,12 +212,48 @@ class HFEngine:
         self._tokens += count
         return [outputs[i] for i in range(prepared.count)]
 
+    def together(self, prepared: Sequence[Prepared]) -> int:
+        """See `Engine.together`. Paths run one by one."""
+        return min(self._population.together(self._own(p)) for p in prepared)
+
+    def answer_many(
+        self, population: Stack, prepared: Prepared
+    ) -> list[list[Output] | EngineError]:
+        """See `Engine.answer_many`."""
+        with torch.inference_mode():
+            return self._population.answer(population, self._own(prepared))
+
+    def _own(self, prepared: Prepared) -> _Prepared:
+        if not isinstance(prepared, _Prepared) or prepared.owner is not self._mark:
+            raise RequestError("these requests were prepared by another engine; prepare them here.")
+        return prepared
+
+    def _alone(self, weights: Weights, prepared: _Prepared) -> list[Output]:
+        self.install(weights)
+        return self.answer(prepared)
+
+    def _one_of_many(self, prepared: _Prepared, scores: Scores) -> list[Output]:
+        outputs = self._outputs(prepared, scores)
+        self._tokens += prepared.scored_tokens
+        return [outputs[i] for i in range(prepared.count)]
+
     def _scored(self, prepared: _Prepared) -> dict[int, Output]:
-        if not prepared.scored:
-            return {}
-        parts = [self._token_scores(batch) for batch in prepared.scored]
-        logprobs = torch.cat([p for p, _ in parts]).cpu().numpy().astype(np.float64)
-        misses = torch.cat([m for _, m in parts]).cpu().numpy().astype(np.int64)
+        (logprobs,), (misses,) = self._scores(self._active, prepared, 1)
+        return self._outputs(prepared, (logprobs, misses))
+
+    def _scores(self, model: Any, prepared: _Prepared, individuals: int) -> Scores:
+        """Of all scored tokens in batch order, from a pass of ``individuals`` through ``model``."""
+        batches = prepared.scored
+        if individuals > 1:
+            batches = tuple(batch.repeated(individuals) for batch in batches)
+        parts = [self._token_scores(model, batch) for batch in batches]
+        logprobs = torch.cat([p.view(individuals, -1) for p, _ in parts], dim=1).cpu().numpy()
+        misses = torch.cat([m.view(individuals, -1) for _, m in parts], dim=1).cpu().numpy()
+        return logprobs.astype(np.float64), misses.astype(np.int64)
+
+    def _outputs(self, prepared: _Prepared, scores: Scores) -> dict[int, Output]:
+        """One individual's outputs, by request, of its ``scores``, each of shape (scored,)."""
+        logprobs, misses = scores
         if not np.isfinite(logprobs).all():
             raise NonFiniteOutputError(NON_FINITE)
         # Rows, then requests (a rolling one has a row a window); float64, in one fixed order.
@@ -225,12 +271,12 @@ class HFEngine:
                 outputs[i] = RollingOutput(logprob, count)
         return outputs
 
-    def _token_scores(self, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
+    def _token_scores(self, model: Any, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
         """(float32 log-probability, whether it is not the arg-max) of each scored token."""
         if batch.keep is not None and self._keeps_logits:
-            logits = self._active(batch.ids, use_cache=False, logits_to_keep=batch.keep).logits
+            logits = model(batch.ids, use_cache=False, logits_to_keep=batch.keep).logits
         else:
-            logits = self._active(batch.ids, use_cache=False).logits
+            logits = model(batch.ids, use_cache=False).logits
             if batch.keep is not None:
                 logits = logits[:, batch.keep]
         logits = logits.flatten(0, 1)

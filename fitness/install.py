@@ -1,6 +1,6 @@
 """Point a torch module's parameters at given tensors, by name and without a copy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,10 +49,7 @@ class Installer:
             InstallError: a parameter is in no tensor or has another shape, tensors are on another
                 device, or their dtypes are mixed in another way than the module's are.
         """
-        if weights.layout is not self._layout:
-            self._plan = self._match(weights.layout)
-            self._layout = weights.layout
-        for module, attribute, name, parameter in self._plan:
+        for module, attribute, name, parameter in self.places(weights.layout):
             tensor = weights[name]
             if tensor.device.type != self._device.type:
                 raise InstallError(
@@ -65,6 +62,18 @@ class Installer:
                 attribute,
                 nn.Parameter(tensor, requires_grad=False) if parameter else tensor,
             )
+
+    def places(self, layout: Layout) -> Sequence[tuple[nn.Module, str, str, bool]]:
+        """(module, its attribute, the tensor that it takes, whether that is a parameter) of all that is
+        installed from weights of ``layout``.
+
+        Raises:
+            InstallError: they do not cover the module.
+        """
+        if layout is not self._layout:
+            self._plan = self._match(layout)
+            self._layout = layout
+        return self._plan
 
     def release(self) -> None:
         """Let go of the installed tensors; the module can't run until others are installed."""
