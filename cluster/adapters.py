@@ -110,7 +110,8 @@ def adapter_digest(adapter: Adapter) -> str:
     for name, factors in sorted(adapter.factors.items()):
         for tensor in (factors.b, factors.a):
             digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            flat = tensor.contiguous().reshape(-1).view(torch.uint8)
+            digest.update(flat.cpu().numpy().data)
     return digest.hexdigest()
 
 

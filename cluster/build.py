@@ -6,11 +6,13 @@ A host builds here what it runs, and a rebuild years later the same, bit for bit
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from cluster.adapters import adapter_digest
 from cluster.errors import CheckpointError
 from cluster.founders import (
     FounderFiles,
@@ -22,6 +24,7 @@ from cluster.founders import (
 )
 from fitness.engine import EngineError
 from operators.architectures import architecture_of
+from operators.lowrank import Adapted, Adapter, Factors
 from operators.materialize import Materializer
 from operators.path import LayerPath, PathBuilder
 from operators.recipe import Recipe, Route
@@ -36,6 +39,8 @@ class Builder:
         dtype: of individuals ("bfloat16"); "" for the base's own dtypes.
         device: where individuals are built to. The sums are done in host memory, wherever that is, so
             the bits do not depend on it.
+        adapters: ``merge`` adds changes of low rank to the base's weights; ``apply`` leaves every
+            individual that is the base with such a change as factors.
 
     Attributes:
         buffer: the weights built last, unless that was a path.
@@ -51,17 +56,21 @@ class Builder:
         *,
         dtype: str = "",
         device: str = "cpu",
+        adapters: Literal["merge", "apply"] = "merge",
     ) -> None:
-        self._base, self._device = base, device
+        self._base, self._device, self._adapters = base, device, adapters
         self._founders = map_founders((base, *founders))
         layout = layout_for(base_weights(base.founder, self._founders), dtype_of(dtype))
         self._materializer = Materializer(layout, self._founders)
         self._paths: PathBuilder | None = None
+        self._plain: Weights | None = None  # the base, under factors
         self._known = WeakIdKeyDictionary()  # digests of tensors that paths lead through
         self.buffer = allocate(layout, device)
 
-    def build(self, recipe: Recipe) -> Weights | LayerPath:
+    def build(self, recipe: Recipe) -> Weights | LayerPath | Adapted:
         """The individual, until the next build; a ``Route`` as a path, laid through models that stay.
+
+        What is built as factors stays, too.
 
         Raises:
             MissingFounderError: the recipe names a founder that is not here.
@@ -69,13 +78,42 @@ class Builder:
         """
         if isinstance(recipe, Route):
             return self._path_builder().build(recipe)
+        return self.adapted(recipe) or self._materializer.build(recipe, self.buffer)
+
+    def adapted(self, recipe: Recipe) -> Adapted | None:
+        """The individual as factors, in the dtypes of the tensors that they change; None where they are
+        not to be applied, or where it is not the base with some change of low rank.
+
+        Raises:
+            MissingFounderError: the recipe names a founder that is not here.
+        """
+        if self._adapters == "merge" or isinstance(recipe, Route):
+            return None
+        factors = self._materializer.factors(recipe)
+        if not factors:  # the base itself is a whole model
+            return None
+        if self._plain is None:
+            self._plain = allocate(self._materializer.layout, self._device)
+            self._materializer.build(self._base.founder, self._plain)
+        base = self._plain
+
+        def like(tensor: Tensor, name: str) -> Tensor:
+            return tensor.to(base[name].device, base[name].dtype).contiguous()
+
+        return Adapted(base, {n: Factors(like(f.b, n), like(f.a, n)) for n, f in factors.items()})
+
+    def whole(self, recipe: Recipe) -> Weights:
+        """The weights of an individual that is no path, added up, until the next build."""
         return self._materializer.build(recipe, self.buffer)
 
-    def digest(self, built: Weights | LayerPath) -> str:
+    def digest(self, built: Weights | LayerPath | Adapted) -> str:
         """SHA-256 over what was built, to the last bit; a GPU's tensors are read piece by piece.
 
         Of weights it is :func:`~cluster.founders.digest_of`, so an exported checkpoint of the individual,
         in the dtype that it was run in, has the same.
+
+        Of factors it is :func:`~cluster.adapters.adapter_digest`, over the base's digest and the factors as
+        they run: no weights are added up for it.
 
         Of a path it is over the canonical JSON of ``{"layers", "scales", "tensors"}``: of each step the
         layer's number in its model, and its scale; and name, dtype, shape and the bytes' own SHA-256 of
@@ -84,6 +122,8 @@ class Builder:
         """
         if isinstance(built, Weights):
             return digest_of(built)
+        if isinstance(built, Adapted):
+            return adapter_digest(Adapter(self._base.founder, built.factors))
         tensors = [
             [s.name, str(s.dtype), list(s.shape), self._tensor_digest(built.weights[s.name])]
             for s in built.weights.layout

@@ -13,6 +13,7 @@ from cluster.jobs import Ask, EngineSpec, HostAnswer, HostSpec, HostStats, Job, 
 from cluster.resources import peak_memory
 from fitness.engine import Engine, EngineError, NonFiniteOutputError, Prepared, RequestError
 from fitness.requests import CallOutput, Output
+from operators.lowrank import Adapted
 from operators.path import LayerPath
 from operators.recipe import Recipe, Route
 from operators.weights import Weights
@@ -36,7 +37,11 @@ class ModelHost:
         torch.set_num_threads(spec.engine.threads)
         self._engine = _make_engine(spec)
         self._builder = Builder(
-            spec.base, spec.founders, dtype=spec.engine.dtype, device=spec.engine.device
+            spec.base,
+            spec.founders,
+            dtype=spec.engine.dtype,
+            device=spec.engine.device,
+            adapters=spec.engine.adapters,
         )
         self._spec = spec
         self._prepared: dict[Ask, Prepared] = {}
@@ -64,6 +69,8 @@ class ModelHost:
             weights = self._builder.digest(individual)
             if isinstance(individual, LayerPath):
                 self._engine.install_path(individual)
+            elif isinstance(individual, Adapted):
+                self._engine.install_adapted(individual)
             else:
                 self._engine.install(individual)
             built = perf_counter()
@@ -111,7 +118,8 @@ class ModelHost:
             gib = self._spec.memory_gib
             limit = f"; pool.memory_gib allows {gib:g} GiB beside the founders" if gib else ""
             return f"{_OUT_OF_MEMORY} on {self.name} ({text}{limit})"
-        if isinstance(raised, NonFiniteOutputError) and not isinstance(recipe, Route):
+        merged = self._spec.engine.adapters == "merge" and not isinstance(recipe, Route)
+        if isinstance(raised, NonFiniteOutputError) and merged:
             bad = _first_non_finite(self._builder.buffer)
             finite = " (all weights are finite: it is the outputs that are not)"
             text += f" (tensor {bad} is not finite)" if bad else finite

@@ -111,6 +111,7 @@ class EngineSpec:
     """How a host runs models. ``kind`` is ``hf`` or ``module``; threads are for one host.
 
     ``build`` is for ``module``: the function that makes the torch module, "package.module:name".
+    ``adapters``: see :class:`cluster.build.Builder`.
     """
 
     kind: Literal["hf", "module"] = "hf"
@@ -120,6 +121,7 @@ class EngineSpec:
     batch_tokens: int = 16384
     threads: int = 1
     trust_remote_code: bool = False
+    adapters: Literal["merge", "apply"] = "merge"
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,11 @@ class LoopConfig(_Settings):
 class EngineConfig(_Settings):
     """How a host runs models: ``hf`` for causal LMs, ``module`` for the torch module that ``build``
     ("package.module:name") makes. ``dtype`` is of weights and computation; the base's own by default.
+
+    ``adapters: apply`` leaves individuals that are the base with changes of low rank (LoRA founders and
+    what descends from them) as factors: the base is held once, no individual's weights are added up, and
+    many of them share its products. Scores differ from those of ``merge`` by rounding. Individuals
+    without such a form (whole models, full-rank noise) are merged all the same.
     """
 
     kind: Literal["hf", "module"] = "hf"
@@ -165,6 +170,13 @@ class EngineConfig(_Settings):
     batch_tokens: Positive = 16384
     threads: Positive = 1
     trust_remote_code: bool = False
+    adapters: Literal["merge", "apply"] = "merge"
+
+    @model_validator(mode="after")
+    def _language_model_applies(self) -> "EngineConfig":
+        if self.adapters == "apply" and self.kind != "hf":
+            raise ValueError("adapters: apply needs a language model: kind: hf")
+        return self
 
     @model_validator(mode="after")
     def _has_build(self) -> "EngineConfig":

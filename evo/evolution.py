@@ -33,7 +33,14 @@ from evo.past import (
 )
 from evo.reuse import ReusingPool, find_reusable
 from evo.search import Generation, Progress, Search
-from evo.setup import check_paths, load_tasks, make_pool, open_founders, reopen_founders
+from evo.setup import (
+    check_adapters,
+    check_paths,
+    load_tasks,
+    make_pool,
+    open_founders,
+    reopen_founders,
+)
 from evo.summary import SUMMARY_FILE, versions, write_json, write_summary
 from evo.trackers import Callback, RunFacts, TrackersConfig, make_trackers
 from evo.trackers.tracking import Tracking
@@ -170,6 +177,7 @@ class Evolution:
         self._journal: Journal | None = None
         if algorithm is None:
             check_paths(config)
+            check_adapters(config)
         named = make_trackers(config.trackers, on_ray=config.pool.kind == "ray")
         self._tracking = Tracking(run_dir, named, callbacks, self._note_tracker)
         self._lock = RunLock(run_dir)

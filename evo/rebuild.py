@@ -17,6 +17,7 @@ from evo.lineage.reader import Lineage
 from evo.past import read_config
 from evo.setup import reopen_founders
 from evo.summary import versions
+from operators.lowrank import Adapted
 from operators.path import LayerPath
 from operators.recipe import Founder, Recipe, walk
 from operators.weights import Weights
@@ -28,7 +29,8 @@ class Rebuilt:
 
     Attributes:
         weights: in host memory, in the run's dtype. Of a ``Route`` the laid tensors: those of its steps
-            under the names of one longer model; the scales are in the recipe.
+            under the names of one longer model; the scales are in the recipe. Of factors that were applied
+            (``engine.adapters: apply``) the base with them added, of which ``digest`` is not.
         digest: of what was built now; see :meth:`cluster.build.Builder.digest`.
         recorded: the digest in the lineage; None where none was recorded, as in runs of schema 1.
         same: whether the two are equal; None where none was recorded.
@@ -67,7 +69,8 @@ def rebuild(
     recipe = lineage.recipe(found)
     config = moved(read_config(lineage.run_dir, check_files=False), founders or {})
     files = founders_of([recipe], config, lineage.run_dir)
-    builder = Builder(files.base, files.founders, dtype=config.engine.dtype)
+    engine = config.engine
+    builder = Builder(files.base, files.founders, dtype=engine.dtype, adapters=engine.adapters)
     built = builder.build(recipe)
     digest = builder.digest(built)
     recorded = _recorded(lineage, found, digest)
@@ -78,7 +81,10 @@ def rebuild(
             f"and its founders are the same. {causes(lineage.run_dir, config)} rebuild(..., check=False) "
             "gives the weights all the same"
         )
-    weights = built.weights if isinstance(built, LayerPath) else built
+    if isinstance(built, Adapted):
+        weights = builder.whole(recipe)
+    else:
+        weights = built.weights if isinstance(built, LayerPath) else built
     same = None if recorded is None else recorded == digest
     return Rebuilt(found, recipe, weights, digest, recorded, same)
 

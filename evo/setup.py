@@ -6,6 +6,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from cluster.adapters import is_adapter
 from cluster.founders import CheckpointError, FounderSet, load_founders
 from cluster.jobs import EngineSpec, HostSpec, PoolSpec
 from cluster.pool import LocalPool, Pool
@@ -165,6 +166,19 @@ def make_pool(
 
 def _engine_spec(config: EngineConfig) -> EngineSpec:
     return EngineSpec(**config.model_dump())
+
+
+def check_adapters(config: RunConfig) -> None:
+    """Refuse to apply factors where no founder has any.
+
+    Raises:
+        UserError: ``engine.adapters`` is ``apply``, and all founders are whole models.
+    """
+    if config.engine.adapters == "apply" and not any(map(is_adapter, config.founders.values())):
+        raise UserError(
+            "engine.adapters: apply, but every founder is a whole model and none a LoRA adapter: leave "
+            "it out, or name adapters of the base as founders"
+        )
 
 
 def check_paths(config: RunConfig) -> None:

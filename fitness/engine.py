@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fitness.requests import Output, Request
+from operators.lowrank import Adapted
 from operators.path import LayerPath
 from operators.weights import Stack, Weights
 
@@ -75,6 +76,16 @@ class Engine(Protocol):
         """
         ...
 
+    def install_adapted(self, individual: Adapted) -> None:
+        """Make the model run the individual's base with its factors beside it, until the next install;
+        nothing is copied. To rounding, that is the model with the factors added to its weights.
+
+        Raises:
+            EngineError: this engine applies no factors, or not to one of these tensors.
+            InstallError: the base's tensors do not fit.
+        """
+        ...
+
     def influence(self, prepared: Prepared) -> list[float]:
         """How much each layer of the installed model changes the residual stream, on these requests.
 
@@ -100,10 +111,11 @@ class Engine(Protocol):
         ...
 
     def answer_many(
-        self, population: Stack, prepared: Prepared
+        self, population: Stack | Sequence[Adapted], prepared: Prepared
     ) -> list[list[Output] | EngineError]:
-        """What `install` and `answer` give for each individual, to the last bit.
+        """What `install` (or `install_adapted`) and `answer` give for each individual, to the last bit.
 
-        An individual's own failure stands in its place.
+        An individual's own failure stands in its place. What is installed afterwards is left open. Of
+        adapted individuals there may be any number: passes are shared out here.
         """
         ...

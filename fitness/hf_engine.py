@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fitness.applied import AppliedModel
 from fitness.batches import PromptBatch, ScoredBatch, prompt_batches, scored_batches
 from fitness.engine import EngineError, NonFiniteOutputError, Prepared, RequestError
 from fitness.generation import NON_FINITE, generate
@@ -30,6 +31,7 @@ from fitness.requests import (
 )
 from fitness.tokens import Encoder
 from operators.architectures import ArchitectureError, architecture_of, path_kinds
+from operators.lowrank import Adapted
 from operators.path import LayerPath
 from operators.weights import Stack, Weights
 
@@ -93,7 +95,7 @@ class HFEngine:
         self._mark = object()
         self._tokens = 0
         self._active: Any = self.model
-        self._shell: Shell | None = None
+        self._shell: Shell | AppliedModel | None = None
         self._config = self.model.config.to_dict()
         self._shells: OrderedDict[tuple[object, ...], Shell] = OrderedDict()
         self._device = device
@@ -113,6 +115,7 @@ class HFEngine:
                 outputs=self._one_of_many,
                 alone=self._alone,
             ),
+            device=device,
             batch_tokens=batch_tokens,
         )
         self._eos = _end_tokens(self.tokenizer, self.model)
@@ -177,7 +180,13 @@ class HFEngine:
         shell.install(path)
         self._activate(shell)
 
-    def _activate(self, shell: Shell | None) -> None:
+    def install_adapted(self, individual: Adapted) -> None:
+        """See `Engine.install_adapted`: to plain linear layers and embeddings."""
+        applied = self._population.applied()
+        applied.install([individual])
+        self._activate(applied)
+
+    def _activate(self, shell: Shell | AppliedModel | None) -> None:
         if self._shell is not None and self._shell is not shell:
             self._shell.release()
         self._shell = shell
@@ -187,12 +196,12 @@ class HFEngine:
         """See `Engine.influence`."""
         prepared = self._own(prepared)
         try:
-            layers = layer_list(self.model, architecture_of(self._config))
+            layers = layer_list(self._active, architecture_of(self._config))
         except ArchitectureError as error:
             raise EngineError(str(error)) from error
         scored = [(b.ids, _up_to_the_last(b.ids != self._pad)) for b in prepared.scored]
         found = block_influence(
-            self.model, layers, scored or [(b.ids, b.mask) for b in prepared.prompts]
+            self._active, layers, scored or [(b.ids, b.mask) for b in prepared.prompts]
         )
         self._tokens += prepared.scored_tokens if scored else prepared.prompt_tokens
         return found
@@ -217,7 +226,7 @@ class HFEngine:
         return min(self._population.together(self._own(p)) for p in prepared)
 
     def answer_many(
-        self, population: Stack, prepared: Prepared
+        self, population: Stack | Sequence[Adapted], prepared: Prepared
     ) -> list[list[Output] | EngineError]:
         """See `Engine.answer_many`."""
         with torch.inference_mode():
@@ -228,8 +237,11 @@ class HFEngine:
             raise RequestError("these requests were prepared by another engine; prepare them here.")
         return prepared
 
-    def _alone(self, weights: Weights, prepared: _Prepared) -> list[Output]:
-        self.install(weights)
+    def _alone(self, individual: Weights | Adapted, prepared: _Prepared) -> list[Output]:
+        if isinstance(individual, Adapted):
+            self.install_adapted(individual)
+        else:
+            self.install(individual)
         return self.answer(prepared)
 
     def _one_of_many(self, prepared: _Prepared, scores: Scores) -> list[Output]:

@@ -13,6 +13,7 @@ from fitness.engine import EngineError, NonFiniteOutputError, Prepared, RequestE
 from fitness.functions import resolve
 from fitness.install import Installer
 from fitness.requests import Call, CallOutput, Output, Request
+from operators.lowrank import Adapted
 from operators.path import LayerPath
 from operators.weights import Stack, Weights
 
@@ -71,6 +72,14 @@ class ModuleEngine:
         """
         raise EngineError("data-flow paths need a language model: engine.kind: hf")
 
+    def install_adapted(self, individual: Adapted) -> None:
+        """Refused: where a module multiplies by its weights is in its code.
+
+        Raises:
+            EngineError: always.
+        """
+        raise EngineError("factors are applied to a language model only: engine.kind: hf")
+
     def influence(self, prepared: Prepared) -> list[float]:
         """Refused, as `install_path` is.
 
@@ -95,15 +104,20 @@ class ModuleEngine:
         return 1
 
     def answer_many(
-        self, population: Stack, prepared: Prepared
+        self, population: Stack | Sequence[Adapted], prepared: Prepared
     ) -> list[list[Output] | EngineError]:
         """See `Engine.answer_many`."""
         each = (population[i] for i in range(len(population)))
-        return [self._answer_one(weights, prepared) for weights in each]
+        return [self._answer_one(individual, prepared) for individual in each]
 
-    def _answer_one(self, weights: Weights, prepared: Prepared) -> list[Output] | EngineError:
-        self.install(weights)
+    def _answer_one(
+        self, individual: Weights | Adapted, prepared: Prepared
+    ) -> list[Output] | EngineError:
         try:
+            if isinstance(individual, Adapted):
+                self.install_adapted(individual)
+            else:
+                self.install(individual)
             return self.answer(prepared)
         except EngineError as error:
             return error

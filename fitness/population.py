@@ -10,15 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fitness.applied import AppliedModel
 from fitness.batches import MAX_LOGITS, ScoredBatch
 from fitness.engine import EngineError
 from fitness.install import Installer
 from fitness.requests import Output
-from fitness.stacked import StackedModel
+from fitness.stacked import StackedModel, UnstackableError
 from fitness.together import COUNTS, Choice, choose
+from operators.lowrank import Adapted, Factors
 from operators.weights import Layout, Stack, Weights, allocate_stack, layout_of
 
-# The weights of a population, at most.
+# The weights of a stack, at most.
 _STACK_BYTES: Final = 2**29
 
 Scores: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -33,74 +35,105 @@ class Passes:
         batches: of requests that are scored; None where some are not.
         scores: of (model, requests, individuals).
         outputs: one individual's, of (requests, its scores).
-        alone: the outputs of (weights, requests), whatever these are.
+        alone: the outputs of (individual, requests), whatever these are.
     """
 
     batches: Callable[[Any], Sequence[ScoredBatch] | None]
     scores: Callable[[Any, Any, int], Scores]
     outputs: Callable[[Any, Scores], list[Output]]
-    alone: Callable[[Weights, Any], list[Output]]
+    alone: Callable[[Weights | Adapted, Any], list[Output]]
 
 
 class Population:
-    """Runs stacks of individuals, in passes of as many as :func:`~fitness.together.choose` finds best:
-    once for all for each set of requests, and the dtypes of the weights.
+    """Runs individuals in passes of as many as :func:`~fitness.together.choose` finds best: once for all
+    for each set of requests, and the dtypes of the weights.
     """
 
     def __init__(
-        self, model: Any, installer: Installer, passes: Passes, *, batch_tokens: int
+        self, model: Any, installer: Installer, passes: Passes, *, device: str, batch_tokens: int
     ) -> None:
         self._model = model
         self._installer = installer
         self._passes = passes
+        self._device = device
         self._batch_tokens = batch_tokens
         self._vocabulary = int(model.config.get_text_config().vocab_size)
         self._stacked: StackedModel | None = None
+        self._applied: AppliedModel | None = None
         # With the requests themselves, so that their id is not given out again.
-        self._choices: dict[tuple[int, tuple[torch.dtype, ...]], tuple[Any, Choice]] = {}
+        self._choices: dict[tuple[object, ...], tuple[Any, Choice]] = {}
 
     def together(self, prepared: Any) -> int:
         """See `Engine.together`; for weights in the dtypes of those installed."""
-        return self._choice(prepared, layout_of(dict(self._model.named_parameters()))).count
+        return self._stack_choice(prepared, layout_of(dict(self._model.named_parameters()))).count
 
-    def answer(self, stack: Stack, prepared: Any) -> list[list[Output] | EngineError]:
-        """See `Engine.answer_many`. Nothing is installed afterwards."""
-        choice = self._choice(prepared, stack.layout)
+    def answer(
+        self, individuals: Stack | Sequence[Adapted], prepared: Any
+    ) -> list[list[Output] | EngineError]:
+        """See `Engine.answer_many`."""
+        if isinstance(individuals, Stack):
+            choice = self._stack_choice(prepared, individuals.layout)
+        else:
+            choice = self._applied_choice(prepared, individuals)
         answers: list[list[Output] | EngineError] = []
-        for places in choice.chunks(len(stack)):
+        for places in choice.chunks(len(individuals)):
             if len(places) == 1:
-                answers.append(_tried(partial(self._passes.alone, stack[places[0]], prepared)))
+                one = individuals[places.start]
+                answers.append(_tried(partial(self._passes.alone, one, prepared)))
             else:
-                answers += self._answer_together(stack[places.start : places.stop], prepared)
+                scores = self._run(individuals[places.start : places.stop], prepared)
+                each = zip(*scores, strict=True)
+                answers += [_tried(partial(self._passes.outputs, prepared, s)) for s in each]
         return answers
 
-    def _answer_together(self, stack: Stack, prepared: Any) -> list[list[Output] | EngineError]:
-        logprobs, misses = self._run(stack, prepared)
-        each = zip(logprobs, misses, strict=True)
-        return [_tried(partial(self._passes.outputs, prepared, scores)) for scores in each]
+    def applied(self) -> AppliedModel:
+        """The model that runs individuals as factors.
 
-    def _run(self, stack: Stack, prepared: Any) -> Scores:
-        if self._stacked is None:
-            self._stacked = StackedModel(self._model, self._installer)
-        self._stacked.install(stack)
+        Raises:
+            EngineError: this model can't.
+        """
+        if self._applied is None:
+            try:
+                self._applied = AppliedModel(self._model, self._device)
+            except UnstackableError as error:
+                raise EngineError(f"{error}. Use engine.adapters: merge") from error
+        return self._applied
+
+    def _run(self, individuals: Stack | Sequence[Adapted], prepared: Any) -> Scores:
+        shell: StackedModel | AppliedModel
+        if isinstance(individuals, Stack):
+            if self._stacked is None:
+                self._stacked = StackedModel(self._model, self._installer)
+            shell = self._stacked
+            shell.install(individuals)
+        else:
+            shell = self.applied()
+            shell.install(individuals)
         try:
-            return self._passes.scores(self._stacked.model, prepared, len(stack))
+            return self._passes.scores(shell.model, prepared, len(individuals))
         finally:
-            self._stacked.release()
+            shell.release()
 
-    def _choice(self, prepared: Any, layout: Layout) -> Choice:
-        key = id(prepared), _dtypes(layout)
+    def _stack_choice(self, prepared: Any, layout: Layout) -> Choice:
+        key = id(prepared), *_dtypes(layout)
         if key not in self._choices:
-            self._choices[key] = prepared, self._measured(prepared, layout)
+            self._choices[key] = prepared, self._measured_stack(prepared, layout)
         return self._choices[key][1]
 
-    def _measured(self, prepared: Any, layout: Layout) -> Choice:
-        counts = self._counts(prepared, layout)
+    def _applied_choice(self, prepared: Any, individuals: Sequence[Adapted]) -> Choice:
+        key = id(prepared), "factors", *_dtypes(individuals[0].base.layout)
+        if key not in self._choices:
+            self._choices[key] = prepared, self._measured_factors(prepared, individuals)
+        return self._choices[key][1]
+
+    def _measured_stack(self, prepared: Any, layout: Layout) -> Choice:
+        size = sum(s.elements * s.dtype.itemsize for s in layout)
+        counts = [c for c in self._counts(prepared) if c * size <= _STACK_BYTES]
         if not counts:
             return Choice()
         places = self._installer.places(layout)
         installed = {name: getattr(module, a) for module, a, name, _ in places}
-        stack = allocate_stack(layout, counts[-1], next(iter(installed.values())).device)
+        stack = allocate_stack(layout, counts[-1], self._device)
         for name, tensor in installed.items():
             for i in range(len(stack)):
                 # Everybody another model, so that whoever is mixed up with somebody is found out.
@@ -111,25 +144,47 @@ class Population:
             return _tensor(self._passes.scores(self._model, prepared, 1))[0]
 
         try:
-            return choose(alone, lambda n: _tensor(self._run(stack[:n], prepared)), counts)
-        # The model is anybody's code, and need not bear to be taken apart: then it runs as it is.
-        except Exception:
-            return Choice()
+            return _chosen(alone, lambda n: _tensor(self._run(stack[:n], prepared)), counts)
         finally:
             self._installer.install(Weights(layout, installed))
 
-    def _counts(self, prepared: Any, layout: Layout) -> list[int]:
-        """Those that keep to the budgets of tokens, logits and bytes."""
+    def _measured_factors(self, prepared: Any, individuals: Sequence[Adapted]) -> Choice:
+        counts = self._counts(prepared)
+        if not counts:
+            return Choice()
+        others = [_other(individuals[i % len(individuals)], i) for i in range(counts[-1])]
+
+        def alone(i: int) -> Tensor:
+            return _tensor(self._run(others[i : i + 1], prepared))[0]
+
+        return _chosen(alone, lambda n: _tensor(self._run(others[:n], prepared)), counts)
+
+    def _counts(self, prepared: Any) -> list[int]:
+        """Those that keep to the budgets of tokens and logits."""
         batches = self._passes.batches(prepared)
         if not batches:
             return []
-        size = sum(s.elements * s.dtype.itemsize for s in layout)
         tokens = max(b.ids.numel() for b in batches)
         logits = self._vocabulary * max(
             b.ids.numel() if b.keep is None else len(b.ids) * len(b.keep) for b in batches
         )
-        most = min(_STACK_BYTES // size, self._batch_tokens // tokens, MAX_LOGITS // logits)
+        most = min(self._batch_tokens // tokens, MAX_LOGITS // logits)
         return [count for count in COUNTS if count <= most]
+
+
+def _chosen(
+    alone: Callable[[int], Tensor], group: Callable[[int], Tensor], counts: Sequence[int]
+) -> Choice:
+    try:
+        return choose(alone, group, counts)
+    # The model is anybody's code, and need not bear to be taken apart: then it runs as it is.
+    except Exception:
+        return Choice()
+
+
+def _other(individual: Adapted, number: int) -> Adapted:
+    factors = {n: Factors(f.b * (1.0 + number / 64), f.a) for n, f in individual.factors.items()}
+    return Adapted(individual.base, factors)
 
 
 def _dtypes(layout: Layout) -> tuple[torch.dtype, ...]:

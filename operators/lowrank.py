@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from operators.recipe import Founder
+from operators.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,16 @@ class Adapter:
     """
 
     base: Founder
+    factors: Mapping[str, Factors]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """An individual as ``base`` and changes of it that are not added up: ``factors`` by name of tensor, in
+    that tensor's dtype and contiguous.
+    """
+
+    base: Weights
     factors: Mapping[str, Factors]
 
 
