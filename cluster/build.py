@@ -25,7 +25,7 @@ from operators.architectures import architecture_of
 from operators.materialize import Materializer
 from operators.path import LayerPath, PathBuilder
 from operators.recipe import Recipe, Route
-from operators.weights import Weights, allocate
+from operators.weights import Stack, Weights, allocate, allocate_stack
 
 
 class Builder:
@@ -70,6 +70,24 @@ class Builder:
         if isinstance(recipe, Route):
             return self._path_builder().build(recipe)
         return self._materializer.build(recipe, self.buffer)
+
+    def build_all(self, recipes: Sequence[Recipe], outs: Sequence[Weights]) -> tuple[Weights, ...]:
+        """The individuals, none of them a path, each into one of ``outs``.
+
+        Raises:
+            MissingFounderError: a recipe names a founder that is not here.
+        """
+        each = zip(recipes, outs, strict=True)
+        return tuple(self._materializer.build(recipe, out) for recipe, out in each)
+
+    @property
+    def bytes(self) -> int:
+        """The size of one individual."""
+        return sum(s.elements * s.dtype.itemsize for s in self._materializer.layout)
+
+    def allocate(self, count: int) -> Stack:
+        """Room for so many individuals, where they are built to."""
+        return allocate_stack(self._materializer.layout, count, self._device)
 
     def digest(self, built: Weights | LayerPath) -> str:
         """SHA-256 over what was built, to the last bit; a GPU's tensors are read piece by piece.

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from fitness.requests import Output, Request
 from operators.path import LayerPath
-from operators.weights import Weights
+from operators.weights import Stack, Weights
 
 
 class EngineError(ValueError):
@@ -88,5 +88,22 @@ class Engine(Protocol):
 
         Raises:
             NonFiniteOutputError: the weights give NaN or infinite outputs.
+        """
+        ...
+
+    def together(self, prepared: Sequence[Prepared]) -> int:
+        """How many individuals one pass of these requests should take.
+
+        1 where more are not faster, would not give the same bits as one by one, or take too much memory.
+        Measured at the first call for these requests, then remembered.
+        """
+        ...
+
+    def answer_many(
+        self, population: Stack, prepared: Prepared
+    ) -> list[list[Output] | EngineError]:
+        """What `install` and `answer` give for each individual, to the last bit.
+
+        An individual's own failure stands in its place.
         """
         ...

@@ -30,7 +30,7 @@ from fitness.requests import (
 from fitness.tokens import Encoder
 from operators.architectures import ArchitectureError, architecture_of, path_kinds
 from operators.path import LayerPath
-from operators.weights import Weights
+from operators.weights import Stack, Weights
 
 # float32 copies of logits are made for so many elements at a time (256 MiB).
 _SOFTMAX_ELEMENTS = 2**26
@@ -201,6 +201,24 @@ class HFEngine:
                 count += generated
         self._tokens += count
         return [outputs[i] for i in range(prepared.count)]
+
+    def together(self, prepared: Sequence[Prepared]) -> int:
+        """See `Engine.together`: one by one."""
+        return 1
+
+    def answer_many(
+        self, population: Stack, prepared: Prepared
+    ) -> list[list[Output] | EngineError]:
+        """See `Engine.answer_many`."""
+        each = (population[i] for i in range(len(population)))
+        return [self._answer_one(weights, prepared) for weights in each]
+
+    def _answer_one(self, weights: Weights, prepared: Prepared) -> list[Output] | EngineError:
+        self.install(weights)
+        try:
+            return self.answer(prepared)
+        except EngineError as error:
+            return error
 
     def _scored(self, prepared: _Prepared) -> dict[int, Output]:
         if not prepared.scored:

@@ -14,7 +14,7 @@ from fitness.functions import resolve
 from fitness.install import Installer
 from fitness.requests import Call, CallOutput, Output, Request
 from operators.path import LayerPath
-from operators.weights import Weights
+from operators.weights import Stack, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,24 @@ class ModuleEngine:
             raise RequestError("these requests were prepared by another engine; prepare them here.")
         with torch.inference_mode():
             return [_output(call, f(self.module, call.data)) for call, f in prepared.calls]
+
+    def together(self, prepared: Sequence[Prepared]) -> int:
+        """See `Engine.together`: one by one."""
+        return 1
+
+    def answer_many(
+        self, population: Stack, prepared: Prepared
+    ) -> list[list[Output] | EngineError]:
+        """See `Engine.answer_many`."""
+        each = (population[i] for i in range(len(population)))
+        return [self._answer_one(weights, prepared) for weights in each]
+
+    def _answer_one(self, weights: Weights, prepared: Prepared) -> list[Output] | EngineError:
+        self.install(weights)
+        try:
+            return self.answer(prepared)
+        except EngineError as error:
+            return error
 
 
 def _output(call: Call, returned: Any) -> CallOutput:

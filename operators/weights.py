@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -72,6 +73,29 @@ class Weights:
         return self.tensors[name]
 
 
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Several individuals of one layout: ``tensors`` by name, each of shape (individuals, *shape)."""
+
+    layout: Layout
+    tensors: Mapping[str, Tensor]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    @overload
+    def __getitem__(self, which: int) -> Weights: ...
+    @overload
+    def __getitem__(self, which: slice) -> "Stack": ...
+    def __getitem__(self, which: int | slice) -> "Weights | Stack":
+        """One of them, or some that follow each other: views."""
+        views = {name: tensor[which] for name, tensor in self.tensors.items()}
+        if isinstance(which, slice):
+            return Stack(self.layout, views, len(range(*which.indices(self.count))))
+        return Weights(self.layout, views)
+
+
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
     """The layout of the floating-point tensors in ``tensors`` (integer buffers are not merged)."""
     return Layout(
@@ -91,19 +115,24 @@ def weights_of(tensors: Mapping[str, Tensor]) -> Weights:
 
 def allocate(layout: Layout, device: torch.device | str = "cpu") -> Weights:
     """Uninitialised weights of ``layout``: one flat byte buffer, every tensor a view of it."""
+    return allocate_stack(layout, 1, device)[0]
+
+
+def allocate_stack(layout: Layout, count: int, device: torch.device | str = "cpu") -> Stack:
+    """Uninitialised weights of ``count`` individuals in one buffer, one individual after the other."""
     offsets, end = [], 0
     for spec in layout:
         offsets.append(end)
         size = spec.elements * spec.dtype.itemsize
         end += -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-    buffer = torch.empty(end, dtype=torch.uint8, device=device)
+    buffer = torch.empty((count, end), dtype=torch.uint8, device=device)
     views = {
-        spec.name: buffer[at : at + spec.elements * spec.dtype.itemsize]
+        spec.name: buffer[:, at : at + spec.elements * spec.dtype.itemsize]
         .view(spec.dtype)
-        .view(spec.shape)
+        .view(count, *spec.shape)
         for spec, at in zip(layout, offsets, strict=True)
     }
-    return Weights(layout, views)
+    return Stack(layout, views, count)
 
 
 def check_fit(expected: Layout, other: Layout, *, expected_from: str, other_from: str) -> None:
