@@ -121,7 +121,8 @@ class ModelHost:
         for at in range(0, len(jobs), together):
             some, members = jobs[at : at + together], brood.members[at : at + together]
             found = None
-            if brood.stack is not None and len(some) > 1 and not any(m.error for m in members):
+            ready = self._company and not any(member.error for member in members)
+            if brood.stack is not None and len(some) > 1 and ready:
                 stack = brood.stack[at : at + together]
                 found = self._run_together(some, members, stack, build_s)
             answers += found or [

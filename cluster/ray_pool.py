@@ -261,7 +261,7 @@ class RayPool:
         """
         if self._ledger.is_suspect(job):
             return not host.lane
-        flying = [known for flight in host.lane for known in flight.jobs]
+        flying = (known for flight in host.lane for known in flight.jobs)
         return len(host.lane) < IN_FLIGHT and not any(map(self._ledger.is_suspect, flying))
 
     def _next_jobs(self, host: Host, hosts: int) -> tuple[Job, ...]:
