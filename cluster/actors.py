@@ -48,10 +48,10 @@ class HostActor:
     def hello(self) -> Hello:
         return Hello(os.getpid(), _node(), self._host.stats())
 
-    def run(self, job: Job) -> tuple[HostStats, HostAnswer]:
-        """Two objects: a note that is small enough to be looked at, and the answer for the scorer."""
-        answer = self._host.run(job)
-        return self._host.stats(), answer
+    def run(self, jobs: tuple[Job, ...]) -> tuple[HostStats, tuple[HostAnswer, ...]]:
+        """Two objects: a note that is small enough to be looked at, and the answers for the scorer."""
+        answers = self._host.run_all(jobs)
+        return self._host.stats(), answers
 
 
 class ScorerActor:
@@ -64,8 +64,12 @@ class ScorerActor:
     def hello(self) -> Hello:
         return Hello(os.getpid(), _node())
 
-    def score(self, job: Job, answer: HostAnswer) -> JobResult:
-        return self._scorer.score(job, answer)
+    def score(
+        self, jobs: tuple[Job, ...], places: tuple[int, ...], answers: tuple[HostAnswer, ...]
+    ) -> tuple[JobResult, ...]:
+        """Of each job, whose answer is at its place among ``answers``."""
+        each = zip(jobs, places, strict=True)
+        return tuple(self._scorer.score(job, answers[place]) for job, place in each)
 
 
 def start_host(spec: Any, name: str, place: str, needs: HostNeeds) -> Any:
@@ -86,10 +90,10 @@ def start_scorer(tasks: Any) -> Any:
     return ray.remote(ScorerActor).options(**options).remote(tasks, sys.path)
 
 
-def ask_host(actor: Any, job: Job) -> tuple[Any, Any]:
-    """References to the note and to the answer, which goes to the scorer without passing here."""
-    note, answer = actor.run.options(num_returns=2).remote(job)
-    return note, answer
+def ask_host(actor: Any, jobs: tuple[Job, ...]) -> tuple[Any, Any]:
+    """References to the note and to the answers, which go to the scorer without passing here."""
+    note, answers = actor.run.options(num_returns=2).remote(jobs)
+    return note, answers
 
 
 def wait_for(references: list[Any], timeout_s: float) -> list[Any]:

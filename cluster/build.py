@@ -5,8 +5,9 @@ A host builds here what it runs, and a rebuild years later the same, bit for bit
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +29,10 @@ from operators.lowrank import Adapted, Adapter, Factors
 from operators.materialize import Materializer
 from operators.path import LayerPath, PathBuilder
 from operators.recipe import Recipe, Route
-from operators.weights import Weights, allocate
+from operators.weights import Stack, Weights, allocate, allocate_stack
+
+# Individuals whose factors are kept: a host asks whether there are any before it builds a group.
+_APPLIED: Final = 64
 
 
 class Builder:
@@ -64,6 +68,7 @@ class Builder:
         self._materializer = Materializer(layout, self._founders)
         self._paths: PathBuilder | None = None
         self._plain: Weights | None = None  # the base, under factors
+        self._applied: OrderedDict[Recipe, Adapted | None] = OrderedDict()
         self._known = WeakIdKeyDictionary()  # digests of tensors that paths lead through
         self.buffer = allocate(layout, device)
 
@@ -89,6 +94,13 @@ class Builder:
         """
         if self._adapters == "merge" or isinstance(recipe, Route):
             return None
+        if recipe not in self._applied:
+            self._applied[recipe] = self._as_factors(recipe)
+            if len(self._applied) > _APPLIED:
+                self._applied.popitem(last=False)
+        return self._applied[recipe]
+
+    def _as_factors(self, recipe: Recipe) -> Adapted | None:
         factors = self._materializer.factors(recipe)
         if not factors:  # the base itself is a whole model
             return None
@@ -105,6 +117,24 @@ class Builder:
     def whole(self, recipe: Recipe) -> Weights:
         """The weights of an individual that is no path, added up, until the next build."""
         return self._materializer.build(recipe, self.buffer)
+
+    def build_all(self, recipes: Sequence[Recipe], outs: Sequence[Weights]) -> tuple[Weights, ...]:
+        """The individuals, none of them a path, each into one of ``outs``.
+
+        Raises:
+            MissingFounderError: a recipe names a founder that is not here.
+        """
+        each = zip(recipes, outs, strict=True)
+        return tuple(self._materializer.build(recipe, out) for recipe, out in each)
+
+    @property
+    def bytes(self) -> int:
+        """The size of one individual."""
+        return sum(s.elements * s.dtype.itemsize for s in self._materializer.layout)
+
+    def allocate(self, count: int) -> Stack:
+        """Room for so many individuals, where they are built to."""
+        return allocate_stack(self._materializer.layout, count, self._device)
 
     def digest(self, built: Weights | LayerPath | Adapted) -> str:
         """SHA-256 over what was built, to the last bit; a GPU's tensors are read piece by piece.

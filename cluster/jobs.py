@@ -148,11 +148,16 @@ class PoolSpec:
 
 @dataclass(frozen=True, slots=True)
 class HostStats:
-    """One host's account: peak resident memory in bytes, and jobs done."""
+    """One host's account: peak resident memory in bytes, jobs done and the seconds they took.
+
+    ``together`` is how many individuals it runs at once when they are asked what the last one was.
+    """
 
     host: str
     peak_bytes: int
     jobs: int
+    busy_s: float = 0.0
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)

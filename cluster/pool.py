@@ -13,6 +13,7 @@ from typing import Protocol
 from cluster.errors import PoolError as PoolError
 from cluster.host import ModelHost
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec
+from cluster.pace import Pace
 from cluster.scorer import FitnessScorer
 
 IN_FLIGHT = 2  # jobs per host: the next one is there when the current one ends
@@ -68,12 +69,16 @@ def run_all(pool: Pool, jobs: Iterable[Job]) -> Iterator[JobResult]:
 
 
 class LocalPool:
-    """One host in this process. Jobs run when their result is waited for, in order."""
+    """One host in this process. Jobs run when their result is waited for, in order: small ones together
+    with those behind them.
+    """
 
     def __init__(self, spec: PoolSpec) -> None:
         self._host = ModelHost(spec.host)
         self._scorer = FitnessScorer(spec.tasks)
+        self._pace = Pace()
         self._queue: deque[Job] = deque()
+        self._done: deque[JobResult] = deque()
 
     @property
     def hosts(self) -> int:
@@ -81,16 +86,17 @@ class LocalPool:
 
     @property
     def pending(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + len(self._done)
 
     def submit(self, job: Job) -> None:
         self._queue.append(job)
 
     def wait(self) -> JobResult:
-        if not self._queue:
+        if not self.pending:
             raise LookupError("no job is pending")
-        job = self._queue.popleft()
-        return self._scorer.score(job, self._host.run(job))
+        if not self._done:
+            self._run_some()
+        return self._done.popleft()
 
     def stats(self) -> tuple[HostStats, ...]:
         return (self._host.stats(),)
@@ -100,3 +106,15 @@ class LocalPool:
 
     def close(self) -> None:
         self._queue.clear()
+        self._done.clear()
+
+    def _run_some(self) -> None:
+        before = self._host.stats()
+        asks = self._queue[0].asks
+        most = self._pace.size(before.host, asks, queued=len(self._queue), hosts=1)
+        jobs: list[Job] = []
+        while self._queue and len(jobs) < most and self._queue[0].asks == asks:
+            jobs.append(self._queue.popleft())
+        answers = self._host.run_all(jobs)
+        self._pace.learn(jobs, before, self._host.stats())
+        self._done += map(self._scorer.score, jobs, answers)

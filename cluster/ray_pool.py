@@ -1,6 +1,7 @@
 """RayPool: who does what, on hosts and a scorer that are Ray actors and may die at any instant.
 
-A job goes to a host (which answers), then its answer to the scorer (which scores), and comes back.
+Jobs go to a host (which answers), then their answers to the scorer (which scores), and come back: so
+many in one call that it is worth one, and alone where one may be the death of its host.
 Every step is waited for here, so this pool alone knows what was lost with whom; what is redone, and
 how often, is the ledger's to say; where hosts live is the roster's.
 """
@@ -18,6 +19,7 @@ from cluster.actors import ask_host, reason_of, wait_for
 from cluster.connect import join_ray, ray, start_ray
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec, Timing
 from cluster.metrics import PoolMetrics
+from cluster.pace import Pace
 from cluster.placement import HostNeeds
 from cluster.pool import IN_FLIGHT, PoolError
 from cluster.ray_shipping import RemoteSource, start_source
@@ -74,6 +76,7 @@ class RayPool:
         self._done: deque[JobResult] = deque()
         self._events: list[PoolEvent] = []
         self._ledger = Ledger(deadline_s)
+        self._pace = Pace(deadline_s)
         self._metrics = PoolMetrics(metrics)
         self._pending = 0
         self._last_loss = ""
@@ -127,12 +130,13 @@ class RayPool:
 
     def submit(self, job: Job) -> None:
         self._pending += 1
-        self._queue.append(job)
-        self._feed()
+        self._queue.append(job)  # it goes out with the next wait: with others, if they are small
 
     def wait(self) -> JobResult:
         if not self.pending:
             raise LookupError("no job is pending")
+        if not self._done:
+            self._feed()
         while not self._done:
             self._step()
         self._pending -= 1
@@ -212,7 +216,8 @@ class RayPool:
             if host.lane.overdue(now, self._deadline_s):
                 self._end(host, Loss("slow", f"over {self._deadline_s:g} s"), "deadline")
         self._scoring.tick(now, self.start_timeout_s)
-        busy = sum(len(host.lane) for host in self._roster) + len(self._scoring)
+        flying = [flight for host in self._roster for flight in host.lane]
+        busy = sum(len(flight.jobs) for flight in (*flying, *self._scoring))
         self._metrics.now(hosts=len(self._roster.ready), in_flight=busy)
         unscored = self._scoring.hosts
         for host in self._roster.leaving:
@@ -240,14 +245,36 @@ class RayPool:
     def _feed(self) -> None:
         ready = self._roster.ready
         while self._queue and ready and len(self._scoring) < BACKLOG * len(ready):
-            host = min(ready, key=lambda h: len(h.lane))
-            if len(host.lane) >= IN_FLIGHT:
+            free = [host for host in ready if self._may_take(host, self._queue[0])]
+            if not free:
                 return
-            job = self._queue.popleft()
-            note, answer = ask_host(host.actor, job)
-            flight = Flight(job, host, note, answer)
+            host = min(free, key=lambda h: len(h.lane))
+            jobs = self._next_jobs(host, len(ready))
+            note, answers = ask_host(host.actor, jobs)
+            flight = Flight(jobs, host, note, answers, tuple(range(len(jobs))))
             host.lane.add(flight, monotonic())
             self._waiting[note] = partial(self._on_note, flight)
+
+    def _may_take(self, host: Host, job: Job) -> bool:
+        """Whether the host has room for the job. One that was lost before has no company, or others
+        might be lost with it again and again.
+        """
+        if self._ledger.is_suspect(job):
+            return not host.lane
+        flying = (known for flight in host.lane for known in flight.jobs)
+        return len(host.lane) < IN_FLIGHT and not any(map(self._ledger.is_suspect, flying))
+
+    def _next_jobs(self, host: Host, hosts: int) -> tuple[Job, ...]:
+        """What the host is to do in one call: jobs that ask the same, or one that must be alone."""
+        first = self._queue[0]
+        most = self._pace.size(host.name, first.asks, queued=len(self._queue), hosts=hosts)
+        jobs = [self._queue.popleft()]
+        while len(jobs) < most and not self._ledger.is_suspect(first):
+            job = self._queue[0]
+            if job.asks != first.asks or self._ledger.is_suspect(job):
+                break
+            jobs.append(self._queue.popleft())
+        return tuple(jobs)
 
     def _on_hello(self, host: Host, reference: Any) -> None:
         try:
@@ -258,7 +285,7 @@ class RayPool:
     def _on_note(self, flight: Flight, reference: Any) -> None:
         host = flight.host
         try:
-            host.stats = ray.get(reference)
+            stats = ray.get(reference)
         except RayTaskError as error:  # the call failed and the host lives
             host.lane.remove(flight, monotonic())
             self._redo(flight, Loss("error", reason_of(error)))
@@ -269,28 +296,35 @@ class RayPool:
             self._end(host, Loss("host" if alone else "node", reason_of(error)), "host lost")
             self._fill()
         else:
-            host.lane.remove(flight, monotonic())
-            self._scoring.add(flight)
+            self._land(flight, stats)
 
     def _salvage(self, host: Host) -> None:
         """Take the answers that are there and were not seen yet."""
         for flight in host.lane:
             try:
-                host.stats = ray.get(flight.note, timeout=0)
+                stats = ray.get(flight.note, timeout=0)
             except RayError:  # not there yet, or lost
                 return
             self._waiting.pop(flight.note, None)
-            host.lane.remove(flight, monotonic())
-            self._scoring.add(flight)
+            self._land(flight, stats)
+
+    def _land(self, flight: Flight, stats: HostStats) -> None:
+        host = flight.host
+        if host.stats is not None:
+            self._pace.learn(flight.jobs, host.stats, stats)
+        host.stats = stats
+        host.lane.remove(flight, monotonic())
+        self._scoring.add(flight)
 
     def _end(self, host: Host, loss: Loss, kind: str) -> None:
         """Kill the host. What it was running has lost an attempt; what waited there just moves."""
         flights = host.lane.clear()
         for flight in flights:
             self._waiting.pop(flight.note, None)
-        self._queue.extendleft(f.job for f in reversed(flights[1:]))
+        for flight in reversed(flights[1:]):
+            self._queue.extendleft(reversed(flight.jobs))
         self._last_loss = loss.reason
-        what = f"; it was at job {flights[0].job.key}" if flights else ""
+        what = f"; it was at {flights[0]}" if flights else ""
         self._note(kind, f"{host}: {loss.reason}{what}")
         if flights:
             self._redo(flights[0], loss)
@@ -301,21 +335,25 @@ class RayPool:
         for flight in tuple(host.lane)[1:]:
             self._waiting.pop(flight.note, None)
             host.lane.remove(flight, monotonic())
-            self._queue.appendleft(flight.job)
+            self._queue.extendleft(reversed(flight.jobs))
 
     def _lose(self, flight: Flight, loss: Loss) -> bool:
-        """Charge the flight's job with a loss. Whether it may be tried again; else it is done."""
-        verdict = self._ledger.lose(flight.job, loss)
+        """Charge the flight's only job with a loss. Whether it may be tried again; else it is done."""
+        (job,) = flight.jobs
+        verdict = self._ledger.lose(job, loss)
         if isinstance(verdict, Job):
-            flight.job = verdict
+            flight.jobs = (verdict,)
             self._metrics.retry()
             return True
-        self._end_with(JobResult(flight.job, (), flight.host.name, Timing(), verdict))
+        self._end_with(JobResult(job, (), flight.host.name, Timing(), verdict))
         return False
 
     def _redo(self, flight: Flight, loss: Loss) -> None:
-        if self._lose(flight, loss):
-            self._queue.appendleft(flight.job)
+        """What was lost is to be done again, each alone: of several, that shows which is to blame."""
+        self._ledger.suspect(flight.jobs)
+        if len(flight.jobs) == 1 and not self._lose(flight, loss):
+            return
+        self._queue.extendleft(reversed(flight.jobs))
 
     def _finish(self, result: JobResult) -> None:
         self._ledger.forget(result.job)

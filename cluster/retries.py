@@ -1,6 +1,6 @@
 """Who is to blame for lost work, how often it is tried again, and since when something runs. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeAlias, TypeVar
 
@@ -33,6 +33,17 @@ class Ledger:
     def __init__(self, deadline_s: float) -> None:
         self._deadline = f"longer than pool.deadline_s ({deadline_s:g} s)"
         self._losses: dict[int, list[Loss]] = {}
+        self._suspects: set[int] = set()
+
+    def is_suspect(self, job: Job) -> bool:
+        """Whether the job was lost before. It is to have a host to itself: whoever is with it might take
+        the blame for it, or it for them.
+        """
+        return job.key in self._suspects
+
+    def suspect(self, jobs: Iterable[Job]) -> None:
+        """Jobs were lost in one call."""
+        self._suspects.update(job.key for job in jobs)
 
     def lose(self, job: Job, loss: Loss) -> Job | str:
         """The job to do again, one attempt on if it is to blame; or why it failed for good."""
@@ -47,6 +58,7 @@ class Ledger:
     def forget(self, job: Job) -> None:
         """The job is done."""
         self._losses.pop(job.key, None)
+        self._suspects.discard(job.key)
 
     def _failure(self, losses: list[Loss]) -> str:
         causes = {loss.cause for loss in losses}

@@ -17,12 +17,22 @@ from cluster.retries import Lane
 
 @dataclass(eq=False, slots=True)
 class Flight:
-    """A job with a host, or its answer with the scorer."""
+    """Jobs with a host in one call, or their answers with the scorer."""
 
-    job: Job
+    jobs: tuple[Job, ...]
     host: "Host"
     note: Any  # reference; tells when the host is done, or that it died
-    answer: Any  # reference to a HostAnswer
+    answers: Any  # reference to HostAnswers, in which each job's is at its place
+    places: tuple[int, ...]
+
+    def split(self) -> "list[Flight]":
+        """One for each job."""
+        each = zip(self.jobs, self.places, strict=True)
+        return [Flight((job,), self.host, self.note, self.answers, (i,)) for job, i in each]
+
+    def __str__(self) -> str:
+        first, last = self.jobs[0].key, self.jobs[-1].key
+        return f"job {first}" if len(self.jobs) == 1 else f"one of the jobs {first} to {last}"
 
 
 @dataclass(eq=False, slots=True)

@@ -1,6 +1,6 @@
 """Scoring: answers waiting for the scorer's process, which is replaced when it dies or hangs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from time import monotonic
 from typing import Any, TypeAlias
@@ -21,8 +21,8 @@ Waiting: TypeAlias = dict[Any, Callable[[Any], None]]
 class Scoring:
     """One scorer and what it has to score. Answers outlive it, so that nothing need be run again.
 
-    ``done`` takes results; ``lost_answer`` takes flights whose answer is gone; ``lose`` charges a
-    flight with a loss, and says whether it may be tried again; ``note`` takes an event's kind and detail.
+    ``done`` takes a result; ``lost_answer`` takes flights whose answers are gone; ``lose`` charges a
+    flight of one job with a loss, and says whether it may be tried again; ``note`` takes an event's kind and detail.
     """
 
     def __init__(
@@ -53,14 +53,17 @@ class Scoring:
     def __len__(self) -> int:
         return len(self._lane)
 
+    def __iter__(self) -> Iterator[Flight]:
+        return iter(self._lane)
+
     @property
     def hosts(self) -> set[Host]:
         """Those of which answers are still to be scored."""
         return {flight.host for flight in self._lane}
 
     def add(self, flight: Flight) -> None:
-        """Score the flight's answer, which is there."""
-        reference = self._actor.score.remote(flight.job, flight.answer)
+        """Score the flight's answers, which are there."""
+        reference = self._actor.score.remote(flight.jobs, flight.places, flight.answers)
         self._scores[flight] = reference
         self._lane.add(flight, monotonic())
         self._waiting[reference] = partial(self._on_score, flight)
@@ -106,43 +109,53 @@ class Scoring:
 
     def _on_score(self, flight: Flight, reference: Any) -> None:
         try:
-            result = ray.get(reference)
-        except RayTaskError as error:  # it could not get the answer, which was lost with its node
+            results = ray.get(reference)
+        except (
+            RayTaskError
+        ) as error:  # it could not get the answers, which were lost with their node
             self._remove(flight)
-            self._note("answer lost", f"of job {flight.job.key}: {reason_of(error)}")
+            self._note("answer lost", f"of {flight}: {reason_of(error)}")
             self._lost_answer(flight, Loss("answer", reason_of(error)))
         except RayError as error:
             self._salvage()
             self._replace(Loss("scorer", reason_of(error)), "scorer lost")
         else:
-            self._remove(flight)
-            self._done(result)
+            self._complete(flight, results)
 
     def _salvage(self) -> None:
         """Take the results that are there and were not seen yet."""
         for flight in self._lane:
             reference = self._scores[flight]
             try:
-                result = ray.get(reference, timeout=0)
+                results = ray.get(reference, timeout=0)
             except RayError:  # not there yet, or lost
                 return
             self._waiting.pop(reference, None)
-            self._remove(flight)
-            self._done(result)
+            self._complete(flight, results)
 
     def _replace(self, loss: Loss, kind: str) -> None:
-        """The one that it was scoring is to blame, and goes last when the others are scored again."""
+        """What it was scoring goes last when the others are scored again: one by one, and then the one
+        that it was scoring is to blame.
+        """
         flights = self._lane.clear()
         for flight in flights:
             self._waiting.pop(self._scores.pop(flight), None)
-        at = f"; it was at job {flights[0].job.key}" if flights else ""
+        at = f"; it was at {flights[0]}" if flights else ""
         self._note(kind, f"process {self.pid}: {loss.reason}{at}")
         ray.kill(self._actor)
         self._start()
         for flight in flights[1:]:
             self.add(flight)
-        if flights and self._lose(flights[0], loss):
+        if flights and len(flights[0].jobs) > 1:
+            for flight in flights[0].split():
+                self.add(flight)
+        elif flights and self._lose(flights[0], loss):
             self.add(flights[0])
+
+    def _complete(self, flight: Flight, results: Iterable[JobResult]) -> None:
+        self._remove(flight)
+        for result in results:
+            self._done(result)
 
     def _remove(self, flight: Flight) -> None:
         self._lane.remove(flight, monotonic())

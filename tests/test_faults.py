@@ -183,6 +183,20 @@ def test_an_individual_that_wants_too_much_memory_fails_and_its_host_lives_on(po
     assert pool.events() == ()
 
 
+def test_memory_that_one_of_a_group_lacks_is_that_ones_failure_alone(pool, spec):
+    a, b, c = (f.founder for f in spec.host.founders)
+    crowd = [linear({a: k / 40, c: 1 - k / 40}) for k in range(1, 40)]
+    assert all(r.ok for r in run_all(pool, jobs_for(spec, "greedy_for_b", crowd)))  # and timed
+    pids = pool.host_pids
+    crowd[20:20] = [b]
+    results = list(run_all(pool, jobs_for(spec, "greedy_for_b", crowd)))
+    (failed,) = (r for r in results if not r.ok)
+    assert failed.job.recipe == b
+    assert failed.error.startswith("out of memory on host-")
+    assert {r.job.attempt for r in results} == {1}
+    assert pool.host_pids == pids
+
+
 def test_what_a_signals_handler_raises_gets_through_to_who_waits(pool, spec):
     def stop(number, frame):
         raise SystemExit

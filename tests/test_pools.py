@@ -15,14 +15,14 @@ from cluster.scorer import requests_for
 from fitness.tasks import TaskSpec, load_task
 from operators.recipe import Founder, linear
 
-FUNCTIONS = ("nearness", "slow_for_a", "broken_for_b", "deadly", "once_deadly", "overflows")
+FUNCTIONS = ("nearness", "slow_for_a", "broken_for_b", "deadly", "once_deadly", "overflows", "naps")
 
 
 def make_spec(folder: Path) -> PoolSpec:
     """The toy founders, and a task for each function; ``once_deadly`` remembers in ``folder``."""
     paths = write_founders(folder)
     files = load_founders(paths.pop("base"), paths)
-    data = {"once_deadly": str(folder / "marker")}
+    data = {"once_deadly": str(folder / "marker"), "naps": "0.02"}
     tasks = tuple(
         load_task(TaskSpec(name=f, metric=f"toys:{f}", data=(("dev", data.get(f, "dev")),)))
         for f in FUNCTIONS
@@ -167,6 +167,62 @@ def test_a_candidate_that_kills_every_host_fails_for_good_and_alone(ray_pool, sp
     assert "lost with its host 3 times" in results["b"].error
     assert results["a"].ok
     assert results["c"].ok
+
+
+def crowd(spec: PoolSpec, function: str, size: int = 41) -> list[Job]:
+    """Small jobs, and founder b in the midst of them."""
+    a, b, c = (f.founder for f in spec.host.founders)
+    recipes = [linear({a: k / size, c: 1 - k / size}) for k in range(1, size)]
+    return jobs_for(spec, function, [*recipes[: size // 2], b, *recipes[size // 2 :]])
+
+
+def warm_up(pool: Pool, spec: PoolSpec, function: str) -> None:
+    """Until every host has been timed, and small jobs go out in groups."""
+    while pool.hosts < 2 or any(s.jobs < 2 for s in pool.stats()):
+        list(run_all(pool, [j for j in crowd(spec, function) if j.recipe.id != b_of(spec).id]))
+    pool.events()
+
+
+def b_of(spec: PoolSpec) -> Founder:
+    return spec.host.founders[1].founder
+
+
+def test_a_candidate_that_kills_hosts_takes_nobody_of_its_group_with_it(ray_pool, spec):
+    warm_up(ray_pool, spec, "deadly")
+    results = list(run_all(ray_pool, crowd(spec, "deadly")))
+    assert sorted(r.job.key for r in results) == list(range(41))
+    (failed,) = (r for r in results if not r.ok)
+    assert failed.job.recipe == b_of(spec)
+    assert "lost with its host 3 times" in failed.error
+    assert all(r.job.attempt <= 2 for r in results if r.ok)
+    lost = [e.detail for e in ray_pool.events() if e.kind == "host lost"]
+    assert "one of the jobs" in lost[0]  # it was in a group at first
+    assert len(lost) == 4
+
+
+def test_a_host_killed_with_a_group_loses_nobody_and_charges_nobody(ray_pool, spec):
+    warm_up(ray_pool, spec, "naps")
+    jobs = crowd(spec, "naps", 61)
+    for job in jobs:
+        ray_pool.submit(job)
+    first = ray_pool.wait()
+    os.kill(next(iter(ray_pool.host_pids.values())), signal.SIGKILL)
+    results = [first, *(ray_pool.wait() for _ in jobs[1:])]
+    assert sorted(r.job.key for r in results) == list(range(61))
+    assert all(r.ok for r in results)
+    (lost,) = (e.detail for e in ray_pool.events() if e.kind == "host lost")
+    assert "one of the jobs" in lost
+    assert {r.job.attempt for r in results} == {1}
+
+
+def test_groups_change_no_result(pool, spec):
+    jobs = crowd(spec, "broken_for_b")
+    alone = [next(iter(run_all(pool, [job]))) for job in jobs]
+    many = {r.job.key: r for r in run_all(pool, jobs)}
+    for one in alone:
+        other = many[one.job.key]
+        assert (one.results, one.error, one.made) == (other.results, other.error, other.made)
+    assert [r.job.recipe for r in alone if not r.ok] == [b_of(spec)]
 
 
 def test_a_host_that_cannot_start_is_refused_with_its_reason(ray_session, tmp_path):

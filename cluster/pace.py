@@ -1,0 +1,41 @@
+"""Pace: how many jobs a host is given in one call, learnt from the calls before. Pure.
+
+What a job answers depends on nothing that this decides, so that here, and only here, time may tell.
+"""
+
+from collections.abc import Sequence
+from math import ceil, inf
+
+from cluster.jobs import Ask, HostStats, Job
+
+CALL_S = 0.1  # what a call should take at least: less, and the calls themselves begin to cost
+
+
+class Pace:
+    """Seconds that jobs took, by host and by what they asked.
+
+    ``limit_s`` is the deadline of one individual: a call takes a small part of it.
+    """
+
+    def __init__(self, limit_s: float = inf) -> None:
+        self._call_s = min(CALL_S, limit_s / 4)
+        self._seconds: dict[tuple[str, tuple[Ask, ...]], float] = {}
+        self._together: dict[tuple[str, tuple[Ask, ...]], int] = {}
+
+    def size(self, host: str, asks: tuple[Ask, ...], *, queued: int, hosts: int) -> int:
+        """How many of ``queued`` jobs to give to ``host``, at most: one as long as none was timed.
+
+        A call is of as many as make it long enough, or as run at once; and it leaves as much for every
+        other host, twice.
+        """
+        seconds = self._seconds.get((host, asks))
+        if seconds is None:
+            return 1
+        enough = ceil(self._call_s / seconds) if seconds > 0 else queued
+        return min(max(enough, self._together[host, asks]), ceil(queued / hosts / 2))
+
+    def learn(self, jobs: Sequence[Job], before: HostStats, after: HostStats) -> None:
+        """A host did ``jobs`` between its two accounts."""
+        key = after.host, jobs[0].asks
+        self._seconds[key] = (after.busy_s - before.busy_s) / len(jobs)
+        self._together[key] = after.together
