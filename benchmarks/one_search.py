@@ -98,12 +98,16 @@ def watch_host(pool: Any) -> Stopwatch:
     watch.time(pool, "wait", "host, the rest")
     watch.time(scorer, "score", "scoring")
     watch.time(builder, "build", "build")
+    watch.time(builder, "build_all", "build")
     watch.time(builder, "digest", "digest")
     watch.time(engine, "install", "install")
     watch.time(engine, "prepare", "tokenising and batching")
+    watch.time(engine, "together", "measuring how many run together")
     watch.time(engine, "answer", "outputs from log-probabilities")
+    watch.time(engine, "answer_many", "outputs from log-probabilities")
     watch.time(engine, "_token_scores", "log-probabilities from logits")
-    watch.time(engine.model, "forward", "model forward")
+    # Of the class: models that run several individuals at once are of it, too.
+    watch.time(type(engine.model), "forward", "model forward")
     return watch
 
 

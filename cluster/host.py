@@ -46,6 +46,7 @@ class ModelHost:
             adapters=spec.engine.adapters,
         )
         self._spec = spec
+        # Only where a device runs them: processors that build for the next one would run this one slower.
         self._nursery = Nursery(
             self._builder, self._explain, ahead=spec.engine.device.startswith("cuda")
         )
@@ -88,7 +89,8 @@ class ModelHost:
 
     def stats(self) -> HostStats:
         """Peak resident memory of this process, the jobs it has done, and how long they took."""
-        return HostStats(self.name, peak_memory(), self._jobs, self._busy_s, self._together)
+        useful = self._together * (2 if self._nursery.ahead else 1)
+        return HostStats(self.name, peak_memory(), self._jobs, self._busy_s, useful)
 
     def _answer_all(self, jobs: Sequence[Job]) -> list[HostAnswer]:
         answers: dict[int, HostAnswer] = {}

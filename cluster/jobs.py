@@ -150,14 +150,15 @@ class PoolSpec:
 class HostStats:
     """One host's account: peak resident memory in bytes, jobs done and the seconds they took.
 
-    ``together`` is how many individuals it runs at once when they are asked what the last one was.
+    ``useful`` is how many individuals it takes to make the most of it, asked what the last one was: as
+    many as run together, and those that are built meanwhile.
     """
 
     host: str
     peak_bytes: int
     jobs: int
     busy_s: float = 0.0
-    together: int = 1
+    useful: int = 1
 
 
 @dataclass(frozen=True, slots=True)

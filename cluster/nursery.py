@@ -44,6 +44,7 @@ class Nursery:
         ahead: build the next brood in a thread of its own while one is run, into memory of its own.
 
     Attributes:
+        ahead: whether it builds while another brood is run.
         wide: whether it takes more memory than one individual needs.
     """
 
@@ -52,7 +53,7 @@ class Nursery:
     ) -> None:
         self._builder = builder
         self._explain = explain
-        self._ahead = ahead
+        self.ahead = ahead
         self._rooms: list[Stack | None] = [None, None]
         self._most = max(1, BROOD_BYTES // builder.bytes)
         self.wide = False
@@ -69,13 +70,13 @@ class Nursery:
 
     def brood_size(self, together: int) -> int:
         """How many to build at once that run ``together`` at a time."""
-        if self._ahead:  # as few as can run, so that there is something to build meanwhile
+        if self.ahead:  # as few as can run, so that there is something to build meanwhile
             return together
         return max(1, self._most // together) * together
 
     def rear(self, broods: Sequence[Sequence[Recipe]]) -> Iterator[Brood]:
         """Each brood, in order. It is good until the next is taken."""
-        if not self._ahead or len(broods) < 2:
+        if not self.ahead or len(broods) < 2:
             for recipes in broods:
                 yield self._build(0, recipes)
             return
@@ -91,7 +92,7 @@ class Nursery:
     def narrow(self) -> None:
         """From now on one individual at a time, in the memory of one."""
         self._rooms = [None, None]
-        self._most, self._ahead, self.wide = 1, False, False
+        self._most, self.ahead, self.wide = 1, False, False
 
     def _build(self, room: int, recipes: Sequence[Recipe]) -> Brood:
         started = perf_counter()

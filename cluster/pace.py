@@ -18,24 +18,28 @@ class Pace:
     """
 
     def __init__(self, limit_s: float = inf) -> None:
-        self._call_s = min(CALL_S, limit_s / 4)
+        self._longest_s = limit_s / 4
         self._seconds: dict[tuple[str, tuple[Ask, ...]], float] = {}
-        self._together: dict[tuple[str, tuple[Ask, ...]], int] = {}
+        self._useful: dict[tuple[str, tuple[Ask, ...]], int] = {}
 
     def size(self, host: str, asks: tuple[Ask, ...], *, queued: int, hosts: int) -> int:
         """How many of ``queued`` jobs to give to ``host``, at most: one as long as none was timed.
 
-        A call is of as many as make it long enough, or as run at once; and it leaves as much for every
-        other host, twice.
+        A call is of as many as make it long enough, or as the host makes use of; and it leaves as much for
+        every other host: twice, to be even in the end, unless several take hardly longer than one.
         """
         seconds = self._seconds.get((host, asks))
         if seconds is None:
             return 1
-        enough = ceil(self._call_s / seconds) if seconds > 0 else queued
-        return min(max(enough, self._together[host, asks]), ceil(queued / hosts / 2))
+        useful = self._useful[host, asks]
+        share = ceil(queued / hosts / (2 if useful == 1 else 1))
+        if seconds == 0:
+            return share
+        enough = max(ceil(CALL_S / seconds), useful)
+        return max(1, int(min(enough, share, self._longest_s / seconds)))
 
     def learn(self, jobs: Sequence[Job], before: HostStats, after: HostStats) -> None:
         """A host did ``jobs`` between its two accounts."""
         key = after.host, jobs[0].asks
         self._seconds[key] = (after.busy_s - before.busy_s) / len(jobs)
-        self._together[key] = after.together
+        self._useful[key] = after.useful

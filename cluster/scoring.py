@@ -1,9 +1,10 @@
 """Scoring: answers waiting for the scorer's process, which is replaced when it dies or hangs."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ray.exceptions import RayError, RayTaskError
 
@@ -13,6 +14,10 @@ from cluster.jobs import JobResult
 from cluster.pool import PoolError
 from cluster.retries import Lane, Loss
 from cluster.roster import Flight, Host
+from operators.recipe import Founder
+
+# A recipe is most of a job, and nothing to the scorer: it need not go there and back.
+_NOBODY: Final = Founder("", "")
 
 # What to do with each reference that is waited for, once it is there.
 Waiting: TypeAlias = dict[Any, Callable[[Any], None]]
@@ -63,7 +68,8 @@ class Scoring:
 
     def add(self, flight: Flight) -> None:
         """Score the flight's answers, which are there."""
-        reference = self._actor.score.remote(flight.jobs, flight.places, flight.answers)
+        jobs = tuple(replace(job, recipe=_NOBODY) for job in flight.jobs)
+        reference = self._actor.score.remote(jobs, flight.places, flight.answers)
         self._scores[flight] = reference
         self._lane.add(flight, monotonic())
         self._waiting[reference] = partial(self._on_score, flight)
@@ -154,8 +160,8 @@ class Scoring:
 
     def _complete(self, flight: Flight, results: Iterable[JobResult]) -> None:
         self._remove(flight)
-        for result in results:
-            self._done(result)
+        for job, result in zip(flight.jobs, results, strict=True):
+            self._done(replace(result, job=job))
 
     def _remove(self, flight: Flight) -> None:
         self._lane.remove(flight, monotonic())

@@ -204,7 +204,7 @@ def _packed(result: JobResult) -> JobResult:
             replace(
                 r,
                 values=array("d", r.values),
-                answers=tuple(intern(a) if isinstance(a, str) else a for a in r.answers),
+                answers=tuple([intern(a) if isinstance(a, str) else a for a in r.answers]),
             )
             for r in result.results
         ),

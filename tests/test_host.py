@@ -105,8 +105,9 @@ def test_a_call_is_of_as_many_as_are_worth_one_and_leaves_some_for_the_others(sp
     assert pace.size("h", asks, queued=10, hosts=2) == 3
     assert pace.size("h", asks, queued=1, hosts=2) == 1
     assert pace.size("other", asks, queued=1000, hosts=2) == 1
-    pace.learn(jobs, new, replace(new, jobs=4, busy_s=0.08, together=8))
+    pace.learn(jobs, new, replace(new, jobs=4, busy_s=0.08, useful=8))
     assert pace.size("h", asks, queued=1000, hosts=2) == 8
+    assert pace.size("h", asks, queued=10, hosts=2) == 5
     pace.learn(jobs, new, replace(new, jobs=4, busy_s=40.0))
     assert pace.size("h", asks, queued=1000, hosts=2) == 1
     hurried = Pace(limit_s=0.08)  # all of a call in a quarter of what one individual may take

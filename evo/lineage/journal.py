@@ -165,7 +165,7 @@ def _encode(result: JobResult) -> bytes:
         row["kind"] = ask.kind
         row["values"] = np.asarray(found.values if found else (), dtype=np.float64)
         row["answers"] = [None if a is None else str(a) for a in answers]
-        row["numbers"] = any(isinstance(a, int) for a in answers)
+        row["numbers"] = any(issubclass(kind, int) for kind in set(map(type, answers)))
         row["check"] = _check(row)
     batch = pa.RecordBatch.from_struct_array(pa.array(rows, _ROW))
     data: bytes = batch.serialize().to_pybytes()
