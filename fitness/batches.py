@@ -4,42 +4,72 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from fitness.prefixes import ScoredRow, Tree
 
 # Logits of one batch at the kept positions: 2**28 of them are 1 GiB in float32.
 MAX_LOGITS = 2**28
+# Who sees whom in the trees of one batch: 2**26 of them are 64 MiB.
+MAX_MASK = 2**26
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredRow:
-    """A sequence whose last ``count`` tokens are scored, each given all tokens before it."""
+class Branching:
+    """How the tokens of packed trees see each other; each of shape (rows, length).
 
-    request: int
-    ids: list[int]
-    count: int
+    Attributes:
+        positions: of each token in its own sequence.
+        nodes: its number in its tree.
+        ends: see `Tree.ends`. Padding sees itself only.
+    """
 
-    @property
-    def length(self) -> int:
-        """Tokens the model reads: all but the last, which is only predicted."""
-        return len(self.ids) - 1
+    positions: Tensor
+    nodes: Tensor
+    ends: Tensor
+
+    def mask(self) -> Tensor:
+        """Whether a token (third axis) sees another (fourth), shape (rows, 1, length, length)."""
+        node, seen = self.nodes[:, None, :, None], self.nodes[:, None, None, :]
+        return (seen <= node) & (node < self.ends[:, None, None, :])
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredBatch:
-    """Rows ready for the model, right-padded (a causal model never looks to the right).
+    """Trees ready for the model, right-padded (a causal model never looks to the right).
+
+    A *place* is a position after which a token is scored, or several are, each another row's.
 
     Attributes:
         ids: shape (rows, length).
+        reads: how many of the rows to score read this token, 0 for padding, shape (rows, length).
+        branching: None where every row is an ordinary one.
         keep: positions of ``ids`` whose logits are wanted, shape (kept,); None for all.
-        pick: the scored ones among (rows · kept) positions, shape (scored,); None for all.
-        targets: the token at each scored one, shape (scored,), row by row.
+        pick: the places among (rows · kept) positions, shape (places,); None for all.
+        place: of each scored token, its place, shape (scored,); None where each has its own, in order.
+        targets: the scored tokens, shape (scored,), row by row.
     """
 
     ids: Tensor
+    reads: Tensor
+    branching: Branching | None
     keep: Tensor | None
     pick: Tensor | None
+    place: Tensor | None
     targets: Tensor
+
+    def inputs(self) -> dict[str, Tensor]:
+        """What a model of transformers takes."""
+        if self.branching is None:
+            return {"input_ids": self.ids}
+        return {
+            "input_ids": self.ids,
+            "position_ids": self.branching.positions,
+            "attention_mask": self.branching.mask(),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,48 +101,81 @@ class PromptBatch:
 
 
 def scored_batches(
-    rows: Sequence[ScoredRow], *, batch_tokens: int, vocabulary: int, pad: int, device: str
+    trees: Sequence[Tree], *, batch_tokens: int, vocabulary: int, pad: int, device: str
 ) -> tuple[list[ScoredRow], list[ScoredBatch]]:
     """(the rows in the order of the batches, the batches).
 
-    Rows are sorted by length (stable), and a batch holds as many as fit in ``batch_tokens`` padded
-    tokens and in MAX_LOGITS; one row always fits.
+    Trees are sorted by length (stable), those that branch after the others, and a batch holds as many as
+    fit in ``batch_tokens`` padded tokens, in MAX_LOGITS and in MAX_MASK; one tree always fits.
     """
-    ordered = sorted(rows, key=lambda row: row.length)
-    runs: list[list[ScoredRow]] = []
+    ordered = sorted(trees, key=lambda tree: (tree.branches, tree.nodes))
+    runs: list[list[Tree]] = []
     kept: set[int] = set()
-    for row in ordered:
-        wanted = kept.union(_scored_positions(row))
+    for tree in ordered:
+        wanted = kept.union(_scored_positions(tree))
         size = len(runs[-1]) + 1 if runs else 1
         if (
             runs
-            and size * row.length <= batch_tokens
+            and runs[-1][-1].branches == tree.branches
+            and size * tree.nodes <= batch_tokens
             and size * len(wanted) * vocabulary <= MAX_LOGITS
+            and size * tree.nodes**2 * tree.branches <= MAX_MASK
         ):
-            runs[-1].append(row)
+            runs[-1].append(tree)
             kept = wanted
         else:
-            runs.append([row])
-            kept = set(_scored_positions(row))
-    return ordered, [_scored_batch(run, pad, device) for run in runs]
+            runs.append([tree])
+            kept = set(_scored_positions(tree))
+    rows = [row for tree in ordered for row in tree.rows]
+    return rows, [_scored_batch(run, pad, device) for run in runs]
 
 
-def _scored_positions(row: ScoredRow) -> range:
-    return range(row.length - row.count, row.length)
+def _layout(tree: Tree) -> NDArray[np.int64]:
+    """Where each node stands in its row: places first in a tree that branches, to be kept together."""
+    if not tree.branches:
+        return np.arange(tree.nodes)
+    other = np.ones(tree.nodes, dtype=bool)
+    other[np.concatenate(tree.places)] = False
+    at = np.empty(tree.nodes, dtype=np.int64)
+    at[np.argsort(other, kind="stable")] = np.arange(tree.nodes)
+    return at
 
 
-def _scored_batch(rows: Sequence[ScoredRow], pad: int, device: str) -> ScoredBatch:
-    width = rows[-1].length
-    ids = torch.tensor([row.ids[:-1] + [pad] * (width - row.length) for row in rows])
-    kept = sorted({p for row in rows for p in _scored_positions(row)})
-    place = {p: i for i, p in enumerate(kept)}
-    pick = [r * len(kept) + place[p] for r, row in enumerate(rows) for p in _scored_positions(row)]
-    everything = len(pick) == len(rows) * len(kept)
+def _scored_positions(tree: Tree) -> set[int]:
+    return set(_layout(tree)[np.concatenate(tree.places)].tolist())
+
+
+def _scored_batch(trees: Sequence[Tree], pad: int, device: str) -> ScoredBatch:
+    width = trees[-1].nodes
+    size = (len(trees), width)
+    ids, reads, positions = np.full(size, pad), np.zeros(size, np.int64), np.zeros(size, np.int64)
+    nodes = np.tile(np.arange(width), (len(trees), 1))
+    ends = nodes + 1
+    found = []
+    for row, tree in enumerate(trees):
+        at = _layout(tree)
+        ids[row, at], reads[row, at], positions[row, at] = tree.ids, tree.reads, tree.depths
+        nodes[row, at], ends[row, at] = np.arange(tree.nodes), tree.ends
+        found += [row * width + at[places] for places in tree.places]
+    scored = np.concatenate(found)
+    kept, column = np.unique(scored % width, return_inverse=True)
+    pick, place = np.unique(scored // width * len(kept) + column, return_inverse=True)
+    own = np.array_equal(place, np.arange(len(pick)))
+
+    def tensor(values: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
+    branching = Branching(tensor(positions), tensor(nodes), tensor(ends))
     return ScoredBatch(
-        ids.to(device),
-        None if len(kept) == width else torch.tensor(kept, device=device),
-        None if everything else torch.tensor(pick, device=device),
-        torch.tensor([t for row in rows for t in row.ids[-row.count :]], device=device),
+        tensor(ids),
+        tensor(reads),
+        branching if trees[-1].branches else None,
+        None if len(kept) == width else tensor(kept),
+        None if len(pick) == len(trees) * len(kept) else tensor(pick),
+        None if own else tensor(place),
+        torch.tensor([t for tree in trees for row in tree.rows for t in row.ids[-row.count :]]).to(
+            device
+        ),
     )
 
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitness.batches import PromptBatch, ScoredBatch, prompt_batches, scored_batches
+from fitness.branching import grow
 from fitness.engine import EngineError, NonFiniteOutputError, Prepared, RequestError
 from fitness.generation import NON_FINITE, generate
 from fitness.hf_path import Shell, layer_list
 from fitness.hf_requests import Limits, prompt_rows, scored_rows
-from fitness.influence import block_influence
+from fitness.influence import block_influence, padded
 from fitness.install import Installer
 from fitness.requests import (
     LogLikelihood,
@@ -117,8 +118,9 @@ class HFEngine:
     def prepare(self, requests: Sequence[Request]) -> Prepared:
         """See `Engine.prepare`. Requests longer than the model's context are refused, not cut."""
         rows = scored_rows(requests, self._limits)
+        trees = grow(rows, self.model, most=self._batch_tokens)
         ordered, scored = scored_batches(
-            rows,
+            trees,
             batch_tokens=self._batch_tokens,
             vocabulary=self._vocabulary,
             pad=self._pad,
@@ -139,7 +141,7 @@ class HFEngine:
             starts=np.cumsum(counts) - counts,
             row_requests=np.array([row.request for row in ordered], dtype=np.int64),
             prompts=tuple(prompts),
-            scored_tokens=sum(row.length for row in ordered),
+            scored_tokens=sum(tree.nodes for tree in trees),
             prompt_tokens=sum(len(row.ids) for batch in prompts for row in batch.rows),
         )
 
@@ -179,10 +181,9 @@ class HFEngine:
             layers = layer_list(self.model, architecture_of(self._config))
         except ArchitectureError as error:
             raise EngineError(str(error)) from error
-        scored = [(b.ids, _up_to_the_last(b.ids != self._pad)) for b in prepared.scored]
-        found = block_influence(
-            self.model, layers, scored or [(b.ids, b.mask) for b in prepared.prompts]
-        )
+        scored = [(_as_read(b), b.reads) for b in prepared.scored]
+        prompts = [(padded(b.ids, b.mask), b.mask) for b in prepared.prompts]
+        found = block_influence(self.model, layers, scored or prompts)
         self._tokens += prepared.scored_tokens if scored else prepared.prompt_tokens
         return found
 
@@ -227,30 +228,39 @@ class HFEngine:
 
     def _token_scores(self, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
         """(float32 log-probability, whether it is not the arg-max) of each scored token."""
+        logits = self._logits(batch)
+        place, targets = batch.place, batch.targets
+        if place is None:
+            place = torch.arange(len(targets), device=targets.device)
+        logprobs = torch.empty(len(targets), device=targets.device)
+        misses = torch.empty(len(targets), dtype=torch.bool, device=targets.device)
+        rows = max(1, _SOFTMAX_ELEMENTS // logits.shape[-1])
+        for start in range(0, len(logits), rows):
+            chunk = logits[start : start + rows]
+            here = ((place >= start) & (place < start + rows)).nonzero()[:, 0]
+            at, wanted = place[here] - start, targets[here]
+            logprobs[here] = torch.log_softmax(chunk, dim=-1, dtype=torch.float32)[at, wanted]
+            misses[here] = chunk.argmax(dim=-1)[at] != wanted
+        return logprobs, misses
+
+    def _logits(self, batch: ScoredBatch) -> Tensor:
+        """What follows each place of the batch, shape (places, vocabulary): the one call of the model."""
+        inputs: dict[str, Any] = {**batch.inputs(), "use_cache": False}
         if batch.keep is not None and self._keeps_logits:
-            logits = self._active(batch.ids, use_cache=False, logits_to_keep=batch.keep).logits
+            logits = self._active(**inputs, logits_to_keep=batch.keep).logits
         else:
-            logits = self._active(batch.ids, use_cache=False).logits
+            logits = self._active(**inputs).logits
             if batch.keep is not None:
                 logits = logits[:, batch.keep]
-        logits = logits.flatten(0, 1)
-        if batch.pick is not None:
-            logits = logits[batch.pick]
-        rows = max(1, _SOFTMAX_ELEMENTS // logits.shape[-1])
-        chunks = zip(torch.split(logits, rows), torch.split(batch.targets, rows), strict=True)
-        parts = [_log_softmax_at(chunk, targets) for chunk, targets in chunks]
-        return torch.cat([p for p, _ in parts]), torch.cat([m for _, m in parts])
+        found: Tensor = logits.flatten(0, 1)
+        return found if batch.pick is None else found[batch.pick]
 
 
-def _log_softmax_at(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-    at = logprobs.gather(1, targets[:, None])[:, 0]
-    return at, logits.argmax(dim=-1) != targets
-
-
-def _up_to_the_last(real: Tensor) -> Tensor:
-    """Each row of a right-padded batch up to its last real token: pads before it are tokens, too."""
-    return real.flip(1).cummax(1).values.flip(1)
+def _as_read(batch: ScoredBatch) -> dict[str, Tensor]:
+    """What the model takes to read ``batch`` with padding masked out."""
+    if batch.branching is not None:
+        return batch.inputs()
+    return padded(batch.ids, batch.reads > 0)
 
 
 def _load(path: Path, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple[Any, Any]:
