@@ -15,6 +15,8 @@ from fitness.prefixes import ScoredRow, Tree
 MAX_LOGITS = 2**28
 # Who sees whom in the trees of one batch: 2**26 of them are 64 MiB.
 MAX_MASK = 2**26
+# What one more pass costs, as so many tokens: rows of unlike length share a batch where padding costs less.
+_PASS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +108,21 @@ def scored_batches(
     """(the rows in the order of the batches, the batches).
 
     Trees are sorted by length (stable), those that branch after the others, and a batch holds as many as
-    fit in ``batch_tokens`` padded tokens, in MAX_LOGITS and in MAX_MASK; one tree always fits.
+    fit in ``batch_tokens`` padded tokens, in MAX_LOGITS and in MAX_MASK, but none that are so much shorter
+    that padding costs more than another pass; one tree always fits.
     """
     ordered = sorted(trees, key=lambda tree: (tree.branches, tree.nodes))
+    plain = sum(not tree.branches for tree in trees)
+    sizes = [tree.nodes for tree in ordered]
+    begins = _least_padding(sizes[:plain], batch_tokens)
+    begins |= {plain + i for i in _least_padding(sizes[plain:], batch_tokens)}
     runs: list[list[Tree]] = []
     kept: set[int] = set()
-    for tree in ordered:
+    for number, tree in enumerate(ordered):
         wanted = kept.union(_scored_positions(tree))
         size = len(runs[-1]) + 1 if runs else 1
         if (
-            runs
-            and runs[-1][-1].branches == tree.branches
-            and size * tree.nodes <= batch_tokens
+            number not in begins
             and size * len(wanted) * vocabulary <= MAX_LOGITS
             and size * tree.nodes**2 * tree.branches <= MAX_MASK
         ):
@@ -128,6 +133,24 @@ def scored_batches(
             kept = set(_scored_positions(tree))
     rows = [row for tree in ordered for row in tree.rows]
     return rows, [_scored_batch(run, pad, device) for run in runs]
+
+
+def _least_padding(sizes: Sequence[int], batch_tokens: int) -> set[int]:
+    """Where batches begin, for the fewest padded tokens; ``sizes`` are sorted."""
+    best = np.zeros(len(sizes) + 1, dtype=np.int64)
+    starts = []
+    for last, size in enumerate(sizes):
+        first = max(0, last + 1 - max(1, batch_tokens // size))
+        padded = size * np.arange(last + 1 - first, 0, -1)
+        costs = best[first : last + 1] + padded + _PASS
+        starts.append(first + int(np.argmin(costs)))
+        best[last + 1] = costs.min()
+    begins = set()
+    end = len(sizes)
+    while end:
+        end = starts[end - 1]
+        begins.add(end)
+    return begins
 
 
 def _layout(tree: Tree) -> NDArray[np.int64]:
