@@ -120,6 +120,7 @@ class EngineSpec:
     batch_tokens: int = 16384
     threads: int = 1
     trust_remote_code: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True, slots=True)

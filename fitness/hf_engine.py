@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fitness.batches import PromptBatch, ScoredBatch, prompt_batches, scored_batches
 from fitness.branching import grow
+from fitness.compiled import compiled
 from fitness.engine import EngineError, NonFiniteOutputError, Prepared, RequestError
 from fitness.generation import NON_FINITE, generate
 from fitness.hf_path import Shell, layer_list
@@ -65,7 +66,8 @@ class HFEngine:
     """Answers `LogLikelihood`, `RollingLogLikelihood` and `Generate` with a causal language model.
 
     The checkpoint gives the architecture, the tokenizer and the first weights; `install` replaces
-    the weights. Attributes ``model`` and ``tokenizer`` are transformers' own objects.
+    the weights. Attributes ``model`` and ``tokenizer`` are transformers' own objects; ``batch_tokens``
+    is what the next `prepare` goes by.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class HFEngine:
         dtype: torch.dtype | None = None,
         batch_tokens: int = 16384,
         trust_remote_code: bool = False,
+        compile: bool = False,
     ) -> None:
         """Load the checkpoint in folder ``path``; only safetensors, nothing from the network.
 
@@ -84,20 +87,25 @@ class HFEngine:
                 theirs.
             batch_tokens: padded tokens a batch, at most, unless one request alone has more.
             trust_remote_code: run Python code that comes with the checkpoint.
+            compile: read what is scored with torch.compile; what is generated, and paths, run as ever.
 
         Raises:
-            EngineError: no checkpoint there that transformers can load, or tensors are missing.
+            EngineError: no checkpoint there that transformers can load, tensors are missing, or torch
+                can't compile here.
         """
+        # What torch does by default, but a library may have allowed less exact products since.
+        torch.set_float32_matmul_precision("highest")
         self.model, self.tokenizer = _load(Path(path), dtype, trust_remote_code)
         self.model.to(device).eval()
         self._mark = object()
         self._tokens = 0
         self._active: Any = self.model
+        self._compiled: Any = compiled(self.model, device) if compile else None
         self._shell: Shell | None = None
         self._config = self.model.config.to_dict()
         self._shells: OrderedDict[tuple[object, ...], Shell] = OrderedDict()
         self._device = device
-        self._batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens
         self._encoder = Encoder(self.tokenizer)
         text_config = self.model.config.get_text_config()
         self._vocabulary = int(text_config.vocab_size)
@@ -118,10 +126,10 @@ class HFEngine:
     def prepare(self, requests: Sequence[Request]) -> Prepared:
         """See `Engine.prepare`. Requests longer than the model's context are refused, not cut."""
         rows = scored_rows(requests, self._limits)
-        trees = grow(rows, self.model, most=self._batch_tokens)
+        trees = grow(rows, self.model, most=self.batch_tokens)
         ordered, scored = scored_batches(
             trees,
-            batch_tokens=self._batch_tokens,
+            batch_tokens=self.batch_tokens,
             vocabulary=self._vocabulary,
             pad=self._pad,
             device=self._device,
@@ -129,7 +137,7 @@ class HFEngine:
         counts = np.array([row.count for row in ordered], dtype=np.int64)
         prompts = prompt_batches(
             prompt_rows(requests, self._limits),
-            batch_tokens=self._batch_tokens,
+            batch_tokens=self.batch_tokens,
             pad=self._pad,
             device=self._device,
         )
@@ -245,11 +253,12 @@ class HFEngine:
 
     def _logits(self, batch: ScoredBatch) -> Tensor:
         """What follows each place of the batch, shape (places, vocabulary): the one call of the model."""
+        model = self._active if self._compiled is None or self._shell else self._compiled
         inputs: dict[str, Any] = {**batch.inputs(), "use_cache": False}
         if batch.keep is not None and self._keeps_logits:
-            logits = self._active(**inputs, logits_to_keep=batch.keep).logits
+            logits = model(**inputs, logits_to_keep=batch.keep).logits
         else:
-            logits = self._active(**inputs).logits
+            logits = model(**inputs).logits
             if batch.keep is not None:
                 logits = logits[:, batch.keep]
         found: Tensor = logits.flatten(0, 1)
