@@ -25,8 +25,7 @@ def settled(config: RunConfig, founders: FounderSet, tasks: Sequence[WeighedTask
     Raises:
         UserError: this machine lacks the device that hosts run on, so nothing can be found out here.
     """
-    engine = config.engine
-    unknown = [key for key in ("dtype", "batch_tokens") if getattr(engine, key) == "auto"]
+    engine, unknown = config.engine, _unknown(config.engine)
     if not unknown:
         return config
     _check_device(engine, unknown[0])
@@ -38,6 +37,16 @@ def settled(config: RunConfig, founders: FounderSet, tasks: Sequence[WeighedTask
             update={"batch_tokens": _fast_budget(engine, founders, requests)}
         )
     return config.model_copy(update={"engine": engine})
+
+
+def settled_as(config: RunConfig, frozen: RunConfig) -> RunConfig:
+    """``config`` with what a run of it has found for ``auto``."""
+    found = {key: getattr(frozen.engine, key) for key in _unknown(config.engine)}
+    return config.model_copy(update={"engine": config.engine.model_copy(update=found)})
+
+
+def _unknown(engine: EngineConfig) -> list[str]:
+    return [key for key in ("dtype", "batch_tokens") if getattr(engine, key) == "auto"]
 
 
 def _check_device(engine: EngineConfig, key: str) -> None:
