@@ -32,10 +32,10 @@ from fitness.prefixes import chains
 from fitness.requests import LogLikelihood, Request
 from fitness.tasks import Task, TaskSpec, load_task
 
-VOCABULARY = 2000
+VOCABULARY = 768
 POSITIONS = 1024
 SMALL = {"hidden": 128, "layers": 4}  # 0.95M parameters, as against mergekit-evolve
-LARGE = {"hidden": 512, "layers": 8}  # 27M parameters
+LARGE = {"hidden": 512, "layers": 8}  # 25M parameters
 
 
 def words(chance: random.Random, count: int) -> str:

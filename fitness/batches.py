@@ -13,8 +13,8 @@ from fitness.prefixes import ScoredRow, Tree
 
 # Logits of one batch at the kept positions: 2**28 of them are 1 GiB in float32.
 MAX_LOGITS = 2**28
-# Who sees whom in the trees of one batch: 2**26 of them are 64 MiB.
-MAX_MASK = 2**26
+# Tokens of one tree that branches. Who sees whom in a batch of trees takes no more than in one such.
+MAX_TREE = 2**13
 # What one more pass costs, as so many tokens: rows of unlike length share a batch where padding costs less.
 _PASS = 256
 
@@ -108,7 +108,7 @@ def scored_batches(
     """(the rows in the order of the batches, the batches).
 
     Trees are sorted by length (stable), those that branch after the others, and a batch holds as many as
-    fit in ``batch_tokens`` padded tokens, in MAX_LOGITS and in MAX_MASK, but none that are so much shorter
+    fit in ``batch_tokens`` padded tokens, in MAX_LOGITS and in the mask of MAX_TREE, but none that are so much shorter
     that padding costs more than another pass; one tree always fits.
     """
     ordered = sorted(trees, key=lambda tree: (tree.branches, tree.nodes))
@@ -124,7 +124,7 @@ def scored_batches(
         if (
             number not in begins
             and size * len(wanted) * vocabulary <= MAX_LOGITS
-            and size * tree.nodes**2 * tree.branches <= MAX_MASK
+            and size * tree.nodes**2 * tree.branches <= MAX_TREE**2
         ):
             runs[-1].append(tree)
             kept = wanted

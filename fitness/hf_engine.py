@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitness.batches import PromptBatch, ScoredBatch, prompt_batches, scored_batches
+from fitness.batches import MAX_TREE, PromptBatch, ScoredBatch, prompt_batches, scored_batches
 from fitness.branching import grow
 from fitness.compiled import compiled
 from fitness.engine import EngineError, NonFiniteOutputError, Prepared, RequestError
@@ -126,7 +126,7 @@ class HFEngine:
     def prepare(self, requests: Sequence[Request]) -> Prepared:
         """See `Engine.prepare`. Requests longer than the model's context are refused, not cut."""
         rows = scored_rows(requests, self._limits)
-        trees = grow(rows, self.model, most=self.batch_tokens)
+        trees = grow(rows, self.model, most=min(self.batch_tokens, MAX_TREE))
         ordered, scored = scored_batches(
             trees,
             batch_tokens=self.batch_tokens,
@@ -224,12 +224,14 @@ class HFEngine:
         sums = np.bincount(of_request, np.add.reduceat(logprobs, prepared.starts))
         missed = np.bincount(of_request, np.add.reduceat(misses, prepared.starts))
         lengths = np.diff(prepared.starts, append=len(logprobs))
-        tokens = np.bincount(of_request, lengths)
+        tokens = np.bincount(of_request, lengths).astype(np.int64)
         outputs: dict[int, Output] = {}
-        for i in np.unique(of_request).tolist():
-            logprob, count = float(sums[i]), int(tokens[i])
+        greedy = (missed == 0).tolist()
+        for i, (logprob, count) in enumerate(zip(sums.tolist(), tokens.tolist(), strict=True)):
+            if not count:
+                continue  # a request of another kind
             if isinstance(prepared.requests[i], LogLikelihood):
-                outputs[i] = LogLikelihoodOutput(logprob, bool(missed[i] == 0), count)
+                outputs[i] = LogLikelihoodOutput(logprob, greedy[i], count)
             else:
                 outputs[i] = RollingOutput(logprob, count)
         return outputs
@@ -238,17 +240,17 @@ class HFEngine:
         """(float32 log-probability, whether it is not the arg-max) of each scored token."""
         logits = self._logits(batch)
         place, targets = batch.place, batch.targets
+        rows = max(1, _SOFTMAX_ELEMENTS // logits.shape[-1])
+        if len(logits) <= rows:
+            return _scores_at(logits, place, targets)
         if place is None:
             place = torch.arange(len(targets), device=targets.device)
         logprobs = torch.empty(len(targets), device=targets.device)
         misses = torch.empty(len(targets), dtype=torch.bool, device=targets.device)
-        rows = max(1, _SOFTMAX_ELEMENTS // logits.shape[-1])
         for start in range(0, len(logits), rows):
+            here = (place >= start) & (place < start + rows)
             chunk = logits[start : start + rows]
-            here = ((place >= start) & (place < start + rows)).nonzero()[:, 0]
-            at, wanted = place[here] - start, targets[here]
-            logprobs[here] = torch.log_softmax(chunk, dim=-1, dtype=torch.float32)[at, wanted]
-            misses[here] = chunk.argmax(dim=-1)[at] != wanted
+            logprobs[here], misses[here] = _scores_at(chunk, place[here] - start, targets[here])
         return logprobs, misses
 
     def _logits(self, batch: ScoredBatch) -> Tensor:
@@ -263,6 +265,14 @@ class HFEngine:
                 logits = logits[:, batch.keep]
         found: Tensor = logits.flatten(0, 1)
         return found if batch.pick is None else found[batch.pick]
+
+
+def _scores_at(logits: Tensor, place: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+    said = logits.argmax(dim=-1)
+    if place is None:
+        return logprobs.gather(1, targets[:, None])[:, 0], said != targets
+    return logprobs[place, targets], said[place] != targets
 
 
 def _as_read(batch: ScoredBatch) -> dict[str, Tensor]:

@@ -173,6 +173,16 @@ def test_choices_of_one_token_read_their_question_once(tmp_path: Path) -> None:
     assert_equal_answers(answers, one_by_one)
 
 
+def test_logits_that_fill_memory_are_normed_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = build_engine(tmp_path)
+    prepared = engine.prepare(texts())
+    expected = engine.answer(prepared)
+    monkeypatch.setattr(fitness.hf_engine, "_SOFTMAX_ELEMENTS", 7 * (4 + len(CHARACTERS)))
+    assert engine.answer(prepared) == expected
+
+
 # --- models that can't ---------------------------------------------------------------------------
 
 
