@@ -268,6 +268,7 @@ def _make_engine(spec: HostSpec) -> Engine:
         dtype=dtype_of(engine.dtype),
         batch_tokens=engine.batch_tokens,
         trust_remote_code=engine.trust_remote_code,
+        compile=engine.compile,
     )
 
 

@@ -122,6 +122,7 @@ class EngineSpec:
     threads: int = 1
     trust_remote_code: bool = False
     adapters: Literal["merge", "apply"] = "merge"
+    compile: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from evo.errors import UserError
 from evo.evolution import Evolution
 from evo.past import holds_run, read_config
 from evo.progress import RunProgress
+from evo.settle import settled_as
 from evo.setup import load_tasks
 from evo.status import status_of
 from evo.summary import read_summary, results_table
@@ -113,8 +114,9 @@ def print_status(run_dir: Path, *, as_json: bool) -> None:
 
 def _check_same(config: RunConfig, run_dir: Path, path: Path) -> None:
     start = read_start(run_dir)
-    now = {"config": config_digests(config), "tasks": task_digests(load_tasks(config.tasks))}
     old = read_config(run_dir, check_files=False)
+    config = settled_as(config, old)
+    now = {"config": config_digests(config), "tasks": task_digests(load_tasks(config.tasks))}
     moved = (old.base, old.founders) != (config.base, config.founders)
     if moved and config.vocabulary is None:  # else those of the run are aligned ones, made of these
         now["founders"] = founder_digests(load_founders(config.base, config.founders))

@@ -155,7 +155,10 @@ class LoopConfig(_Settings):
 
 class EngineConfig(_Settings):
     """How a host runs models: ``hf`` for causal LMs, ``module`` for the torch module that ``build``
-    ("package.module:name") makes. ``dtype`` is of weights and computation; the base's own by default.
+    ("package.module:name") makes. ``dtype`` is of weights and computation; the base's own by default,
+    with ``auto`` bfloat16 where the device is made for it, else float32. ``batch_tokens`` bounds a forward
+    pass; ``auto`` measures a few on the first dev examples. Both are found where the run begins, and
+    frozen. ``compile`` is torch.compile: each shape takes seconds once on every host, then runs faster.
 
     ``adapters: apply`` leaves individuals that are the base with changes of low rank (LoRA founders and
     what descends from them) as factors: the base is held once, no individual's weights are added up, and
@@ -165,12 +168,13 @@ class EngineConfig(_Settings):
 
     kind: Literal["hf", "module"] = "hf"
     build: str = ""
-    dtype: Literal["", "float32", "bfloat16", "float16"] = ""
+    dtype: Literal["", "auto", "float32", "bfloat16", "float16"] = ""
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = "cpu"
-    batch_tokens: Positive = 16384
+    batch_tokens: Positive | Literal["auto"] = 16384
     threads: Positive = 1
     trust_remote_code: bool = False
     adapters: Literal["merge", "apply"] = "merge"
+    compile: bool = False
 
     @model_validator(mode="after")
     def _language_model_applies(self) -> "EngineConfig":
@@ -182,6 +186,8 @@ class EngineConfig(_Settings):
     def _has_build(self) -> "EngineConfig":
         if (self.kind == "module") != bool(self.build):
             raise ValueError("build belongs with kind: module (and is required there)")
+        if self.kind == "module" and self.compile:
+            raise ValueError("compile is for kind: hf; what build makes may be compiled already")
         return self
 
 

@@ -33,6 +33,7 @@ from evo.past import (
 )
 from evo.reuse import ReusingPool, find_reusable
 from evo.search import Generation, Progress, Search
+from evo.settle import settled
 from evo.setup import (
     check_adapters,
     check_paths,
@@ -90,7 +91,8 @@ class Evolution:
                 )
             self._tasks = load_tasks(config.tasks)
             self._founders, self.notes = open_founders(config, self.run_dir)
-            made = made_with(config, self._founders, self._tasks)
+            self._settle()
+            made = made_with(self.config, self._founders, self._tasks)
             self._open({**made, "notes": list(self.notes)}, Past(), observe)
         except BaseException:
             self._give_up(begun=holds_run(self.run_dir))
@@ -181,6 +183,9 @@ class Evolution:
         named = make_trackers(config.trackers, on_ray=config.pool.kind == "ray")
         self._tracking = Tracking(run_dir, named, callbacks, self._note_tracker)
         self._lock = RunLock(run_dir)
+
+    def _settle(self) -> None:
+        self.config = settled(self.config, self._founders, self._tasks)
 
     def _open(
         self, made: Mapping[str, Any], past: Past, observe: Callable[[Progress], None] | None

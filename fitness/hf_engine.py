@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitness.applied import AppliedModel
-from fitness.batches import PromptBatch, ScoredBatch, prompt_batches, scored_batches
+from fitness.batches import MAX_TREE, PromptBatch, ScoredBatch, prompt_batches, scored_batches
+from fitness.branching import grow
+from fitness.compiled import compiled
 from fitness.engine import EngineError, NonFiniteOutputError, Prepared, RequestError
 from fitness.generation import NON_FINITE, generate
 from fitness.hf_path import Shell, layer_list
 from fitness.hf_requests import Limits, prompt_rows, scored_rows
-from fitness.influence import block_influence
+from fitness.influence import block_influence, padded
 from fitness.install import Installer
 from fitness.population import Passes, Population, Scores
 from fitness.requests import (
@@ -67,7 +69,8 @@ class HFEngine:
     """Answers `LogLikelihood`, `RollingLogLikelihood` and `Generate` with a causal language model.
 
     The checkpoint gives the architecture, the tokenizer and the first weights; `install` replaces
-    the weights. Attributes ``model`` and ``tokenizer`` are transformers' own objects.
+    the weights. Attributes ``model`` and ``tokenizer`` are transformers' own objects; ``batch_tokens``
+    is what the next `prepare` goes by.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class HFEngine:
         dtype: torch.dtype | None = None,
         batch_tokens: int = 16384,
         trust_remote_code: bool = False,
+        compile: bool = False,
     ) -> None:
         """Load the checkpoint in folder ``path``; only safetensors, nothing from the network.
 
@@ -86,20 +90,25 @@ class HFEngine:
                 theirs.
             batch_tokens: padded tokens a batch, at most, unless one request alone has more.
             trust_remote_code: run Python code that comes with the checkpoint.
+            compile: read what is scored with torch.compile; what is generated, and paths, run as ever.
 
         Raises:
-            EngineError: no checkpoint there that transformers can load, or tensors are missing.
+            EngineError: no checkpoint there that transformers can load, tensors are missing, or torch
+                can't compile here.
         """
+        # What torch does by default, but a library may have allowed less exact products since.
+        torch.set_float32_matmul_precision("highest")
         self.model, self.tokenizer = _load(Path(path), dtype, trust_remote_code)
         self.model.to(device).eval()
         self._mark = object()
         self._tokens = 0
         self._active: Any = self.model
+        self._compiled: Any = compiled(self.model, device) if compile else None
         self._shell: Shell | AppliedModel | None = None
         self._config = self.model.config.to_dict()
         self._shells: OrderedDict[tuple[object, ...], Shell] = OrderedDict()
         self._device = device
-        self._batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens
         self._encoder = Encoder(self.tokenizer)
         text_config = self.model.config.get_text_config()
         self._vocabulary = int(text_config.vocab_size)
@@ -110,13 +119,14 @@ class HFEngine:
             self.model,
             self._installer,
             Passes(
+                plain=self._compiled or self.model,
                 batches=lambda prepared: None if prepared.prompts else prepared.scored,
                 scores=self._scores,
                 outputs=self._one_of_many,
                 alone=self._alone,
+                batch_tokens=lambda: self.batch_tokens,
             ),
             device=device,
-            batch_tokens=batch_tokens,
         )
         self._eos = _end_tokens(self.tokenizer, self.model)
         pad = self.tokenizer.pad_token_id
@@ -132,9 +142,10 @@ class HFEngine:
     def prepare(self, requests: Sequence[Request]) -> Prepared:
         """See `Engine.prepare`. Requests longer than the model's context are refused, not cut."""
         rows = scored_rows(requests, self._limits)
+        trees = grow(rows, self.model, most=min(self.batch_tokens, MAX_TREE))
         ordered, scored = scored_batches(
-            rows,
-            batch_tokens=self._batch_tokens,
+            trees,
+            batch_tokens=self.batch_tokens,
             vocabulary=self._vocabulary,
             pad=self._pad,
             device=self._device,
@@ -142,7 +153,7 @@ class HFEngine:
         counts = np.array([row.count for row in ordered], dtype=np.int64)
         prompts = prompt_batches(
             prompt_rows(requests, self._limits),
-            batch_tokens=self._batch_tokens,
+            batch_tokens=self.batch_tokens,
             pad=self._pad,
             device=self._device,
         )
@@ -154,7 +165,7 @@ class HFEngine:
             starts=np.cumsum(counts) - counts,
             row_requests=np.array([row.request for row in ordered], dtype=np.int64),
             prompts=tuple(prompts),
-            scored_tokens=sum(row.length for row in ordered),
+            scored_tokens=sum(tree.nodes for tree in trees),
             prompt_tokens=sum(len(row.ids) for batch in prompts for row in batch.rows),
         )
 
@@ -199,10 +210,9 @@ class HFEngine:
             layers = layer_list(self._active, architecture_of(self._config))
         except ArchitectureError as error:
             raise EngineError(str(error)) from error
-        scored = [(b.ids, _up_to_the_last(b.ids != self._pad)) for b in prepared.scored]
-        found = block_influence(
-            self._active, layers, scored or [(b.ids, b.mask) for b in prepared.prompts]
-        )
+        scored = [(_as_read(b), b.reads) for b in prepared.scored]
+        prompts = [(padded(b.ids, b.mask), b.mask) for b in prepared.prompts]
+        found = block_influence(self._active, layers, scored or prompts)
         self._tokens += prepared.scored_tokens if scored else prepared.prompt_tokens
         return found
 
@@ -250,7 +260,8 @@ class HFEngine:
         return [outputs[i] for i in range(prepared.count)]
 
     def _scored(self, prepared: _Prepared) -> dict[int, Output]:
-        (logprobs,), (misses,) = self._scores(self._active, prepared, 1)
+        model = self._active if self._compiled is None or self._shell else self._compiled
+        (logprobs,), (misses,) = self._scores(model, prepared, 1)
         return self._outputs(prepared, (logprobs, misses))
 
     def _scores(self, model: Any, prepared: _Prepared, individuals: int) -> Scores:
@@ -273,42 +284,61 @@ class HFEngine:
         sums = np.bincount(of_request, np.add.reduceat(logprobs, prepared.starts))
         missed = np.bincount(of_request, np.add.reduceat(misses, prepared.starts))
         lengths = np.diff(prepared.starts, append=len(logprobs))
-        tokens = np.bincount(of_request, lengths)
+        tokens = np.bincount(of_request, lengths).astype(np.int64)
         outputs: dict[int, Output] = {}
-        for i in np.unique(of_request).tolist():
-            logprob, count = float(sums[i]), int(tokens[i])
+        greedy = (missed == 0).tolist()
+        for i, (logprob, count) in enumerate(zip(sums.tolist(), tokens.tolist(), strict=True)):
+            if not count:
+                continue  # a request of another kind
             if isinstance(prepared.requests[i], LogLikelihood):
-                outputs[i] = LogLikelihoodOutput(logprob, bool(missed[i] == 0), count)
+                outputs[i] = LogLikelihoodOutput(logprob, greedy[i], count)
             else:
                 outputs[i] = RollingOutput(logprob, count)
         return outputs
 
     def _token_scores(self, model: Any, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
         """(float32 log-probability, whether it is not the arg-max) of each scored token."""
+        logits = self._logits(model, batch)
+        place, targets = batch.place, batch.targets
+        rows = max(1, _SOFTMAX_ELEMENTS // logits.shape[-1])
+        if len(logits) <= rows:
+            return _scores_at(logits, place, targets)
+        if place is None:
+            place = torch.arange(len(targets), device=targets.device)
+        logprobs = torch.empty(len(targets), device=targets.device)
+        misses = torch.empty(len(targets), dtype=torch.bool, device=targets.device)
+        for start in range(0, len(logits), rows):
+            here = (place >= start) & (place < start + rows)
+            chunk = logits[start : start + rows]
+            logprobs[here], misses[here] = _scores_at(chunk, place[here] - start, targets[here])
+        return logprobs, misses
+
+    def _logits(self, model: Any, batch: ScoredBatch) -> Tensor:
+        """What follows each place of the batch, shape (places, vocabulary): the one call of the model."""
+        inputs: dict[str, Any] = {**batch.inputs(), "use_cache": False}
         if batch.keep is not None and self._keeps_logits:
-            logits = model(batch.ids, use_cache=False, logits_to_keep=batch.keep).logits
+            logits = model(**inputs, logits_to_keep=batch.keep).logits
         else:
-            logits = model(batch.ids, use_cache=False).logits
+            logits = model(**inputs).logits
             if batch.keep is not None:
                 logits = logits[:, batch.keep]
-        logits = logits.flatten(0, 1)
-        if batch.pick is not None:
-            logits = logits[batch.pick]
-        rows = max(1, _SOFTMAX_ELEMENTS // logits.shape[-1])
-        chunks = zip(torch.split(logits, rows), torch.split(batch.targets, rows), strict=True)
-        parts = [_log_softmax_at(chunk, targets) for chunk, targets in chunks]
-        return torch.cat([p for p, _ in parts]), torch.cat([m for _, m in parts])
+        found: Tensor = logits.flatten(0, 1)
+        return found if batch.pick is None else found[batch.pick]
 
 
-def _log_softmax_at(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _scores_at(logits: Tensor, place: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
     logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-    at = logprobs.gather(1, targets[:, None])[:, 0]
-    return at, logits.argmax(dim=-1) != targets
+    said = logits.argmax(dim=-1)
+    if place is None:
+        return logprobs.gather(1, targets[:, None])[:, 0], said != targets
+    return logprobs[place, targets], said[place] != targets
 
 
-def _up_to_the_last(real: Tensor) -> Tensor:
-    """Each row of a right-padded batch up to its last real token: pads before it are tokens, too."""
-    return real.flip(1).cummax(1).values.flip(1)
+def _as_read(batch: ScoredBatch) -> dict[str, Tensor]:
+    """What the model takes to read ``batch`` with padding masked out."""
+    if batch.branching is not None:
+        return batch.inputs()
+    return padded(batch.ids, batch.reads > 0)
 
 
 def _load(path: Path, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple[Any, Any]:

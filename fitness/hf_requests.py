@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fitness.batches import PromptRow, ScoredRow
+from fitness.batches import PromptRow
 from fitness.engine import RequestError
+from fitness.prefixes import ScoredRow
 from fitness.requests import (
     Call,
     Generate,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitness.applied import AppliedModel
-from fitness.batches import MAX_LOGITS, ScoredBatch
+from fitness.batches import MAX_LOGITS, MAX_TREE, ScoredBatch
 from fitness.engine import EngineError
 from fitness.install import Installer
 from fitness.requests import Output
@@ -32,16 +32,20 @@ class Passes:
     """What a population uses of its engine; ``Any`` are requests that the engine prepared, and models.
 
     Attributes:
+        plain: the model that answers for weights that are installed by themselves; it may be compiled.
         batches: of requests that are scored; None where some are not.
         scores: of (model, requests, individuals).
         outputs: one individual's, of (requests, its scores).
         alone: the outputs of (individual, requests), whatever these are.
+        batch_tokens: padded tokens a batch, at most.
     """
 
+    plain: Any
     batches: Callable[[Any], Sequence[ScoredBatch] | None]
     scores: Callable[[Any, Any, int], Scores]
     outputs: Callable[[Any, Scores], list[Output]]
     alone: Callable[[Weights | Adapted, Any], list[Output]]
+    batch_tokens: Callable[[], int]
 
 
 class Population:
@@ -49,14 +53,11 @@ class Population:
     for each set of requests, and the dtypes of the weights.
     """
 
-    def __init__(
-        self, model: Any, installer: Installer, passes: Passes, *, device: str, batch_tokens: int
-    ) -> None:
+    def __init__(self, model: Any, installer: Installer, passes: Passes, *, device: str) -> None:
         self._model = model
         self._installer = installer
         self._passes = passes
         self._device = device
-        self._batch_tokens = batch_tokens
         self._vocabulary = int(model.config.get_text_config().vocab_size)
         self._stacked: StackedModel | None = None
         self._applied: AppliedModel | None = None
@@ -141,7 +142,7 @@ class Population:
 
         def alone(i: int) -> Tensor:
             self._installer.install(stack[i])
-            return _tensor(self._passes.scores(self._model, prepared, 1))[0]
+            return _tensor(self._passes.scores(self._passes.plain, prepared, 1))[0]
 
         try:
             return _chosen(alone, lambda n: _tensor(self._run(stack[:n], prepared)), counts)
@@ -160,7 +161,7 @@ class Population:
         return _chosen(alone, lambda n: _tensor(self._run(others[:n], prepared)), counts)
 
     def _counts(self, prepared: Any) -> list[int]:
-        """Those that keep to the budgets of tokens and logits."""
+        """Those that keep to the budgets of tokens, logits and masks."""
         batches = self._passes.batches(prepared)
         if not batches:
             return []
@@ -168,7 +169,12 @@ class Population:
         logits = self._vocabulary * max(
             b.ids.numel() if b.keep is None else len(b.ids) * len(b.keep) for b in batches
         )
-        most = min(self._batch_tokens // tokens, MAX_LOGITS // logits)
+        mask = max(b.ids.numel() * b.ids.shape[1] * (b.branching is not None) for b in batches)
+        most = min(
+            self._passes.batch_tokens() // tokens,
+            MAX_LOGITS // logits,
+            MAX_TREE**2 // max(1, mask),
+        )
         return [count for count in COUNTS if count <= most]
 
 

@@ -11,6 +11,7 @@ import torch
 from test_engine_hf import PAIRS
 from test_engine_tiny import build_model, save
 from test_lora import ALL, make_adapter
+from test_population import REQUESTS
 from test_population import eager as eager
 
 from cluster.adapters import adapter_digest
@@ -88,7 +89,7 @@ def test_applied_is_merged_to_rounding(founders: FounderSet) -> None:
 @pytest.mark.parametrize("dtype", ["", "bfloat16"])
 def test_a_group_gives_everyone_their_own_answers(founders: FounderSet, dtype: str) -> None:
     engine = HFEngine(founders.base.path, dtype=torch.bfloat16 if dtype else None)
-    prepared = engine.prepare([*PAIRS, RollingLogLikelihood("some text " * 8)])
+    prepared = engine.prepare(REQUESTS)
     builder = builder_of(founders, dtype=dtype)
     individuals = [builder.build(recipe) for recipe in mixtures(founders, 11)]
     assert all(isinstance(each, Adapted) for each in individuals)

@@ -22,7 +22,7 @@ from evo.errors import UserError
 from evo.evolution import Evolution
 from evo.past import read_config
 from fitness.hf_engine import HFEngine
-from fitness.influence import block_influence
+from fitness.influence import block_influence, padded
 from operators.recipe import Linear, Route
 
 WORDS = [*"abcdefgh", "<pad>", "</s>"]
@@ -236,7 +236,7 @@ def test_block_influence_is_what_its_definition_says(folder):
     engine = HFEngine(folder / "one")
     ids = torch.tensor([[0, 1, 2, 3, 4], [5, 6, 7, 8, 8]])
     mask = ids != 8
-    found = block_influence(engine.model, engine.model.model.layers, [(ids, mask)])
+    found = block_influence(engine.model, engine.model.model.layers, [(padded(ids, mask), mask)])
     with torch.inference_mode():
         states = engine.model(ids, output_hidden_states=True).hidden_states
     for layer in range(2):  # the last hidden state of transformers is normed
@@ -259,18 +259,24 @@ def test_block_influence_does_not_depend_on_padding(kind, folder):
         layers = model.transformer.h
     rows = [[0, 1, 2, 3, 4, 5], [5, 6], [7, 0, 3]]
 
-    def padded(side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def padded_to(side: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         gaps = [6 - len(row) for row in rows]
         left = side == "left"
         ids = [[8] * g + r if left else r + [8] * g for g, r in zip(gaps, rows, strict=True)]
         ones = [[1] * len(row) for row in rows]
         mask = [[0] * g + o if left else o + [0] * g for g, o in zip(gaps, ones, strict=True)]
-        return torch.tensor(ids), torch.tensor(mask)
+        weights = torch.tensor(mask)
+        return padded(torch.tensor(ids), weights), weights
 
-    alone = [(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.long)) for row in rows]
+    alone = [
+        ({"input_ids": torch.tensor([row])}, torch.ones(1, len(row), dtype=torch.long))
+        for row in rows
+    ]
     expected = block_influence(model, layers, alone)
     for side in ("left", "right"):
-        assert block_influence(model, layers, [padded(side)]) == pytest.approx(expected, abs=1e-5)
+        assert block_influence(model, layers, [padded_to(side)]) == pytest.approx(
+            expected, abs=1e-5
+        )
 
 
 @pytest.mark.parametrize(

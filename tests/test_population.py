@@ -18,7 +18,11 @@ from fitness.requests import Generate, LogLikelihood, RollingLogLikelihood
 from fitness.together import Choice, choose
 from operators.weights import Stack, allocate_stack, layout_of
 
-REQUESTS = [*PAIRS, RollingLogLikelihood("some text " * 8)]
+REQUESTS = [
+    *PAIRS,
+    RollingLogLikelihood("some text " * 8),
+    *(LogLikelihood("choices share a long beginning: ", f"{c}{c}") for c in "abcd"),
+]
 
 
 @pytest.fixture
