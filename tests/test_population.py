@@ -118,7 +118,7 @@ def test_what_generates_runs_alone(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("eager")
 def test_a_group_keeps_to_the_budget_of_tokens(tmp_path: Path) -> None:
     engine = HFEngine(save(tmp_path, build_model("llama")), batch_tokens=100)
-    prepared = engine.prepare([LogLikelihood("ten tokens", "x")] * 2)  # 20 in a batch
+    prepared = engine.prepare([LogLikelihood(text, "x") for text in ("ten tokens", "net tokens")])
     assert engine.together([prepared]) == 4
 
 
