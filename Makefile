@@ -48,6 +48,7 @@ bench: setup ## run the benchmarks; results land in benchmarks/results
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/merge.py
+	$(BIN)/python benchmarks/birth.py
 
 clean: ## remove .venv, caches and the demo's folder
 	rm -rf .venv demo site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
