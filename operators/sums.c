@@ -17,7 +17,7 @@
 #define STRIP 64  /* elements summed in registers */
 #define AHEAD 512 /* elements between what is fetched and what is used */
 
-typedef float Vector __attribute__((vector_size(64)));
+typedef float Vector __attribute__((vector_size(64), may_alias));
 enum { FLOAT32, BFLOAT16 };
 
 static uint32_t bits_of(float value) {

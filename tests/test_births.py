@@ -47,7 +47,7 @@ def term_by_term(recipe: Recipe, given: dict[Founder, Weights], layout: Layout) 
     return made
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(children, min_size=1, max_size=6),
     st.sampled_from(DTYPES),
