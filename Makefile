@@ -44,11 +44,11 @@ format: setup ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## run the benchmarks; results land in benchmarks/results
-	$(BIN)/python benchmarks/quality.py
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/merge.py
-	$(BIN)/python benchmarks/birth.py
+bench: setup ## measure the quick set, print the headlines of all results (benchmarks/results)
+	$(BIN)/python benchmarks/where_time_goes.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/against_mergekit_evolve.py
+	$(BIN)/python benchmarks/results.py
 
 clean: ## remove .venv, caches and the demo's folder
 	rm -rf .venv demo site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -43,6 +43,13 @@ GENES: dict[str, dict[str, Any]] = {
 EVALUATIONS = 3000
 
 
+def headline(data: dict[str, Any]) -> str:
+    honest = [r for r in data["rows"] if r.get("fitted on") != "test"]
+    best = max(honest, key=lambda row: row["test"])
+    what = ", ".join(filter(None, (best["kind"], best.get("genes") and str(best["genes"]))))
+    return f"{best['task']}: the best of {len(honest)} ways has {best['test']:.3f} on test ({what})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -76,7 +83,7 @@ def main() -> None:
         for row in kinds[kind]():
             rows.append({"task": options.task, "kind": kind, **row})
             print(rows[-1], flush=True)
-            save("ceiling", {"rows": rows})
+            save("ceiling", {"rows": rows}, headline({"rows": rows}))
     pool.close()
 
 

@@ -190,6 +190,14 @@ class Disturbed:
         return code
 
 
+def headline(data: dict[str, Any]) -> str:
+    found = data["summary"]
+    return (
+        f"{found['identical']} of {found['runs']} runs ended identical after {sum(found['kills'].values())} "
+        f"kills; {found['share_repeated']:.1%} of evaluations done again"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=30)
@@ -244,7 +252,8 @@ def main() -> None:
         },
     }
     print(summary)
-    print(save("chaos", {"summary": summary, "runs": rows}))
+    data = {"summary": summary, "runs": rows}
+    print(save("chaos", data, headline(data)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ itself passes on this machine: bare calls, and through pool, journal and lineage
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 from results import FOLDER, save
+from runner import medians
 from safetensors.torch import save_file
 from simulated import SimulatedPool
 
@@ -223,8 +223,18 @@ def ray_ceiling() -> dict[str, float]:
     return {"bare_calls_per_second": calls, "evaluations_per_second": rate}
 
 
-def medians(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {key: statistics.median(r[key] for r in rows) for key in rows[0]}
+def headline(data: dict[str, Any]) -> str:
+    told = []
+    if "thousand" in data:
+        waiting, rate = data["thousand"]["waiting"][0], data["thousand"]["no_wait"]
+        told.append(
+            f"{waiting['hosts']} hosts of {waiting['seconds_per_evaluation']:g} s an evaluation are "
+            f"{waiting['utilisation']['in_flow']:.0%} busy; at most "
+            f"{rate['evaluations_per_second']:.0f} evaluations a second"
+        )
+    if "ray" in data:
+        told.append(f"{data['ray']['evaluations_per_second']:.0f} a second through Ray, 2 hosts")
+    return "; ".join(told)
 
 
 def main() -> None:
@@ -246,7 +256,8 @@ def main() -> None:
         if options.only in (None, name):
             known[name] = part()
             print(name, json.dumps(known[name], indent=1), flush=True)
-    print(save("coordinator", {k: known[k] for k in parts if k in known}))
+    data = {k: known[k] for k in parts if k in known}
+    print(save("coordinator", data, headline(data)))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from results import save
 sys.path.insert(
     0, str(Path(__file__).parents[1] / "tests")
 )  # where the cases and their numbers are
+from typing import Any
+
 from golden import merge_cases, paper_cases
 
 Row = dict[str, str | int | float | bool]
@@ -36,6 +38,12 @@ def table(cases: Iterable[tuple[str, str, float, float]]) -> list[Row]:
     ]
 
 
+def headline(data: dict[str, Any]) -> str:
+    within = sum(row["within"] for row in data["rows"])
+    cases = sum(row["cases"] for row in data["rows"])
+    return f"{within} of {len(data['rows'])} methods agree with their references ({cases} cases)"
+
+
 def main() -> int:
     rows = table(chain(merge_cases.run_cases(), paper_cases.run_cases()))
     print("| method | cases | worst difference | tolerance |\n|---|---|---|---|")
@@ -44,7 +52,7 @@ def main() -> int:
             f"| {row['method']} | {row['cases']} | {row['worst']:.2g} | {row['tolerance']:.2g} |"
             + ("" if row["within"] else " **outside**")
         )
-    print(save("golden", {"rows": rows}))
+    print(save("golden", {"rows": rows}, headline({"rows": rows})))
     return 0 if all(row["within"] for row in rows) else 1
 
 

@@ -60,6 +60,15 @@ FOUNDERS = [(f"founder-{i}", hashlib.sha256(bytes([i])).hexdigest()) for i in ra
 EXAMPLES = 4
 
 
+def headline(data: dict[str, Any]) -> str:
+    shape, found = next(iter(data["shapes"].items()))
+    asked = found["questions"]
+    return (
+        f"{shape} individuals ({found['mib']:.0f} MiB): ancestors {asked['ancestors']['seconds']:.1f} s, "
+        f"find {asked['find']['seconds']:.1f} s, best {asked['best']['seconds']:.1f} s"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="where the lineages are made, and kept")
@@ -79,7 +88,8 @@ def main() -> None:
             for question, row in table[shape]["questions"].items():
                 print(shape, question, json.dumps({k: v for k, v in row.items() if k != "all"}))
     if options.questions == list(QUESTIONS):
-        print(save("lineage", {"repeats": options.repeats, "shapes": table}))
+        data = {"repeats": options.repeats, "shapes": table}
+        print(save("lineage", data, headline(data)))
 
 
 def make(run: Path, generations: int, size: int) -> None:

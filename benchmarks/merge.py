@@ -22,19 +22,16 @@ import shutil
 import subprocess
 import sys
 import time
-import venv
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 import yaml
+from mergekit_env import CACHE, mergekit, versions
 from results import save
 from safetensors.torch import save_file
 
-ROOT = Path(__file__).parent.parent
-CACHE = ROOT / "build"
-MERGEKIT = "mergekit==0.1.5"
 HIDDEN, INNER, KEYS, LAYERS, VOCABULARY = 1024, 4096, 512, 15, 32000
 TUNED = ("a", "b")
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -114,25 +111,6 @@ def write_models(folder: Path, *sizes: int) -> int:
     return parameters
 
 
-def install_mergekit() -> Path:
-    """mergekit's environment, with our torch; exits with pip's reason where it can't be made."""
-    folder = CACHE / "mergekit-venv"
-    python = folder / "bin" / "python"
-    if (folder / "bin" / "mergekit-yaml").exists():
-        return folder / "bin"
-    venv.create(folder, with_pip=True)
-    pins = (ROOT / "constraints.txt").read_text().splitlines()
-    wanted = [p for p in pins if p.split("==")[0] in ("torch", "numpy")]
-    done = subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", MERGEKIT, *wanted],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        sys.exit(f"{MERGEKIT} can't be installed here:\n{done.stderr[-2000:]}")
-    return folder / "bin"
-
-
 def config_of(method: str, folder: Path) -> Path:
     """The same YAML for both; models by full path."""
     base = str(folder / "base")
@@ -210,16 +188,10 @@ def copy_seconds(inputs: list[Path], out: Path) -> float:
 
 def measure(methods: list[str], all_threads: list[int], repeats: int) -> dict[str, Any]:
     """Run everything; what was found is saved after every repeat."""
-    binaries = install_mergekit()
+    binaries = mergekit()
     large, small, out = CACHE / "merge-300m", CACHE / "merge-small", CACHE / "merge-out"
     parameters = write_models(large, HIDDEN, INNER, KEYS, LAYERS, VOCABULARY)
     write_models(small, 32, 64, 16, 2, 64)
-    listed = subprocess.run(
-        [binaries / "python", "-m", "pip", "list", "--format", "json"],
-        capture_output=True,
-        text=True,
-    )
-    used = {p["name"]: p["version"] for p in json.loads(listed.stdout)}
     seen: dict[tuple[str, ...], list[float]] = {}
     data: dict[str, Any] = {}
 
@@ -247,13 +219,13 @@ def measure(methods: list[str], all_threads: list[int], repeats: int) -> dict[st
             "parameters": parameters,
             "model_mb": round(2 * parameters / 1e6, 1),
             "repeats": repeat + 1,
-            "mergekit": {name: used[name] for name in ("mergekit", "torch", "transformers")},
+            "mergekit": versions(binaries, "mergekit", "torch", "transformers"),
             "rows": [
                 row_of(method, threads, middle) for method in methods for threads in all_threads
             ],
             "seconds_seen": {" ".join(k): v for k, v in seen.items() if "memory" not in k[-1]},
         }
-        save("merge", data)
+        save("merge", data, headline(data))
     return data
 
 
@@ -303,6 +275,17 @@ def table(data: dict[str, Any]) -> str:
             f"{ours['copy_share']:>8.0%}{ours['anonymous_mb']:>9.0f}{theirs['anonymous_mb']:>13.0f}"
         )
     return "\n".join(lines)
+
+
+def headline(data: dict[str, Any]) -> str:
+    faster = [
+        f"{row['method']} {row['times_faster']['merging_processor']:.1f}x"
+        for row in data["rows"]
+        if row["threads"] == 1
+    ]
+    return (
+        f"processor time against mergekit, {data['model_mb']:.0f} MB, 1 thread: {', '.join(faster)}"
+    )
 
 
 def main() -> None:

@@ -39,6 +39,15 @@ PROMPTS = 50
 FOUNDERS = ("rev", "sort", "desc", "swap", "even", "pmax", "pmin", "succpred", "alpha1", "alpha2")
 
 
+def headline(data: dict[str, Any]) -> str:
+    folded = [row for row in data["exactness"] if row["folds"]]
+    worst = max(row["largest_difference"] / row["largest_logit"] for row in folded)
+    return (
+        f"{len(folded)} architectures fold, logits within {worst:.1e} relative; a path's forward pass "
+        f"takes {data['overhead']['overhead']['model_s']:+.1%} against a plain model's"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--zoo", type=Path, default=Path("demo/zoo"))
@@ -52,7 +61,8 @@ def main() -> None:
         print(row, flush=True)
     cost = overhead(options.zoo, options.repeats)
     print(cost)
-    save("paths", {"exactness": rows, "overhead": cost})
+    data = {"exactness": rows, "overhead": cost}
+    save("paths", data, headline(data))
 
 
 def exactness(name: str) -> dict[str, Any]:

@@ -94,6 +94,15 @@ EXPECTED = {
 }
 
 
+def headline(data: dict[str, Any]) -> str:
+    told = []
+    for task in dict.fromkeys(row["task"] for row in data["table"]):
+        rows = {r["method"]: r for r in data["table"] if r["task"] == task}
+        best = max(rows.values(), key=lambda row: row["test_mean"])
+        told.append(f"{task}: {best['method']} {best['test_mean']:.3f}")
+    return f"best on test, {data['evaluations']} evaluations: {'; '.join(told)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -166,7 +175,8 @@ def results_file(name: str, setting: dict[str, Any]) -> Iterator[list[dict[str, 
         if runs != kept:
             order = {m: i for i, m in enumerate(METHODS)}
             runs.sort(key=lambda r: (r["task"], order[r["method"]], r["seed"]))
-            save(name, {**setting, "table": table(runs), "runs": runs})
+            data = {**setting, "table": table(runs), "runs": runs}
+            save(name, data, headline(data))
 
 
 def one_run(

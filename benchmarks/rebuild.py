@@ -45,6 +45,16 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+def headline(data: dict[str, Any]) -> str:
+    runs = data["runs"].values()
+    sampled, same = (sum(r[key] for r in runs) for key in ("sampled", "same_weights"))
+    large = data["cost_of_digests"]["300 MB"]
+    return (
+        f"{same} of {sampled} individuals built again bit for bit; digests take "
+        f"{large['share_of_evaluation']:.0%} of an evaluation of a 300 MB model"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -68,7 +78,8 @@ def main() -> None:
     for name, cost in costs.items():
         print(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in cost.items()))
     settings = {"evaluations": options.evaluations, "sample": options.sample, "pool": options.pool}
-    print(save("rebuild", {"settings": settings, "runs": runs, "cost_of_digests": costs}))
+    data = {"settings": settings, "runs": runs, "cost_of_digests": costs}
+    print(save("rebuild", data, headline(data)))
 
 
 def one_run(name: str, options: argparse.Namespace, run_dir: Path) -> evo.lineage.Lineage:
