@@ -1,7 +1,7 @@
 """Recipes + founders -> weights. Accumulates in float32, casts once at the end."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Final
 
@@ -14,7 +14,8 @@ from operators.merge import MERGES
 from operators.merge.table import Number, Values
 from operators.noise import direction as noise_direction
 from operators.one_tensor import OneTensor, Wholes
-from operators.recipe import Founder, Merge, Noise, ParameterValue, Recipe, walk
+from operators.packed import MOST_ELEMENTS, Packed, Vector
+from operators.recipe import Founder, Linear, Merge, Noise, ParameterValue, Recipe, walk
 from operators.threads import in_threads
 from operators.weights import Layout, Weights, allocate
 
@@ -43,6 +44,9 @@ class Materializer:
         if len(bases) > 1:
             raise ValueError("the adapters have different bases")
         self.adapter_base: Final = next(iter(bases), None)
+        small = layout.elements <= MOST_ELEMENTS and self.adapter_base is None
+        self._packed = Packed(layout) if small else None
+        self._joined: dict[Founder, Vector] = {}
 
     @property
     def layout(self) -> Layout:
@@ -75,14 +79,47 @@ class Materializer:
         made = tuple(allocate(self._layout) for _ in recipes) if outs is None else tuple(outs)
         if len(made) != len(recipes):
             raise ValueError(f"{len(recipes)} recipes, but weights for {len(made)}")
+        left = [i for i, recipe in enumerate(recipes) if not self._written(recipe, made[i])]
+        if left:
+            self._build_by_tensor([recipes[i] for i in left], [made[i] for i in left])
+        return made
+
+    def _build_by_tensor(self, recipes: Sequence[Recipe], outs: Sequence[Weights]) -> None:
         with torch.inference_mode():
             wholes = self._wholes(recipes)
         in_threads(
             work
             for spec in self._layout
-            for work in OneTensor(self, spec, wholes).work(recipes, [w[spec.name] for w in made])
+            for work in OneTensor(self, spec, wholes).work(recipes, [w[spec.name] for w in outs])
         )
-        return made
+
+    def _written(self, recipe: Recipe, out: Weights) -> bool:
+        """Whether ``recipe`` was a sum of founders and noise of a small model, and is in ``out`` now."""
+        if self._packed is None or not isinstance(recipe, Linear):
+            return False
+        leaves = [part for part, _ in recipe.terms if isinstance(part, Founder | Noise)]
+        if len(leaves) < len(recipe.terms):
+            return False
+        with torch.inference_mode():
+            sources = {leaf: self._vector(self._packed, leaf) for leaf in leaves}
+            self._packed.write(recipe, sources, out)
+        return True
+
+    def _vector(self, packed: Packed, part: Founder | Noise) -> Vector:
+        if isinstance(part, Noise):
+            return self._kept((part, ""), lambda: packed.joined(self._noise_of(part))).numpy()
+        if part not in self._joined:
+            model = self._founders[part]
+            if isinstance(model, Adapter):
+                raise TypeError("an adapter has factors, not tensors")
+            self._joined[part] = packed.joined(model.tensors).numpy()
+        return self._joined[part]
+
+    def _noise_of(self, noise: Noise) -> Mapping[str, Tensor]:
+        return {
+            s.name: noise_direction(noise.seed, s.name, s.shape, noise.rate, noise.rank)
+            for s in self._layout
+        }
 
     def factors(self, recipe: Recipe) -> dict[str, Factors] | None:
         """``recipe`` as a change of its adapters' base: factors by name of tensor, rank 0 left out.
@@ -166,12 +203,17 @@ class Materializer:
 
     def direction(self, noise: Noise, name: str, shape: tuple[int, ...]) -> Tensor:
         """One tensor of ``noise``; by any thread."""
-        key = (noise, name)
+        return self._kept(
+            (noise, name),
+            lambda: noise_direction(noise.seed, name, shape, noise.rate, noise.rank),
+        )
+
+    def _kept(self, key: tuple[Noise, str], make: Callable[[], Tensor]) -> Tensor:
         with self._noise_lock:
             if key in self._noise:
                 self._noise.move_to_end(key)
                 return self._noise[key]
-        tensor = noise_direction(noise.seed, name, shape, noise.rate, noise.rank)
+        tensor = make()
         with self._noise_lock:
             self._noise[key] = tensor
             self._noise_bytes += tensor.nbytes

@@ -138,6 +138,8 @@ class OneTensor:
 
     def _prepare(self, recipe: Recipe) -> None:
         """Compute what ``recipe`` is made of, but not ``recipe``."""
+        if all(self._stored(part) is not None for part in parts(recipe)):
+            return
         # Parts before what uses them, and no recursion: ancestries may be thousands deep. A part
         # that is a change of the base needs none of its own parts.
         order, needed = walk(recipe), {recipe}

@@ -1,4 +1,4 @@
-"""As many pieces of work at a time as torch has threads, each by one thread."""
+"""As many pieces of work at a time as torch has threads."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,24 +10,24 @@ Work: TypeAlias = Callable[[], None]
 
 
 def in_threads(pieces: Iterable[Work]) -> None:
-    """Do all ``pieces`` in any order, in inference mode; the first error is raised, and the rest left."""
+    """Do all ``pieces`` in any order, in inference mode; the first error is raised, and the rest left.
+
+    torch's own threads stay as they are: their number is one for the whole process, and a model that
+    runs meanwhile would feel a change of it, to the last bit.
+    """
     threads = torch.get_num_threads()
     if threads == 1:
         for piece in pieces:
             _do(piece)
         return
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            waiting = [pool.submit(_do, piece) for piece in pieces]
-            try:
-                for done in waiting:
-                    done.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    finally:
-        torch.set_num_threads(threads)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = [pool.submit(_do, piece) for piece in pieces]
+        try:
+            for done in waiting:
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _do(piece: Work) -> None:
