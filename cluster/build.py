@@ -71,6 +71,16 @@ class Builder:
             return self._path_builder().build(recipe)
         return self._materializer.build(recipe, self.buffer)
 
+    def build_all(self, recipes: Sequence[Recipe], outs: Sequence[Weights]) -> tuple[Weights, ...]:
+        """Individuals that are no paths, in one pass over the founders: each as :meth:`build` makes it.
+
+        They are written into ``outs``, as many weights of :attr:`buffer`'s layout, none of them twice.
+
+        Raises:
+            MissingFounderError: a recipe names a founder that is not here.
+        """
+        return self._materializer.build_all(recipes, outs)
+
     def digest(self, built: Weights | LayerPath) -> str:
         """SHA-256 over what was built, to the last bit; a GPU's tensors are read piece by piece.
 

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 CHUNK = 256  # elements made at a time: what many sums share stays in the first-level cache
 AHEAD = 1024  # bytes between what is used and what is fetched
+STRIP = 64  # elements summed in registers
 LINE = 64  # bytes
 FLOAT32, BFLOAT16 = 0, 1
 
@@ -84,48 +86,58 @@ def _fence(context: Any) -> Any:
     return types.void(), make
 
 
+def _summing(kind: int) -> Any:
+    @_typed
+    def sum_strip(context: Any, to: Any, table: Any, weights: Any, terms: Any, skip: Any) -> Any:
+        """Σ weight·source of a strip in registers, term after term; ``skip`` bytes into each source."""
+
+        def make(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            to, table, weights, terms, skip = arguments
+            number, single = ir.IntType(64), ir.FloatType()
+            strip, halves = ir.VectorType(single, STRIP), ir.VectorType(ir.IntType(16), STRIP)
+            words = ir.VectorType(ir.IntType(32), STRIP)
+            total = cgutils.alloca_once_value(builder, ir.Constant(strip, None))
+            table = builder.inttoptr(table, number.as_pointer())
+            weights = builder.inttoptr(weights, single.as_pointer())
+            with cgutils.for_range(builder, terms) as loop:
+                address = builder.add(builder.load(builder.gep(table, [loop.index])), skip)
+                if kind == BFLOAT16:
+                    stored = builder.load(builder.inttoptr(address, halves.as_pointer()), align=2)
+                    high = ir.Constant(words, [16] * STRIP)
+                    source = builder.bitcast(builder.shl(builder.zext(stored, words), high), strip)
+                else:
+                    source = builder.load(builder.inttoptr(address, strip.as_pointer()), align=4)
+                weight = builder.load(builder.gep(weights, [loop.index]))
+                first = builder.insert_element(ir.Constant(strip, None), weight, ir.IntType(32)(0))
+                every = builder.shuffle_vector(first, first, ir.Constant(words, None))
+                product = builder.fmul(source, every)
+                builder.store(builder.fadd(builder.load(total), product), total)
+            target = builder.inttoptr(to, strip.as_pointer())
+            builder.store(builder.load(total), target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.uintp] * 5), make
+
+    return sum_strip
+
+
+_sum_floats, _sum_halves = _summing(FLOAT32), _summing(BFLOAT16)
+
 # Inside, arrays are passed by address: to count references to them takes locked instructions, which wait
 # until what was streamed has reached memory.
 
 
 @_compiled
-def _wide(half):  # type: ignore[no-untyped-def]
-    return np.uint32(np.uint32(half) << np.uint32(16)).view(np.float32)
-
-
-@_compiled
-def _add_one(made, source, kind, weight, count):  # type: ignore[no-untyped-def]
-    total = _floats(made)
+def _copy_wide(to, source, kind, count):  # type: ignore[no-untyped-def]
+    target = _words(to)
     if kind == BFLOAT16:
         halves = _halves(source)
         for e in range(count):
-            total[e] += weight * _wide(halves[e])
+            target[e] = np.uint32(halves[e]) << np.uint32(16)
     else:
-        floats = _floats(source)
+        words = _words(source)
         for e in range(count):
-            total[e] += weight * floats[e]
-
-
-@_compiled
-def _add_two(made, a, b, kind, p, q, count):  # type: ignore[no-untyped-def]
-    """Two terms, one after the other: ``made`` is passed over once."""
-    total = _floats(made)
-    if kind == BFLOAT16:
-        first, second = _halves(a), _halves(b)
-        for e in range(count):
-            total[e] = total[e] + p * _wide(first[e]) + q * _wide(second[e])
-    else:
-        one, two = _floats(a), _floats(b)
-        for e in range(count):
-            total[e] = total[e] + p * one[e] + q * two[e]
-
-
-@_compiled
-def _add_four(made, a, b, c, d, p, q, r, s, count):  # type: ignore[no-untyped-def]
-    """Four terms of float32 sources."""
-    total, one, two, three, four = _floats(made), _floats(a), _floats(b), _floats(c), _floats(d)
-    for e in range(count):
-        total[e] = total[e] + p * one[e] + q * two[e] + r * three[e] + s * four[e]
+            target[e] = words[e]
 
 
 @_compiled
@@ -159,7 +171,7 @@ def _put(to, source, size):  # type: ignore[no-untyped-def]
 
 
 @_kept
-def weighted_sums(start, stop, source, kind, first, term, weight, out, out_kind, buffer):  # type: ignore[no-untyped-def]
+def weighted_sums(start, stop, source, kind, first, term, weight, out, out_kind, table, buffer):  # type: ignore[no-untyped-def]
     """Elements [start, stop) of 0 + Σ weight·source for every sum, in float32, cast once.
 
     Args:
@@ -167,48 +179,44 @@ def weighted_sums(start, stop, source, kind, first, term, weight, out, out_kind,
         first: sum s has the terms first[s] to first[s + 1], (sums + 1,).
         term, weight: number of a source, and its weight in float32.
         out, out_kind: as of the sources, (sums,).
-        buffer: to work in, (2 + sources) * CHUNK float32, all 0. The caller's: an array of this
-            function's own would be freed once its address was taken.
+        table, buffer: to work in: (terms,) uintp and ((2 + sources) * CHUNK,) float32, all 0. The
+            caller's: arrays of this function's own would be freed once their addresses were taken.
 
     Returns:
         Whether a result is NaN, of which the bits are not those that torch gives.
     """
-    sums, shared, nan = len(out), len(out) > 1, False
+    nan, same = False, True
+    for k in range(len(kind)):
+        same &= kind[k] == kind[0]
+    halves = same and kind[0] == BFLOAT16
     made = np.uintp(buffer.ctypes.data)
     narrow, wide = made + np.uintp(4 * CHUNK), made + np.uintp(8 * CHUNK)
-    here, here_kind = np.zeros(len(source), np.uintp), kind.copy()
+    here = np.zeros(len(source), np.uintp)
+    table_at, weight_at = np.uintp(table.ctypes.data), np.uintp(weight.ctypes.data)
     for at in range(start, stop, CHUNK):
         count = min(CHUNK, stop - at)
+        # Widened once for all sums. Also where a whole strip would be read from beyond the end.
+        widened = not same or count < CHUNK or (halves and len(out) > 1)
         for k in range(len(source)):
             size = 2 if kind[k] == BFLOAT16 else 4
             here[k] = source[k] + np.uintp(at * size)
             for byte in range(0, count * size, LINE):
                 _fetch(here[k] + np.uintp(byte + AHEAD))
-            if kind[k] == BFLOAT16 and shared:  # widened once for all sums
+            if widened:
                 row = wide + np.uintp(4 * CHUNK * k)
-                floats, halves = _floats(row), _halves(here[k])
-                for e in range(count):
-                    floats[e] = _wide(halves[e])
-                here[k], here_kind[k] = row, FLOAT32
-        for s in range(sums):
-            floats = _floats(made)
-            for e in range(CHUNK):
-                floats[e] = np.float32(0.0)
-            t, end = first[s], first[s + 1]
-            while t < end:
-                a = term[t]
-                if shared and t + 3 < end:
-                    b, c, d = term[t + 1], term[t + 2], term[t + 3]
-                    p, q, r, u = weight[t], weight[t + 1], weight[t + 2], weight[t + 3]
-                    _add_four(made, here[a], here[b], here[c], here[d], p, q, r, u, count)
-                    t += 4
-                elif t + 1 < end and here_kind[term[t + 1]] == here_kind[a]:
-                    b = term[t + 1]
-                    _add_two(made, here[a], here[b], here_kind[a], weight[t], weight[t + 1], count)
-                    t += 2
+                _copy_wide(row, here[k], kind[k], count)
+                here[k] = row
+        for t in range(len(term)):
+            table[t] = here[term[t]]
+        for s in range(len(out)):
+            here_at = table_at + np.uintp(8 * first[s])
+            weights, terms = weight_at + np.uintp(4 * first[s]), np.uintp(first[s + 1] - first[s])
+            for e in range(0, CHUNK, STRIP):
+                to = made + np.uintp(4 * e)
+                if halves and not widened:
+                    _sum_halves(to, here_at, weights, terms, np.uintp(2 * e))
                 else:
-                    _add_one(made, here[a], here_kind[a], weight[t], count)
-                    t += 1
+                    _sum_floats(to, here_at, weights, terms, np.uintp(4 * e))
             if out_kind[s] == BFLOAT16:
                 nan |= _narrowed(made, narrow)
                 _put(out[s] + np.uintp(2 * at), narrow, 2 * count)

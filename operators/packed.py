@@ -42,7 +42,9 @@ class Packed:
         """``tensors`` in float32, one after the other in the layout's order."""
         return torch.cat([tensors[s.name].reshape(-1).float() for s in self._layout])
 
-    def write(self, recipe: Linear, sources: Mapping[Founder | Noise, Vector], out: Weights) -> None:
+    def write(
+        self, recipe: Linear, sources: Mapping[Founder | Noise, Vector], out: Weights
+    ) -> None:
         """The sum of ``recipe`` into ``out``: element by element 0 + w·s + w·s + ..., then cast."""
         # torch rounds a coefficient to float32 before it multiplies, and so does this.
         weights = np.array([self._places.values(c) for _, c in recipe.terms]).astype(np.float32)

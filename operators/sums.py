@@ -117,6 +117,7 @@ def _by_kernel(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop:
         np.array([weight for _, weight in flat], dtype=np.float64).astype(np.float32),
         _addresses(outs),
         _kinds(outs),
+        np.zeros(len(flat), dtype=np.uintp),
         np.zeros((2 + len(sources)) * compiled.CHUNK, dtype=np.float32),
     )
     return not nan
