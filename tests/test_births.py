@@ -9,7 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import BASE, SHAPES, A, B, C, founders, same
+from safetensors.torch import save_file
 
+from cluster.build import Builder
+from cluster.founders import load_founders
 from operators import materialize, sums
 from operators.coefficients import Grouped, Places, Rule, layer_count, value_at
 from operators.materialize import Materializer, MissingFounderError
@@ -142,6 +145,33 @@ def test_a_coefficient_at_all_tensors_is_that_at_each(coefficient):
     assert Places(names).values(0.25).tolist() == [0.25] * len(names)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 400), st.integers(0, 2**20), st.sampled_from(DTYPES))
+def test_what_is_sent_to_another_device_has_the_bits_of_what_stays(elements, seed, wanted):
+    sources = vectors(elements, [torch.float32, torch.bfloat16, torch.float16], seed)
+    start = elements // 3
+    terms = (((0, 0.3), (1, -0.5), (2, 1.5)), ((2, 0.25),))
+    stays = [Sum(torch.zeros(elements, dtype=wanted), t) for t in terms]
+    sent = [Sum(torch.zeros(elements, dtype=wanted), t) for t in terms]
+    sum_up(sources, stays, start, elements)
+    sums._streamed(sources, sent, start, elements)
+    for a, b in zip(stays, sent, strict=True):
+        assert torch.equal(a.out.nan_to_num(), b.out.nan_to_num())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_children_on_a_gpu_have_the_bits_of_those_in_host_memory():
+    models = founders(torch.bfloat16)
+    layout = models[BASE].layout
+    population = [linear({A: 0.3, B: 0.7}), linear({A: 0.5, C: -0.2, Noise(4): 0.01}), MERGED]
+    with patch.object(materialize, "MOST_ELEMENTS", 0):
+        owner = Materializer(layout, models)
+        away = owner.build_all(population, [allocate(layout, "cuda") for _ in population])
+        here = owner.build_all(population)
+    for a, b in zip(away, here, strict=True):
+        assert all(torch.equal(a[n].cpu(), b[n]) for n in layout.names)
+
+
 def test_a_large_population_of_sums_merges_and_founders_is_born_in_one_pass():
     generator = torch.Generator().manual_seed(0)
     shapes = {"model.layers.0.mlp.w.weight": (300, 401), "model.norm.weight": (401,)}
@@ -167,6 +197,24 @@ def test_a_large_population_of_sums_merges_and_founders_is_born_in_one_pass():
     for recipe, child in zip(population, together, strict=True):
         assert same(child, Materializer(layout, models).build(recipe))
         assert same(child, term_by_term(recipe, models, layout))
+
+
+def test_a_builder_builds_a_population_as_it_builds_each(tmp_path):
+    folders = {f.name: tmp_path / f.name for f in (BASE, A, B)}
+    for founder, weights in founders(torch.bfloat16).items():
+        if founder.name in folders:
+            folders[founder.name].mkdir()
+            save_file(dict(weights.tensors), folders[founder.name] / "model.safetensors")
+    base = folders.pop("base")
+    known = load_founders(base, folders)
+    one, two = (f.founder for f in known.founders)
+    population = [linear({one: w, two: 1.0 - w}) for w in (0.2, 0.7)]
+    population.append(merge("slerp", [one, two]))
+    builder = Builder(known.base, known.founders, dtype="float32")
+    together = builder.build_all(population, [allocate(builder.buffer.layout) for _ in population])
+    digests = [builder.digest(child) for child in together]
+    assert digests == [builder.digest(builder.build(recipe)) for recipe in population]
+    assert len(set(digests)) == len(digests)
 
 
 def test_a_missing_founder_of_one_child_is_named_before_anything_is_built():
