@@ -119,13 +119,14 @@ class Builder:
         return self._materializer.build(recipe, self.buffer)
 
     def build_all(self, recipes: Sequence[Recipe], outs: Sequence[Weights]) -> tuple[Weights, ...]:
-        """The individuals, none of them a path, each into one of ``outs``.
+        """Individuals that are no paths, in one pass over the founders: each as :meth:`build` makes it.
+
+        They are written into ``outs``, as many weights of :attr:`buffer`'s layout, none of them twice.
 
         Raises:
             MissingFounderError: a recipe names a founder that is not here.
         """
-        each = zip(recipes, outs, strict=True)
-        return tuple(self._materializer.build(recipe, out) for recipe, out in each)
+        return self._materializer.build_all(recipes, outs)
 
     @property
     def bytes(self) -> int:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
 
 
@@ -79,6 +82,37 @@ def value_at(coefficient: Coefficient, tensor: str, layers: int) -> float:
     if layer is None:
         return rule.values[0]
     return rule.values[layer * len(rule.values) // layers]
+
+
+class Places:
+    """The tensors of one model, for asking what a coefficient is at all of them at once.
+
+    Args:
+        tensors: names, in the order of the answers.
+    """
+
+    def __init__(self, tensors: Sequence[str]) -> None:
+        self._tensors = tuple(tensors)
+        self._layers = max(1, layer_count(tensors))
+        # Outside the layers the first value holds, as in layer 0.
+        self._layer = np.array([layer_index(t) or 0 for t in tensors], dtype=np.int64)
+        self._matching: dict[tuple[str, ...], NDArray[np.bool_]] = {}
+
+    def values(self, coefficient: Coefficient) -> NDArray[np.float64]:
+        """:func:`value_at` of each tensor, shape ``(tensors,)``."""
+        if not isinstance(coefficient, Grouped):
+            return np.full(len(self._tensors), coefficient)
+        made = np.empty(len(self._tensors))
+        for rule in reversed(coefficient.rules):  # the first that matches is written last
+            groups = np.array(rule.values)[self._layer * len(rule.values) // self._layers]
+            np.copyto(made, groups, where=self._matches(rule))
+        return made
+
+    def _matches(self, rule: Rule) -> NDArray[np.bool_]:
+        if rule.filters not in self._matching:
+            found = [rule.matches(t) for t in self._tensors]
+            self._matching[rule.filters] = np.array(found, dtype=np.bool_)
+        return self._matching[rule.filters]
 
 
 def gradient(values: Sequence[float], layers: int) -> tuple[float, ...]:

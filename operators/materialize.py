@@ -1,35 +1,25 @@
-"""Recipe + founders -> weights. Accumulates in float32, casts once at the end."""
+"""Recipes + founders -> weights. Accumulates in float32, casts once at the end."""
 
-import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from operators.coefficients import Coefficient, layer_count, value_at
-from operators.lowrank import Adapter, Factors, no_change, weighted_concat
+from operators.lowrank import Adapter, Factors, no_change
 from operators.merge import MERGES
-from operators.merge.linear import weighted_sum
 from operators.merge.table import Number, Values
 from operators.noise import direction as noise_direction
-from operators.recipe import (
-    Founder,
-    Linear,
-    Merge,
-    Noise,
-    ParameterValue,
-    Recipe,
-    Route,
-    parts,
-    walk,
-)
-from operators.weights import Layout, TensorSpec, Weights, allocate
+from operators.one_tensor import OneTensor, Wholes
+from operators.packed import MOST_ELEMENTS, Packed, Vector
+from operators.recipe import Founder, Linear, Merge, Noise, ParameterValue, Recipe, walk
+from operators.threads import in_threads
+from operators.weights import Layout, Weights, allocate
 
 NOISE_CACHE_BYTES = 256 * 2**20
-# A sum is a change of the base if its coefficients add up to 1; they were rounded when they were made.
-ONE = 1e-9
 
 
 class MissingFounderError(ValueError):
@@ -40,7 +30,7 @@ class Materializer:
     """Builds the weights of recipes over one set of founders: whole models, or adapters of one base.
 
     Holds the founders (by digest) and the noise directions used last, since parents and children
-    share most of theirs. Not thread-safe: one for each host.
+    share most of theirs. Uses as many threads as torch has; not to be used by several: one for each host.
     """
 
     def __init__(self, layout: Layout, founders: Mapping[Founder, Weights | Adapter]) -> None:
@@ -49,10 +39,14 @@ class Materializer:
         self._founders = dict(founders)
         self._noise: OrderedDict[tuple[Noise, str], Tensor] = OrderedDict()
         self._noise_bytes = 0
+        self._noise_lock = Lock()
         bases = {a.base for a in founders.values() if isinstance(a, Adapter)}
         if len(bases) > 1:
             raise ValueError("the adapters have different bases")
         self.adapter_base: Final = next(iter(bases), None)
+        small = layout.elements <= MOST_ELEMENTS and self.adapter_base is None
+        self._packed = Packed(layout) if small else None
+        self._joined: dict[Founder, Vector] = {}
 
     @property
     def layout(self) -> Layout:
@@ -62,18 +56,70 @@ class Materializer:
         """The weights of ``recipe``, written into ``out`` (made if None) in the layout's dtypes.
 
         Each tensor is computed alone, in float32, in the recipe's canonical order of terms: the same
-        recipe gives the same bits, whatever was built before.
+        recipe gives the same bits, whatever was built before or beside it.
 
         Raises:
             MissingFounderError: the recipe names a founder that is not here.
         """
-        self._check_founders(recipe)
-        weights = allocate(self._layout) if out is None else out
+        return self.build_all([recipe], None if out is None else [out])[0]
+
+    def build_all(
+        self, recipes: Sequence[Recipe], outs: Sequence[Weights] | None = None
+    ) -> tuple[Weights, ...]:
+        """The weights of ``recipes``, each as :meth:`build` makes it, in one pass over the founders.
+
+        Weighted sums read every founder once, whatever their number; a merge that several recipes hold
+        is made once. ``outs`` are as many weights, none of them twice.
+
+        Raises:
+            MissingFounderError: a recipe names a founder that is not here.
+        """
+        for recipe in recipes:
+            self._check_founders(recipe)
+        made = tuple(allocate(self._layout) for _ in recipes) if outs is None else tuple(outs)
+        if len(made) != len(recipes):
+            raise ValueError(f"{len(recipes)} recipes, but weights for {len(made)}")
+        left = [i for i, recipe in enumerate(recipes) if not self._written(recipe, made[i])]
+        if left:
+            self._build_by_tensor([recipes[i] for i in left], [made[i] for i in left])
+        return made
+
+    def _build_by_tensor(self, recipes: Sequence[Recipe], outs: Sequence[Weights]) -> None:
         with torch.inference_mode():
-            wholes = self._wholes(recipe)
-            for spec in self._layout:
-                weights[spec.name].copy_(_Tensors(self, spec, wholes).dense(recipe))
-        return weights
+            wholes = self._wholes(recipes)
+        in_threads(
+            work
+            for spec in self._layout
+            for work in OneTensor(self, spec, wholes).work(recipes, [w[spec.name] for w in outs])
+        )
+
+    def _written(self, recipe: Recipe, out: Weights) -> bool:
+        """Whether ``recipe`` was a sum of founders and noise of a small model, and is in ``out`` now."""
+        if self._packed is None or not isinstance(recipe, Linear):
+            return False
+        leaves = [part for part, _ in recipe.terms if isinstance(part, Founder | Noise)]
+        if len(leaves) < len(recipe.terms):
+            return False
+        with torch.inference_mode():
+            sources = {leaf: self._vector(self._packed, leaf) for leaf in leaves}
+            self._packed.write(recipe, sources, out)
+        return True
+
+    def _vector(self, packed: Packed, part: Founder | Noise) -> Vector:
+        if isinstance(part, Noise):
+            return self._kept((part, ""), lambda: packed.joined(self._noise_of(part))).numpy()
+        if part not in self._joined:
+            model = self._founders[part]
+            if isinstance(model, Adapter):
+                raise TypeError("an adapter has factors, not tensors")
+            self._joined[part] = packed.joined(model.tensors).numpy()
+        return self._joined[part]
+
+    def _noise_of(self, noise: Noise) -> Mapping[str, Tensor]:
+        return {
+            s.name: noise_direction(noise.seed, s.name, s.shape, noise.rate, noise.rank)
+            for s in self._layout
+        }
 
     def factors(self, recipe: Recipe) -> dict[str, Factors] | None:
         """``recipe`` as a change of its adapters' base: factors by name of tensor, rank 0 left out.
@@ -85,7 +131,7 @@ class Materializer:
         made = {}
         with torch.inference_mode():
             for spec in self._layout:
-                found = _Tensors(self, spec, {}).factors(recipe)
+                found = OneTensor(self, spec, {}).factors(recipe)
                 if found is None:
                     return None
                 if found.rank:
@@ -94,12 +140,10 @@ class Materializer:
 
     # What the tensors of a recipe need to know of the founders.
 
-    def founder_tensor(self, founder: Founder, name: str) -> Tensor:
-        """A founder's tensor in float32; that of a whole model."""
+    def founder_tensor(self, founder: Founder, name: str) -> Tensor | None:
+        """A founder's tensor as it is stored; None if the founder is an adapter, which has factors."""
         model = self._founders[founder]
-        if isinstance(model, Adapter):
-            raise TypeError("an adapter has factors, not tensors")
-        return model[name].float()
+        return None if isinstance(model, Adapter) else model[name]
 
     def founder_factors(
         self, founder: Founder, name: str, shape: tuple[int, ...]
@@ -134,130 +178,45 @@ class Materializer:
                     f"{known}. If its files changed since, restore them or start a new run."
                 )
 
-    def _wholes(self, recipe: Recipe) -> dict[Recipe, dict[str, Tensor]]:
-        """The tensors of the merges in ``recipe`` that see whole models, innermost first."""
+    def _wholes(self, recipes: Sequence[Recipe]) -> Wholes:
+        """The tensors of the merges in ``recipes`` that see whole models, innermost first."""
         made: dict[Recipe, dict[str, Tensor]] = {}
-        for part in walk(recipe):
-            if not isinstance(part, Merge) or MERGES[part.method].scope != "model":
+        for part in (p for recipe in recipes for p in walk(recipe)):
+            if not isinstance(part, Merge) or MERGES[part.method].scope != "model" or part in made:
                 continue
             inputs = [self._flat(r, made) for r in part.inputs]
             base = None if part.base is None else self._flat(part.base, made)
             values = self.values(part.params, "")
             flat = MERGES[part.method].function(inputs, base, values, part.seed, "")
-            pieces = torch.split(flat, [s.elements for s in self._layout])
-            made[part] = {
-                s.name: p.view(s.shape) for s, p in zip(self._layout, pieces, strict=True)
-            }
+            made[part] = self._split(flat)
         return made
 
-    def _flat(self, recipe: Recipe, wholes: Mapping[Recipe, Mapping[str, Tensor]]) -> Tensor:
+    def _flat(self, recipe: Recipe, wholes: Wholes) -> Tensor:
         flat = torch.empty(self._layout.elements)
-        at = 0
-        for spec in self._layout:
-            piece = flat[at : at + spec.elements].view(spec.shape)
-            piece.copy_(_Tensors(self, spec, wholes).dense(recipe))
-            at += spec.elements
+        for spec, piece in zip(self._layout, self._split(flat).values(), strict=True):
+            OneTensor(self, spec, wholes).write(recipe, piece)
         return flat
 
+    def _split(self, flat: Tensor) -> dict[str, Tensor]:
+        pieces = torch.split(flat, [s.elements for s in self._layout])
+        return {s.name: p.view(s.shape) for s, p in zip(self._layout, pieces, strict=True)}
+
     def direction(self, noise: Noise, name: str, shape: tuple[int, ...]) -> Tensor:
-        key = (noise, name)
-        if key in self._noise:
-            self._noise.move_to_end(key)
-            return self._noise[key]
-        tensor = noise_direction(noise.seed, name, shape, noise.rate, noise.rank)
-        self._noise[key] = tensor
-        self._noise_bytes += tensor.nbytes
-        while self._noise_bytes > NOISE_CACHE_BYTES:
-            self._noise_bytes -= self._noise.popitem(last=False)[1].nbytes
+        """One tensor of ``noise``; by any thread."""
+        return self._kept(
+            (noise, name),
+            lambda: noise_direction(noise.seed, name, shape, noise.rate, noise.rank),
+        )
+
+    def _kept(self, key: tuple[Noise, str], make: Callable[[], Tensor]) -> Tensor:
+        with self._noise_lock:
+            if key in self._noise:
+                self._noise.move_to_end(key)
+                return self._noise[key]
+        tensor = make()
+        with self._noise_lock:
+            self._noise[key] = tensor
+            self._noise_bytes += tensor.nbytes
+            while self._noise_bytes > NOISE_CACHE_BYTES:
+                self._noise_bytes -= self._noise.popitem(last=False)[1].nbytes
         return tensor
-
-
-class _Tensors:
-    """One tensor of a recipe and of its parts, each computed once."""
-
-    def __init__(
-        self,
-        owner: Materializer,
-        spec: TensorSpec,
-        wholes: Mapping[Recipe, Mapping[str, Tensor]],
-    ) -> None:
-        self._owner = owner
-        self._spec = spec
-        self._wholes = wholes
-        self._dense: dict[Recipe, Tensor] = {}
-        self._changes: dict[Recipe, Factors | None] = {}
-        self._base = owner.adapter_base
-
-    def dense(self, recipe: Recipe) -> Tensor:
-        """The tensor in float32."""
-        if recipe not in self._dense:
-            # Parts before what uses them, and no recursion: ancestries may be thousands deep. A part
-            # that is a change of the base needs none of its own parts.
-            order, needed = walk(recipe), {recipe}
-            for part in reversed(order):
-                if part in needed and self.factors(part) is None and part not in self._wholes:
-                    needed.update(parts(part))
-            for part in order:
-                if part in needed and part not in self._dense:
-                    self._dense[part] = self._compute(part)
-        return self._dense[recipe]
-
-    def factors(self, recipe: Recipe) -> Factors | None:
-        """The tensor as a change of the adapters' base, or None where it has no such form."""
-        if self._base is None:
-            return None
-        if recipe not in self._changes:
-            for part in walk(recipe):
-                if part not in self._changes:
-                    self._changes[part] = self._change(part, self._base)
-        return self._changes[recipe]
-
-    def _compute(self, recipe: Recipe) -> Tensor:
-        name, shape = self._spec.name, self._spec.shape
-        change = self.factors(recipe)
-        if change is not None and self._base is not None:
-            base = self._owner.founder_tensor(self._base, name)
-            return base + change.dense().view(shape) if change.rank else base
-        match recipe:
-            case Founder():
-                return self._owner.founder_tensor(recipe, name)
-            case Noise():
-                return self._owner.direction(recipe, name, shape)
-            case Linear(terms):
-                weights = [self._owner.value(c, name) for _, c in terms]
-                return weighted_sum([self._dense[r] for r, _ in terms], weights)
-            case Merge(method, inputs, base_recipe, params, seed):
-                if recipe in self._wholes:
-                    return self._wholes[recipe][name]
-                return MERGES[method].function(
-                    [self._dense[r] for r in inputs],
-                    None if base_recipe is None else self._dense[base_recipe],
-                    self._owner.values(params, name),
-                    seed,
-                    name,
-                )
-            case Route():
-                raise TypeError("a path has no weights of its own: operators.path lays it")
-
-    def _change(self, recipe: Recipe, base: Founder) -> Factors | None:
-        name, shape = self._spec.name, self._spec.shape
-        match recipe:
-            case Founder():
-                if recipe == base:
-                    return no_change(shape)
-                return self._owner.founder_factors(recipe, name, shape)
-            case Linear(terms):
-                changes = [self._changes[r] for r, _ in terms]
-                weights = [self._owner.value(c, name) for _, c in terms]
-                whole = [c for c in changes if c is not None]
-                if len(whole) < len(changes) or abs(math.fsum(weights) - 1.0) > ONE:
-                    return None
-                return weighted_concat(whole, weights)
-            case Merge(method, inputs, base_recipe, params, seed):
-                function = MERGES[method].factors
-                changes = [self._changes[r] for r in inputs]
-                whole = [c for c in changes if c is not None]
-                if function is None or len(whole) < len(changes) or base_recipe != base:
-                    return None
-                return function(whole, self._owner.values(params, name), seed, name)
-        return None

@@ -14,6 +14,8 @@ from torch import Tensor
 from operators.merge.table import Blocks, Blockwise, Function, Values
 
 BLOCK = 1 << 16  # elements: some float32 temporaries of this size fit a core's second-level cache
+# torch shares out larger pieces among its threads, which then wait for each other within ours.
+_ALONE = 1 << 15
 _ROW = 1 << 7
 
 Delta: TypeAlias = Callable[[int, int], Tensor]
@@ -59,6 +61,7 @@ def whole(form: Blockwise) -> Function:
 
 
 def write(blocks: Blocks, out: Tensor) -> None:
-    """Fill the vector ``out`` block by block."""
-    for start, stop in spans(out.numel()):
+    """Fill the vector ``out``, in pieces that one thread takes."""
+    for start in range(0, out.numel(), _ALONE):
+        stop = min(start + _ALONE, out.numel())
         out[start:stop] = blocks(start, stop)

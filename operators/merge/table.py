@@ -53,8 +53,8 @@ class Parameter:
 
 
 Function: TypeAlias = Callable[[Sequence[Tensor], Tensor | None, Values, int, str], Tensor]
-# Elements [start, stop) of the merged tensor as a vector, float32: the blocks of
-# operators.merge.blocks.spans, in any order and by any thread.
+# Elements [start, stop) of the merged tensor as a vector, float32: no more than operators.merge.blocks.BLOCK,
+# from a multiple of eight, in any order and by any thread.
 Blocks: TypeAlias = Callable[[int, int], Tensor]
 Blockwise: TypeAlias = Callable[[Sequence[Tensor], Tensor | None, Values, int, str], Blocks]
 FactorsFunction: TypeAlias = Callable[[Sequence[Factors], Values, int, str], Factors]

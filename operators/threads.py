@@ -1,0 +1,35 @@
+"""As many pieces of work at a time as torch has threads."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
+
+import torch
+
+Work: TypeAlias = Callable[[], None]
+
+
+def in_threads(pieces: Iterable[Work]) -> None:
+    """Do all ``pieces`` in any order, in inference mode; the first error is raised, and the rest left.
+
+    torch's own threads stay as they are: their number is one for the whole process, and a model that
+    runs meanwhile would feel a change of it, to the last bit.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        for piece in pieces:
+            _do(piece)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = [pool.submit(_do, piece) for piece in pieces]
+        try:
+            for done in waiting:
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _do(piece: Work) -> None:
+    with torch.inference_mode():  # a setting of the thread's own
+        piece()
