@@ -47,6 +47,7 @@ format: setup ## format and fix what can be fixed
 bench: setup ## measure the quick set, print the headlines of all results (benchmarks/results)
 	$(BIN)/python benchmarks/where_time_goes.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/population.py
 	$(BIN)/python benchmarks/against_mergekit_evolve.py
 	$(BIN)/python benchmarks/results.py
 
