@@ -33,6 +33,10 @@ class Branching:
     nodes: Tensor
     ends: Tensor
 
+    def repeated(self, times: int) -> "Branching":
+        """See `ScoredBatch.repeated`."""
+        return Branching(*(t.repeat(times, 1) for t in (self.positions, self.nodes, self.ends)))
+
     def mask(self) -> Tensor:
         """Whether a token (third axis) sees another (fourth), shape (rows, 1, length, length)."""
         node, seen = self.nodes[:, None, :, None], self.nodes[:, None, None, :]
@@ -63,6 +67,21 @@ class ScoredBatch:
     place: Tensor | None
     targets: Tensor
 
+    def repeated(self, times: int) -> "ScoredBatch":
+        """The same rows so many times, one set of them after the other."""
+        kept = self.ids.shape[1] if self.keep is None else len(self.keep)
+        size = len(self.ids) * kept
+        branching = self.branching
+        return ScoredBatch(
+            self.ids.repeat(times, 1),
+            self.reads.repeat(times, 1),
+            branching and branching.repeated(times),
+            self.keep,
+            _repeated(self.pick, times, size),
+            _repeated(self.place, times, size if self.pick is None else len(self.pick)),
+            self.targets.repeat(times),
+        )
+
     def inputs(self) -> dict[str, Tensor]:
         """What a model of transformers takes."""
         if self.branching is None:
@@ -72,6 +91,12 @@ class ScoredBatch:
             "position_ids": self.branching.positions,
             "attention_mask": self.branching.mask(),
         }
+
+
+def _repeated(numbers: Tensor | None, times: int, step: int) -> Tensor | None:
+    if numbers is None:
+        return None
+    return (step * torch.arange(times, device=numbers.device)[:, None] + numbers).flatten()
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,7 +214,8 @@ class HFEngine:
     def _scored(self, prepared: _Prepared) -> dict[int, Output]:
         if not prepared.scored:
             return {}
-        parts = [self._token_scores(batch) for batch in prepared.scored]
+        model = self._active if self._compiled is None or self._shell else self._compiled
+        parts = [self._token_scores(model, batch) for batch in prepared.scored]
         logprobs = torch.cat([p for p, _ in parts]).cpu().numpy().astype(np.float64)
         misses = torch.cat([m for _, m in parts]).cpu().numpy().astype(np.int64)
         if not np.isfinite(logprobs).all():
@@ -236,9 +237,9 @@ class HFEngine:
                 outputs[i] = RollingOutput(logprob, count)
         return outputs
 
-    def _token_scores(self, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
+    def _token_scores(self, model: Any, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
         """(float32 log-probability, whether it is not the arg-max) of each scored token."""
-        logits = self._logits(batch)
+        logits = self._logits(model, batch)
         place, targets = batch.place, batch.targets
         rows = max(1, _SOFTMAX_ELEMENTS // logits.shape[-1])
         if len(logits) <= rows:
@@ -253,9 +254,8 @@ class HFEngine:
             logprobs[here], misses[here] = _scores_at(chunk, place[here] - start, targets[here])
         return logprobs, misses
 
-    def _logits(self, batch: ScoredBatch) -> Tensor:
+    def _logits(self, model: Any, batch: ScoredBatch) -> Tensor:
         """What follows each place of the batch, shape (places, vocabulary): the one call of the model."""
-        model = self._active if self._compiled is None or self._shell else self._compiled
         inputs: dict[str, Any] = {**batch.inputs(), "use_cache": False}
         if batch.keep is not None and self._keeps_logits:
             logits = model(**inputs, logits_to_keep=batch.keep).logits
