@@ -34,8 +34,9 @@ class Branching:
     ends: Tensor
 
     def repeated(self, times: int) -> "Branching":
-        """See `ScoredBatch.repeated`."""
-        return Branching(*(t.repeat(times, 1) for t in (self.positions, self.nodes, self.ends)))
+        """The same trees so many times, one set of them after the other."""
+        every = (self.positions, self.nodes, self.ends)
+        return Branching(*(each.repeat(times, 1) for each in every))
 
     def mask(self) -> Tensor:
         """Whether a token (third axis) sees another (fourth), shape (rows, 1, length, length)."""
@@ -67,21 +68,6 @@ class ScoredBatch:
     place: Tensor | None
     targets: Tensor
 
-    def repeated(self, times: int) -> "ScoredBatch":
-        """The same rows so many times, one set of them after the other."""
-        kept = self.ids.shape[1] if self.keep is None else len(self.keep)
-        size = len(self.ids) * kept
-        branching = self.branching
-        return ScoredBatch(
-            self.ids.repeat(times, 1),
-            self.reads.repeat(times, 1),
-            branching and branching.repeated(times),
-            self.keep,
-            _repeated(self.pick, times, size),
-            _repeated(self.place, times, size if self.pick is None else len(self.pick)),
-            self.targets.repeat(times),
-        )
-
     def inputs(self) -> dict[str, Tensor]:
         """What a model of transformers takes."""
         if self.branching is None:
@@ -92,11 +78,26 @@ class ScoredBatch:
             "attention_mask": self.branching.mask(),
         }
 
+    def repeated(self, times: int) -> "ScoredBatch":
+        """The same rows so many times, one set of them after the other."""
 
-def _repeated(numbers: Tensor | None, times: int, step: int) -> Tensor | None:
-    if numbers is None:
-        return None
-    return (step * torch.arange(times, device=numbers.device)[:, None] + numbers).flatten()
+        def shifted(numbers: Tensor | None, size: int) -> Tensor | None:
+            if numbers is None:
+                return None
+            starts = size * torch.arange(times, device=numbers.device)
+            return (starts[:, None] + numbers).flatten()
+
+        positions = len(self.ids) * (self.ids.shape[1] if self.keep is None else len(self.keep))
+        branching = self.branching
+        return ScoredBatch(
+            self.ids.repeat(times, 1),
+            self.reads.repeat(times, 1),
+            None if branching is None else branching.repeated(times),
+            self.keep,
+            shifted(self.pick, positions),
+            shifted(self.place, positions if self.pick is None else len(self.pick)),
+            self.targets.repeat(times),
+        )
 
 
 @dataclass(frozen=True, slots=True)
