@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -173,6 +174,26 @@ class EngineConfig(_Settings):
         return self
 
 
+class RacingConfig(_Settings):
+    """Candidates meet the dev examples in rungs; those that can't be among the best are dropped.
+
+    ``rungs`` are shares of each task's dev examples, ascending; who is left after the last of them meets
+    the rest. Each comparison that drops a candidate holds with ``confidence``, over all rungs together.
+    """
+
+    rungs: Annotated[
+        tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(min_length=1)
+    ] = (0.125, 0.25, 0.5, 0.75)
+    confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
+
+    @field_validator("rungs")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(a >= b for a, b in pairwise(value)):
+            raise ValueError(f"shares of the examples, ascending, got {list(value)}")
+        return value
+
+
 class BaselinesConfig(_Settings):
     """What to compare with at the end, beside the founders, their average and their ensemble.
 
@@ -199,6 +220,7 @@ class RunConfig(_Settings):
     algorithm: AlgorithmSettings = RecipeSearchSettings()
     budget: BudgetConfig = BudgetConfig(evaluations=300)
     loop: LoopConfig = LoopConfig()
+    racing: RacingConfig | None = None
     pool: PoolConfig = PoolConfig()
     engine: EngineConfig = EngineConfig()
     baselines: BaselinesConfig = BaselinesConfig()
@@ -215,6 +237,11 @@ class RunConfig(_Settings):
     @classmethod
     def _by_kind(cls, value: Any) -> Any:
         return {"kind": value} if isinstance(value, str) else value
+
+    @field_validator("racing", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: Any) -> Any:
+        return ({} if value else None) if isinstance(value, bool) else value
 
     @field_validator("root")
     @classmethod
@@ -247,6 +274,15 @@ class RunConfig(_Settings):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
                 raise ValueError(f"founder name {name!r}: use letters, digits and . _ -")
         return {name: _existing(path, info) for name, path in value.items()}
+
+    @model_validator(mode="after")
+    def _races_in_rounds(self) -> "RunConfig":
+        if self.racing and self.loop.kind != "generational":
+            raise ValueError(
+                "racing: candidates of a round race each other, and a steady_state has no rounds; set "
+                "loop: generational, or remove racing"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tasks_agree(self) -> "RunConfig":

@@ -31,6 +31,8 @@ from evo.past import (
     read_past,
     set_damage_aside,
 )
+from evo.racing import Race
+from evo.racing_rungs import rungs_of
 from evo.search import Generation, Progress, Search
 from evo.setup import check_paths, load_tasks, make_pool, open_founders, reopen_founders
 from evo.summary import SUMMARY_FILE, versions, write_json, write_summary
@@ -201,12 +203,14 @@ class Evolution:
             )
         if self._pool is None:
             self._pool = make_pool(config, self._founders, self._tasks, self.run_dir.resolve().name)
+        rungs = rungs_of(config.racing, [t.task for t in self._tasks])
         self._evaluator = Evaluator(
             self._pool,
             self._tasks,
             step_cost=length_penalty(config.algorithm) / max(1, layers),
             free_steps=layers,
             past=past.records,
+            rungs=rungs,
         )
         self._name = type(chosen).__name__ if self._algorithm else config.algorithm.name
         told = config.model_dump(mode="json", exclude={"trackers"})
@@ -229,8 +233,11 @@ class Evolution:
             self._writer.event("vocabulary", note, 0)
         for founder in founders:
             self._writer.individual(Candidate(founder, "founder"), 0)
+        race = None
+        if rungs is not None and config.racing is not None:
+            race = Race(self._evaluator, rungs, config.racing.confidence)
         self._search = Search(
-            chosen, self._evaluator, config.budget, self._writer, observe, made["in_flight"]
+            chosen, self._evaluator, config.budget, self._writer, observe, made["in_flight"], race
         )
         self.startup_s = perf_counter() - self._began
 
@@ -338,6 +345,7 @@ class Evolution:
             **entries,
             "algorithm": self._name,
             "evaluations": self._search.evaluations,
+            "examples": self._search.examples,
             "generations": self._generation,
             "stopped_by": stopped_by,
             "seconds": perf_counter() - self._began,
