@@ -181,9 +181,12 @@ class RacingConfig(_Settings):
     the rest. Each comparison that drops a candidate holds with ``confidence``, over all rungs together.
     """
 
-    rungs: Annotated[
-        tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(min_length=1)
-    ] = (0.125, 0.25, 0.5, 0.75)
+    rungs: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(min_length=1)] = (
+        0.125,
+        0.25,
+        0.5,
+        0.75,
+    )
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
 
     @field_validator("rungs")

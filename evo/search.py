@@ -74,7 +74,9 @@ class Search:
         self._observe = observe
         self._in_flight = in_flight
         self._race = race
-        self._dropped: set[str] = set()  # before they met all examples: their fitness is an estimate
+        self._dropped: set[str] = (
+            set()
+        )  # before they met all examples: their fitness is an estimate
         self._improved_in = 0
         self._busy = [0.0, 0.0, 0.0]
         self._unfinished: list[Scored] = []  # evaluated since the last finished generation
