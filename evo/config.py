@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from evo.algorithms import AlgorithmSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings
+from evo.racing_settings import RacingConfig
 from evo.trackers.settings import TrackersConfig
 
 SPLITS = ("dev", "select", "test")
@@ -172,29 +172,6 @@ class EngineConfig(_Settings):
         if (self.kind == "module") != bool(self.build):
             raise ValueError("build belongs with kind: module (and is required there)")
         return self
-
-
-class RacingConfig(_Settings):
-    """Candidates meet the dev examples in rungs; those that can't be among the best are dropped.
-
-    ``rungs`` are shares of each task's dev examples, ascending; who is left after the last of them meets
-    the rest. Each comparison that drops a candidate holds with ``confidence``, over all rungs together.
-    """
-
-    rungs: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(min_length=1)] = (
-        0.125,
-        0.25,
-        0.5,
-        0.75,
-    )
-    confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
-
-    @field_validator("rungs")
-    @classmethod
-    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(a >= b for a, b in pairwise(value)):
-            raise ValueError(f"shares of the examples, ascending, got {list(value)}")
-        return value
 
 
 class BaselinesConfig(_Settings):

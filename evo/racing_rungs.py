@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from cluster.jobs import Ask, AskResult, Job, JobResult, Made, Timing
-from evo.config import RacingConfig
 from evo.errors import UserError
+from evo.racing_settings import RacingConfig
 from fitness.racing import cuts
 from fitness.statistics import mean_and_error
 from fitness.tasks import Task
