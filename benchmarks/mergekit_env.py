@@ -25,7 +25,7 @@ def mergekit(extra: str = "") -> Path:
         constraints = CACHE / "mergekit-constraints.txt"
         CACHE.mkdir(exist_ok=True)
         constraints.write_text("\n".join(p for p in pins if p.split("==")[0] in names))
-        venv.create(folder, with_pip=True)
+        venv.create(folder, with_pip=True, clear=True)  # of a half-made one, too
         command = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "-c", constraints]
         done = subprocess.run([*command, wanted], capture_output=True, text=True)
         if done.returncode:

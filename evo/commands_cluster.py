@@ -181,6 +181,7 @@ def relocate(config: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
     data["founders"] = {n: moved(f"founders.{n}", p) for n, p in data["founders"].items()}
     for task in data["tasks"]:
         task["files"] = {s: moved(f"{task['name']}.{s}", p) for s, p in task["files"].items()}
+    elsewhere += [f"reuse: {path}" for path in data["reuse"]]
     pool = {**data["pool"], "kind": "ray", "address": "auto"}
     data["pool"] = pool | {"hosts": pool["hosts"] or "auto"}
     notes = [f"not shipped, must be on the cluster at the same path: {e}" for e in elsewhere]

@@ -142,6 +142,8 @@ def _finish(evolution: Evolution, progress: RunProgress) -> dict[str, Any]:
     progress.stop()
     for note in evolution.notes:
         Console().print(f"vocabulary: {note}", highlight=False, soft_wrap=True, markup=False)
+    for note in evolution.reused:
+        Console().print(f"reuse: {note}", highlight=False, soft_wrap=True, markup=False)
     _show(summary, evolution.run_dir, evolution.config)
     return summary
 

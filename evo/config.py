@@ -190,6 +190,9 @@ class RunConfig(_Settings):
 
     ``vocabulary`` aligns founders with other tokens than the base's, or with heads tied in some and not
     in others: ``union`` keeps every model's tokens, ``base`` the base's; unset, such founders are refused.
+
+    ``reuse`` names other runs' folders (``runs/*``): what they evaluated and this run would evaluate to the
+    same bits is taken from their lineages.
     """
 
     root: Annotated[Path, Field(validate_default=True)] = Path()
@@ -205,6 +208,7 @@ class RunConfig(_Settings):
     engine: EngineConfig = EngineConfig()
     baselines: BaselinesConfig = BaselinesConfig()
     trackers: TrackersConfig = TrackersConfig()
+    reuse: tuple[Path, ...] = ()
     finalists: Positive = 5
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -228,6 +232,11 @@ class RunConfig(_Settings):
     def _absolute_root(cls, value: Path, info: ValidationInfo) -> Path:
         folder = Path((info.context or {}).get("folder", Path.cwd()))
         return (folder / _expanded(value)).resolve()
+
+    @field_validator("reuse")
+    @classmethod
+    def _rooted_reuse(cls, value: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
+        return tuple(_rooted(path, info) for path in value)
 
     @field_validator("base")
     @classmethod

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,14 @@ if TYPE_CHECKING:  # these import torch, which who reads a run does without
 
 START_FILE = "start.json"
 _PACKAGES = ("evo", "cluster", "fitness", "operators")
-_DECISIVE = ("evo-models", "torch", "transformers", "numpy", "cmaes")  # for ids or for scores
+DECISIVE = ("evo-models", "torch", "transformers", "numpy", "cmaes")  # for ids or for scores
 # Where things are, who runs them and who is told may change between sittings; what they hold may not.
-_FREE = ("pool", "root", "base", "founders", "trackers")
+_FREE = ("pool", "root", "base", "founders", "trackers", "reuse")
+# What stands beside a base's tensors and decides what it reads and says.
+_BESIDE = (
+    *("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab*", "merges.txt", "chat_template*"),
+)
 
 
 def made_with(
@@ -28,6 +34,8 @@ def made_with(
     """All that the run's course depends on, as digests that can be compared, by section."""
     return {
         "founders": founder_digests(founders),
+        "base_files": base_files(founders.base.path),
+        "processor": processor(),
         "tasks": task_digests(tasks),
         "config": config_digests(config),
         "functions": {name: _source(name) for name in _functions(config)},
@@ -42,6 +50,22 @@ def founder_digests(founders: "FounderSet") -> dict[str, str]:
     """What the base and each founder hold, by name."""
     files = (founders.base, *founders.founders)
     return {"base" if f is files[0] else f.founder.name: f.founder.digest for f in files}
+
+
+def base_files(path: Path) -> dict[str, str]:
+    """What the small files of a checkpoint's folder hold (config, tokenizer, chat template), by name."""
+    if not path.is_dir():
+        return {}
+    found = {p for pattern in _BESIDE for p in path.glob(pattern) if p.is_file()}
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(found)}
+
+
+def processor() -> str:
+    """The machine's processor, as far as it tells: other kinds round otherwise in the last bits."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{platform.machine()} {names[0] if names else platform.processor()}".strip()
 
 
 def task_digests(tasks: "tuple[WeighedTask, ...]") -> dict[str, str]:
@@ -93,6 +117,12 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str],
     """What has changed: what no run survives (founders, tasks, config), and code and versions."""
     fatal = [
         *_differing(then, now, "founders", "founder {}: its tensors are others than at the start"),
+        *_differing(
+            then if "base_files" in then else now,
+            now,
+            "base_files",
+            "{} beside the base has changed",
+        ),
         *_differing(then, now, "tasks", "task {}: its examples are others than at the start"),
         *_differing(then, now, "config", "config.json, key {}: is not what it was at the start"),
     ]
@@ -103,7 +133,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str],
     was, is_ = then.get("versions", {}), now["versions"]
     code += [
         f"{name} was {was.get(name, 'absent')} and is {is_[name]}"
-        for name in _DECISIVE
+        for name in DECISIVE
         if was.get(name) != is_[name]
     ]
     return fatal, code
@@ -135,7 +165,9 @@ def check_drift(run_dir: Path, now: Mapping[str, Any], *, accept_code: bool) -> 
 def _differing(
     then: Mapping[str, Any], now: Mapping[str, Any], section: str, text: str
 ) -> list[str]:
-    was, is_ = then.get(section, {}), now[section]
+    if section not in then or section not in now:  # a run from before it was recorded
+        return []
+    was, is_ = then[section], now[section]
     names = sorted(was.keys() | is_.keys())
     return [text.format(name) for name in names if was.get(name) != is_.get(name)]
 

@@ -33,6 +33,7 @@ from evo.past import (
 )
 from evo.racing import Race
 from evo.racing_rungs import rungs_of
+from evo.reuse import ReusingPool, find_reusable
 from evo.search import Generation, Progress, Search
 from evo.setup import check_paths, load_tasks, make_pool, open_founders, reopen_founders
 from evo.summary import SUMMARY_FILE, versions, write_json, write_summary
@@ -201,9 +202,12 @@ class Evolution:
                 f"{type(chosen).__qualname__}. Where it is one of your own, go on from your own code: "
                 "Evolution.resume(run_dir, algorithm=...)"
             )
+        reused = find_reusable(config.reuse, made, self.run_dir)
+        self.reused = reused.notes
         if self._pool is None:
             self._pool = make_pool(config, self._founders, self._tasks, self.run_dir.resolve().name)
         rungs = rungs_of(config.racing, [t.task for t in self._tasks])
+        self._pool = ReusingPool(self._pool, reused.known) if reused.known else self._pool
         self._evaluator = Evaluator(
             self._pool,
             self._tasks,
@@ -231,6 +235,8 @@ class Evolution:
         self._writer.event("start", f"{self._name}, seed {config.seed}", 0)
         for note in self.notes:
             self._writer.event("vocabulary", note, 0)
+        for note in self.reused:
+            self._writer.event("reuse", note, len(past.committed), news=True)
         for founder in founders:
             self._writer.individual(Candidate(founder, "founder"), 0)
         race = None

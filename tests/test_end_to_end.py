@@ -15,18 +15,26 @@ ROOT = Path(__file__).parents[1]
 EVO = Path(sys.executable).parent / "evo"
 pytestmark = pytest.mark.slow
 
-# Plain transformers and nothing of ours: greedy generation, one prompt at a time.
+# Plain transformers and nothing of ours: greedy generation, prompts of one length at a time.
 SCORE = """
-import json, sys, torch, transformers
+import collections, json, sys, torch, transformers
 folder, task = sys.argv[1:]
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
 rows = [json.loads(line) for line in open(task)]
-right = 0
+groups = collections.defaultdict(list)
 for row in rows:
-    prompt = tokenizer(row["prompt"], return_tensors="pt")
-    out = model.generate(**prompt, max_new_tokens=8, do_sample=False)[0, prompt.input_ids.shape[1]:]
-    right += tokenizer.decode(out, skip_special_tokens=True) == row["answer"] and bool((out == tokenizer.eos_token_id).any())
+    ids = tokenizer(row["prompt"]).input_ids
+    groups[len(ids)].append((ids, row["answer"]))
+right = 0
+for length, group in groups.items():
+    prompts = torch.tensor([ids for ids, _ in group])
+    told = model.generate(
+        prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=8, do_sample=False
+    )[:, length:]
+    for out, (_, answer) in zip(told, group):
+        said = tokenizer.decode(out, skip_special_tokens=True)
+        right += said == answer and bool((out == tokenizer.eos_token_id).any())
 print(right / len(rows), any(m.startswith(("evo", "operators", "cluster", "fitness")) for m in sys.modules))
 """
 

@@ -334,3 +334,17 @@ def test_what_has_no_rounds_or_no_single_examples_does_not_race(world, tmp_path)
     with pytest.raises(UserError, match="task 'toy' is scored by a function of all its examples"):
         Evolution(toy_config(tmp_path, racing=True, tasks=[task()]), tmp_path / "run")
     assert not (tmp_path / "run" / "start.json").exists()
+
+
+def test_others_reuse_no_part_of_a_race(raced, world, tmp_path):
+    """Neither the values that were never asked for, nor those of other batches."""
+    config = config_for(world, racing=None, reuse=[raced[1]], budget={"evaluations": 12})
+    run(config, tmp_path / "run")
+    plain = config_for(world, racing=None, budget={"evaluations": 12})
+    run(plain, tmp_path / "plain")
+    values = [
+        evo.lineage.open(tmp_path / name).table("items", ["individual", "example", "value"])
+        for name in ("run", "plain")
+    ]
+    assert values[0].equals(values[1])
+    assert all(r["host"] != "reused" for r in dev_rows(tmp_path / "run"))

@@ -1,5 +1,6 @@
 """Commands that start runs, go on with them and say where they stand."""
 
+import json
 from pathlib import Path
 
 import click
@@ -15,12 +16,16 @@ import click
 @click.option(
     "--resume", "go_on", is_flag=True, help="Go on if --run-dir holds a run of this CONFIG."
 )
+@click.option(
+    "--reuse", multiple=True, metavar="DIR", help="Take what that run evaluated; repeats."
+)
 def run(
     config: Path,
     run_dir: Path | None,
     overrides: tuple[str, ...],
     address: str | None,
     go_on: bool,
+    reuse: tuple[str, ...],
 ) -> None:
     """Evolve as CONFIG (YAML) says, and print the table of winner and baselines."""
     if address is not None:  # first: a refusal should not wait for torch
@@ -33,6 +38,8 @@ def run(
     if go_on and run_dir is None:
         raise click.UsageError("--resume needs --run-dir")
     folder = run_dir or free_folder(Path("runs") / config.stem)
+    if reuse:
+        overrides += (f"reuse={json.dumps([str(Path(d).absolute()) for d in reuse])}",)
     run_config(config, folder, overrides, go_on=go_on)
 
 

@@ -1,0 +1,148 @@
+"""Evaluations of other runs, found in their lineages: the same individual is not evaluated twice.
+
+A recipe's id names its founders by what they hold, so what an earlier run scored holds here as well, to
+the last bit, where all else that decides a score is the same too: examples, their metric, the engine's
+settings, the base with its tokenizer, code, versions of libraries, and the kind of processor.
+"""
+
+import glob
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from cluster.jobs import Ask, HostStats, Job, JobResult, PoolEvent, Timing
+from cluster.pool import Pool
+from evo.drift import DECISIVE, START_FILE, read_start
+from evo.errors import UserError
+from evo.lineage.commits import commits
+from evo.lineage.committed import read_committed
+from evo.lineage.reader import LINEAGE_FOLDER
+from evo.lineage.records import RACED, Record, records_from
+from evo.past import holds_run
+
+REUSED = "reused"  # the host of what no host had to run
+Known: TypeAlias = Mapping[tuple[str, tuple[Ask, ...]], Record]
+
+# A score depends on these; what the search does with it is another matter.
+_CODE = ("cluster", "fitness", "operators")
+_NOT_SCORES = ("weight", "limit", "files", "data")  # what these choose is in the examples' digest
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What other runs know: records by individual and asks, and a line for each run about it."""
+
+    known: Known
+    notes: tuple[str, ...] = ()
+
+
+def find_reusable(patterns: Sequence[Path], made: Mapping[str, Any], run_dir: Path) -> Found:
+    """All that the runs in the folders ``patterns`` (paths with wildcards) evaluated as ``made`` would.
+
+    Each run is taken as far as it is committed, also while it goes on. ``run_dir`` itself is left out.
+
+    Raises:
+        UserError: no run there, or a damaged one.
+    """
+    known: dict[tuple[str, tuple[Ask, ...]], Record] = {}
+    notes = []
+    for folder in _runs(patterns, run_dir):
+        if not (folder / START_FILE).is_file():
+            if not holds_run(run_dir):
+                raise UserError(f"reuse: {folder}: no run there (it has no {START_FILE})")
+            notes.append(f"{folder}: not reused: it is gone")
+            continue
+        then = read_start(folder)
+        was, is_ = _deciding(then), _deciding(made)
+        others = sorted(k for k in was.keys() | is_.keys() if was.get(k) != is_.get(k))
+        if others:
+            notes.append(f"{folder}: not reused: {others[0]} was another")
+            continue
+        before = len(known)
+        for entry in commits(folder / LINEAGE_FOLDER):
+            tables = [
+                read_committed(folder / LINEAGE_FOLDER, entry, t) for t in ("evaluations", "items")
+            ]
+            for record in records_from(tables[0], tables[1]):
+                same = all(_scored(then, a) == _scored(made, a) for a in record.asks)
+                if same and not record.error and record.key[2] != RACED:
+                    known.setdefault((record.individual, record.asks), record)
+        notes.append(f"{folder}: {len(known) - before} evaluations can be reused")
+    return Found(known, tuple(notes))
+
+
+class ReusingPool:
+    """A pool that gives what is known at once, and asks ``pool`` for the rest."""
+
+    def __init__(self, pool: Pool, known: Known) -> None:
+        self._pool, self._known = pool, known
+        self._ready: deque[JobResult] = deque()
+
+    @property
+    def hosts(self) -> int:
+        return self._pool.hosts
+
+    @property
+    def pending(self) -> int:
+        return len(self._ready) + self._pool.pending
+
+    def submit(self, job: Job) -> None:
+        record = self._known.get((job.recipe.id, job.asks))
+        if record is None:
+            self._pool.submit(job)
+            return
+        # It cost nothing here, wherever it was run once.
+        made = replace(record.made, tokens=())
+        free = replace(record, host=REUSED, timing=Timing(), attempt=1, made=made)
+        self._ready.append(free.result(job.key, job.recipe))
+
+    def wait(self) -> JobResult:
+        return self._ready.popleft() if self._ready else self._pool.wait()
+
+    def stats(self) -> tuple[HostStats, ...]:
+        return self._pool.stats()
+
+    def events(self) -> tuple[PoolEvent, ...]:
+        return self._pool.events()
+
+    def close(self) -> None:
+        self._ready.clear()
+        self._pool.close()
+
+
+def _runs(patterns: Sequence[Path], run_dir: Path) -> list[Path]:
+    """The folders meant: of wildcards the runs only, of a plain path that folder whatever it holds."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        if glob.has_magic(str(pattern)):
+            paths = [Path(p) for p in sorted(glob.glob(str(pattern)))]
+            found |= dict.fromkeys(p for p in paths if (p / START_FILE).is_file())
+        else:
+            found[pattern] = None
+    return [folder for folder in found if folder.resolve() != run_dir.resolve()]
+
+
+def _deciding(made: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides every score, by a name that a person understands."""
+    versions = {name: made["versions"].get(name) for name in DECISIVE if name != "cmaes"}
+    return {
+        "base": made["founders"]["base"],
+        "processor": made.get("processor"),
+        **{f"the base's {name}": digest for name, digest in made.get("base_files", {}).items()},
+        **{name: digest for name, digest in made["config"].items() if name.startswith("engine.")},
+        **{f"code in {name}/": made["code"][name] for name in _CODE},
+        **{f"the file of {name}": digest for name, digest in made["functions"].items()},
+        **{f"version of {name}": version for name, version in versions.items()},
+    }
+
+
+def _scored(made: Mapping[str, Any], ask: Ask) -> dict[str, Any]:
+    """All that decides one task's scores on one split."""
+    prefix = f"tasks.{ask.task}."
+    settings = {k: v for k, v in made["config"].items() if k.startswith(prefix)}
+    kept = {k: v for k, v in settings.items() if not k.removeprefix(prefix).startswith(_NOT_SCORES)}
+    if ask.split == "dev":  # a race asks in other batches
+        kept |= {k: v for k, v in made["config"].items() if k.startswith("racing.rungs")}
+    return {**kept, "examples": made["tasks"].get(f"{ask.task}.{ask.split}")}
