@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fitness.requests import Output, Request
-from fitness.tasks import Task
+from fitness.tasks import Part, Task
 from operators.recipe import Recipe
 
 if TYPE_CHECKING:  # it imports torch, which who reads a journal does without
@@ -16,7 +16,7 @@ Kind: TypeAlias = Literal["score", "answers", "influence"]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One thing to find out about an individual on a task's split.
+    """One thing to find out about an individual on a task's split, or on a part of it.
 
     Its scores, its answers, or the influence of each of its layers.
     """
@@ -24,6 +24,7 @@ class Ask:
     task: str
     split: str
     kind: Kind = "score"
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,17 @@ class HostAnswer:
 
 @dataclass(frozen=True, slots=True)
 class AskResult:
-    """Per-example results of one ask: ``values`` for scores, ``answers`` for answers."""
+    """Per-example results of one ask: ``values`` for scores, ``answers`` for answers.
+
+    ``positions`` are those of a candidate's examples that was dropped before it met them all.
+    """
 
     ask: Ask
     values: Sequence[float]
     answers: tuple[str | int | None, ...]
     mean: float
     standard_error: float
+    positions: tuple[int, ...] | None = None
 
     @property
     def examples(self) -> int:

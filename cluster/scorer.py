@@ -41,12 +41,15 @@ class FitnessScorer:
         task = self._tasks[ask.task]
         if ask.kind == "answers":
             return AskResult(ask, (), task.answers(ask.split, outputs), 0.0, 0.0)
-        scores = task.score(ask.split, outputs)
+        scores = task.score(ask.split, outputs, ask.part)
         return AskResult(ask, scores.values, scores.answers, scores.mean, scores.standard_error)
 
 
-def requests_for(tasks: Iterable[Task]) -> dict[Ask, tuple[Request, ...]]:
-    """The requests of every ask that the tasks can be asked."""
+def requests_for(
+    tasks: Iterable[Task], parts: Iterable[Ask] = ()
+) -> dict[Ask, tuple[Request, ...]]:
+    """The requests of every ask that the tasks can be asked, and of ``parts`` of them."""
+    tasks = tuple(tasks)
     table: dict[Ask, tuple[Request, ...]] = {}
     for task in tasks:
         for split in task.splits:
@@ -54,4 +57,7 @@ def requests_for(tasks: Iterable[Task]) -> dict[Ask, tuple[Request, ...]]:
             table[Ask(task.name, split, "influence")] = table[Ask(task.name, split)]
             if task.supports_answers:
                 table[Ask(task.name, split, "answers")] = tuple(task.answer_requests(split))
+    by_name = {task.name: task for task in tasks}
+    for ask in parts:
+        table[ask] = tuple(by_name[ask.task].requests(ask.split, ask.part))
     return table

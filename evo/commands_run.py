@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -154,13 +154,19 @@ def _show(summary: dict[str, Any], run_dir: Path, config: RunConfig) -> None:
     console = Console()
     console.print(results_table(summary, f"{', '.join(t.name for t in config.tasks)}: {run_dir}"))
     console.print(
-        f"{summary['evaluations']} evaluations in {summary['time']['search_s']:.1f} s, "
+        f"{summary['evaluations']} evaluations{_examples(summary)} in "
+        f"{summary['time']['search_s']:.1f} s, "
         f"stopped by {summary['stopped_by']}; winner {summary['winner']['id'][:12]}; "
         f"{run_dir / 'summary.json'}",
         highlight=False,
         soft_wrap=True,
     )
     console.print(f"to see what happened: evo report {run_dir}", highlight=False, soft_wrap=True)
+
+
+def _examples(summary: Mapping[str, Any]) -> str:
+    """Of runs before there was racing nothing is known."""
+    return f" on {summary['examples']} dev examples" if "examples" in summary else ""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from evo.algorithms import AlgorithmSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings
+from evo.racing_settings import RacingConfig
 from evo.trackers.settings import TrackersConfig
 
 SPLITS = ("dev", "select", "test")
@@ -220,6 +221,7 @@ class RunConfig(_Settings):
     algorithm: AlgorithmSettings = RecipeSearchSettings()
     budget: BudgetConfig = BudgetConfig(evaluations=300)
     loop: LoopConfig = LoopConfig()
+    racing: RacingConfig | None = None
     pool: PoolConfig = PoolConfig()
     engine: EngineConfig = EngineConfig()
     baselines: BaselinesConfig = BaselinesConfig()
@@ -237,6 +239,11 @@ class RunConfig(_Settings):
     @classmethod
     def _by_kind(cls, value: Any) -> Any:
         return {"kind": value} if isinstance(value, str) else value
+
+    @field_validator("racing", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: Any) -> Any:
+        return ({} if value else None) if isinstance(value, bool) else value
 
     @field_validator("root")
     @classmethod
@@ -274,6 +281,15 @@ class RunConfig(_Settings):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
                 raise ValueError(f"founder name {name!r}: use letters, digits and . _ -")
         return {name: _existing(path, info) for name, path in value.items()}
+
+    @model_validator(mode="after")
+    def _races_in_rounds(self) -> "RunConfig":
+        if self.racing and self.loop.kind != "generational":
+            raise ValueError(
+                "racing: candidates of a round race each other, and a steady_state has no rounds; set "
+                "loop: generational, or remove racing"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tasks_agree(self) -> "RunConfig":

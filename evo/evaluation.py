@@ -11,7 +11,8 @@ from time import perf_counter
 from cluster.jobs import Ask, Job, JobResult, Kind, PoolEvent
 from cluster.pool import Pool
 from evo.errors import UserError
-from evo.lineage.records import Key, Record
+from evo.lineage.records import RACED, Key, Record, what_of
+from evo.racing_rungs import DEV, Rungs
 from fitness.tasks import Task
 from operators.recipe import Recipe, Route, describe
 
@@ -61,7 +62,8 @@ class Evaluator:
 
     ``past`` is what an earlier sitting of the run recorded. It is given out in the order recorded, and
     before anything that the pool has to do: that makes a loop that is run again a replay. ``remember`` is
-    called with every new result, before anybody acts on it.
+    called with every new result, before anybody acts on it. With ``rungs`` the dev examples are asked part
+    by part, also where all of them are asked at once.
     """
 
     def __init__(
@@ -72,12 +74,15 @@ class Evaluator:
         step_cost: float = 0.0,
         free_steps: int = 0,
         past: Sequence[Record] = (),
+        rungs: Rungs | None = None,
     ) -> None:
         self._pool = pool
         self._step_cost, self._free_steps = step_cost, free_steps
         self._tasks = tuple(tasks)
         self._total = sum(t.weight for t in tasks)
+        self._rungs = rungs
         self._results: dict[Key, JobResult] = {}
+        self._asked: dict[int, Key] = {}  # of the jobs that are not done, by the job's key
         self._next_key = 0
         self._past: dict[Key, tuple[int, Record]] = {}
         for position, record in enumerate(past):
@@ -99,14 +104,33 @@ class Evaluator:
     def has_split(self, split: str) -> bool:
         return all(split in t.task.splits for t in self._tasks)
 
-    def submit(self, recipe: Recipe, split: str, kind: Kind = "score") -> None:
-        """Ask for what was not asked before; :meth:`wait` gives it."""
-        job = Job(self._next_key, recipe, tuple(Ask(t.task.name, split, kind) for t in self._tasks))
+    def submit(
+        self,
+        recipe: Recipe,
+        split: str,
+        kind: Kind = "score",
+        rungs: tuple[int, int] | None = None,
+    ) -> None:
+        """Ask for what was not asked before; :meth:`wait` gives it. ``rungs`` are the first of them, and
+        the one to stop before; None: all examples.
+        """
+        asks, key = self._question(recipe, split, kind, rungs)
+        job = Job(self._next_key, recipe, asks)
         self._next_key += 1
-        if (recipe.id, split, kind) in self._past:
-            heappush(self._recalled, (self._past[recipe.id, split, kind][0], job))
+        self._asked[job.key] = key
+        if key in self._past:
+            heappush(self._recalled, (self._past[key][0], job))
         else:
             self._pool.submit(job)
+
+    def _question(
+        self, recipe: Recipe, split: str, kind: Kind, rungs: tuple[int, int] | None
+    ) -> tuple[tuple[Ask, ...], Key]:
+        asks = tuple(Ask(t.task.name, split, kind) for t in self._tasks)
+        if self._rungs is None or (split, kind) != (DEV, "score"):
+            return asks, (recipe.id, split, kind)
+        parts = self._rungs.asks(*(rungs or (0, len(self._rungs))))
+        return parts, (recipe.id, split, what_of(parts if rungs else asks))
 
     def wait(self) -> JobResult:
         """The next result of what was submitted.
@@ -116,19 +140,43 @@ class Evaluator:
         """
         if self._recalled:
             _, job = heappop(self._recalled)
-            key = (job.recipe.id, job.asks[0].split, job.asks[0].kind)
+            key = self._asked.pop(job.key)
             result = self._past.pop(key)[1].result(job.key, job.recipe)
         else:
             self._check_past()
             result = replace(self._pool.wait(), at_s=self.clock())
-            job = result.job
-            key = (job.recipe.id, job.asks[0].split, job.asks[0].kind)
+            key = self._asked.pop(result.job.key)
+            if self._rungs is not None and key[1:] == (DEV, "score"):
+                result = self._rungs.joined([result])
             if self.remember is not None:
                 self.remember(result)
+        self.keep(result, key)
+        return result
+
+    def keep(self, result: JobResult, key: Key) -> None:
+        """Know a result from now on."""
         # Results are recorded in the order asked, where another one may have ended last.
         self.at_s = max(self.at_s, result.at_s)
         self._results[key] = _packed(result)
-        return result
+
+    def forget(self, recipe: Recipe, rungs: tuple[int, int]) -> None:
+        """Know no longer what single rungs gave."""
+        self._results.pop(self._question(recipe, DEV, "score", rungs)[1], None)
+
+    def recall(self, recipe: Recipe) -> JobResult | None:
+        """What the past has of an individual's whole race; None if it has nothing of the kind."""
+        for what in (RACED, "score"):
+            key = (recipe.id, DEV, what)
+            if key in self._past:
+                result = self._past.pop(key)[1].result(0, recipe)
+                self.keep(result, key)
+                return result
+        return None
+
+    def known(self, recipe_id: str) -> JobResult | None:
+        """An individual's result on all dev examples; None if there is none."""
+        found = self._results.get((recipe_id, DEV, "score"))
+        return found if found and found.ok else None
 
     def run(
         self,
@@ -136,16 +184,19 @@ class Evaluator:
         split: str,
         kind: Kind = "score",
         on_result: Callable[[JobResult], None] | None = None,
+        rungs: tuple[int, int] | None = None,
     ) -> list[JobResult]:
         """Results in the order of ``recipes``; ``on_result`` hears of new ones as they complete."""
-        missing = {r.id: r for r in recipes if (r.id, split, kind) not in self._results}
+        keys = [self._question(r, split, kind, rungs)[1] for r in recipes]
+        pairs = zip(keys, recipes, strict=True)
+        missing = {key: r for key, r in pairs if key not in self._results}
         for recipe in missing.values():
-            self.submit(recipe, split, kind)
+            self.submit(recipe, split, kind, rungs)
         for _ in missing:
             result = self.wait()
             if on_result is not None:
                 on_result(result)
-        return [self._results[r.id, split, kind] for r in recipes]
+        return [self._results[key] for key in keys]
 
     def events(self) -> tuple[PoolEvent, ...]:
         """What happened to the pool's hosts since the last call."""
@@ -182,11 +233,15 @@ class Evaluator:
         if not result.ok:
             return Measure(math.nan, math.nan, {})
         measured = self.combine({r.ask.task: (r.mean, r.standard_error) for r in result.results})
-        recipe = result.job.recipe
-        if not isinstance(recipe, Route) or any(r.ask.split == "test" for r in result.results):
+        if any(r.ask.split == "test" for r in result.results):
             return measured
-        cost = self._step_cost * (len(recipe.steps) - self._free_steps)
-        return replace(measured, fitness=measured.fitness - cost)
+        return replace(measured, fitness=measured.fitness - self.cost(result.job.recipe))
+
+    def cost(self, recipe: Recipe) -> float:
+        """What a recipe's fitness loses for its steps; negative if it gains."""
+        if not isinstance(recipe, Route):
+            return 0.0
+        return self._step_cost * (len(recipe.steps) - self._free_steps)
 
     def combine(self, means: dict[str, tuple[float, float]]) -> Measure:
         """The Measure of per-task (mean, standard error)."""

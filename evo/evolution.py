@@ -31,6 +31,8 @@ from evo.past import (
     read_past,
     set_damage_aside,
 )
+from evo.racing import Race
+from evo.racing_rungs import rungs_of
 from evo.reuse import ReusingPool, find_reusable
 from evo.search import Generation, Progress, Search
 from evo.settle import settled
@@ -217,6 +219,7 @@ class Evolution:
         self.reused = reused.notes
         if self._pool is None:
             self._pool = make_pool(config, self._founders, self._tasks, self.run_dir.resolve().name)
+        rungs = rungs_of(config.racing, [t.task for t in self._tasks])
         self._pool = ReusingPool(self._pool, reused.known) if reused.known else self._pool
         self._evaluator = Evaluator(
             self._pool,
@@ -224,6 +227,7 @@ class Evolution:
             step_cost=length_penalty(config.algorithm) / max(1, layers),
             free_steps=layers,
             past=past.records,
+            rungs=rungs,
         )
         self._name = type(chosen).__name__ if self._algorithm else config.algorithm.name
         told = config.model_dump(mode="json", exclude={"trackers"})
@@ -248,8 +252,11 @@ class Evolution:
             self._writer.event("reuse", note, len(past.committed), news=True)
         for founder in founders:
             self._writer.individual(Candidate(founder, "founder"), 0)
+        race = None
+        if rungs is not None and config.racing is not None:
+            race = Race(self._evaluator, rungs, config.racing.confidence)
         self._search = Search(
-            chosen, self._evaluator, config.budget, self._writer, observe, made["in_flight"]
+            chosen, self._evaluator, config.budget, self._writer, observe, made["in_flight"], race
         )
         self.startup_s = perf_counter() - self._began
 
@@ -357,6 +364,7 @@ class Evolution:
             **entries,
             "algorithm": self._name,
             "evaluations": self._search.evaluations,
+            "examples": self._search.examples,
             "generations": self._generation,
             "stopped_by": stopped_by,
             "seconds": perf_counter() - self._began,

@@ -19,7 +19,7 @@ from evo.errors import UserError
 from evo.lineage.commits import commits
 from evo.lineage.committed import read_committed
 from evo.lineage.reader import LINEAGE_FOLDER
-from evo.lineage.records import Record, records_from
+from evo.lineage.records import RACED, Record, records_from
 from evo.past import holds_run
 
 REUSED = "reused"  # the host of what no host had to run
@@ -67,7 +67,7 @@ def find_reusable(patterns: Sequence[Path], made: Mapping[str, Any], run_dir: Pa
             ]
             for record in records_from(tables[0], tables[1]):
                 same = all(_scored(then, a) == _scored(made, a) for a in record.asks)
-                if same and not record.error:
+                if same and not record.error and record.key[2] != RACED:
                     known.setdefault((record.individual, record.asks), record)
         notes.append(f"{folder}: {len(known) - before} evaluations can be reused")
     return Found(known, tuple(notes))
@@ -143,4 +143,6 @@ def _scored(made: Mapping[str, Any], ask: Ask) -> dict[str, Any]:
     prefix = f"tasks.{ask.task}."
     settings = {k: v for k, v in made["config"].items() if k.startswith(prefix)}
     kept = {k: v for k, v in settings.items() if not k.removeprefix(prefix).startswith(_NOT_SCORES)}
+    if ask.split == "dev":  # a race asks in other batches
+        kept |= {k: v for k, v in made["config"].items() if k.startswith("racing.rungs")}
     return {**kept, "examples": made["tasks"].get(f"{ask.task}.{ask.split}")}

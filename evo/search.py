@@ -7,11 +7,12 @@ from statistics import pstdev
 
 from cluster.jobs import JobResult, Timing
 from evo.algorithms import Algorithm, Candidate, Scored
-from evo.algorithms.protocol import SteadyAlgorithm
+from evo.algorithms.protocol import Contest, SteadyAlgorithm, contest_of
 from evo.config import BudgetConfig
 from evo.errors import UserError
 from evo.evaluation import Evaluator
 from evo.lineage.writer import LineageWriter
+from evo.racing import Race, is_partial
 
 DEV = "dev"
 IDLE_ROUNDS = 100  # asks in a row with nothing new: the algorithm has run dry
@@ -53,6 +54,7 @@ class Search:
     Without ``in_flight`` it goes by generations: order of completion never matters, evaluations are
     recorded, and told, in the order asked. With it, that many are always asked, and each is recorded
     and told as it ends: what is asked next depends on the order recorded and on nothing else.
+    With ``race`` the candidates of each generation but the first race each other.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Search:
         lineage: LineageWriter,
         observe: Callable[[Progress], None] | None = None,
         in_flight: int | None = None,
+        race: Race | None = None,
     ) -> None:
         self._algorithm = algorithm
         self._evaluator = evaluator
@@ -70,6 +73,10 @@ class Search:
         self._lineage = lineage
         self._observe = observe
         self._in_flight = in_flight
+        self._race = race
+        self._dropped: set[str] = (
+            set()
+        )  # before they met all examples: their fitness is an estimate
         self._improved_in = 0
         self._busy = [0.0, 0.0, 0.0]
         self._unfinished: list[Scored] = []  # evaluated since the last finished generation
@@ -78,6 +85,7 @@ class Search:
         self.scored: dict[str, Scored] = {}
         self.best: Scored | None = None
         self.failed = 0  # of the individuals scored
+        self.examples = 0  # of dev that they were scored on
         self.reason = ""
         self.seconds = 0.0
 
@@ -101,8 +109,9 @@ class Search:
             yield self._finish(self._algorithm.generation + 1, self._unfinished)
 
     def ranked(self) -> list[Scored]:
-        """All individuals that were scored and did not fail, best first; ties by order of trial."""
-        alive = [s for s in self.scored.values() if math.isfinite(s.fitness)]
+        """All that were scored on all examples and did not fail, best first; ties by order of trial."""
+        scored = (s for name, s in self.scored.items() if name not in self._dropped)
+        alive = [s for s in scored if math.isfinite(s.fitness)]
         return sorted(alive, key=lambda s: -s.fitness)
 
     def _by_generations(self) -> Iterator[Generation]:
@@ -113,7 +122,10 @@ class Search:
             idle = 0 if new else idle + 1
             allowed = new[: self._left()]
             number = self._algorithm.generation + 1
-            self._evaluate(allowed, number)
+            if self._race is None or number == 0:
+                self._evaluate(allowed, number)
+            else:
+                self._let_race(self._race, allowed, asked, number)
             if len(allowed) < len(new):  # the budget ends within this round: nothing more is told
                 self.reason = "evaluations"
                 break
@@ -161,7 +173,7 @@ class Search:
             result = self._evaluator.wait()
             number = algorithm.generation + 1
             waited = self._pending.pop(result.job.recipe.id)
-            self._record(waited[0], result, number)
+            self._record(waited[0], result, self._evaluator.measure(result).fitness, number)
             self._show(number, [s.fitness for s in self._unfinished], self.evaluations)
             if not self._pending:
                 self._check_alive(number)
@@ -178,7 +190,27 @@ class Search:
 
         results = self._evaluator.run([c.recipe for c in candidates], DEV, on_result=hear)
         for candidate, result in zip(candidates, results, strict=True):
-            self._record(candidate, result, generation)
+            self._record(candidate, result, self._evaluator.measure(result).fitness, generation)
+        self._check_alive(generation)
+
+    def _let_race(
+        self, race: Race, candidates: list[Candidate], asked: list[Candidate], generation: int
+    ) -> None:
+        heard: list[float] = []
+
+        def hear(result: JobResult, fitness: float) -> None:
+            heard.append(fitness)
+            self._show(generation, heard, self.evaluations + len(heard))
+
+        contest = contest_of(self._algorithm, len(asked))
+        again = tuple(c.id for c in asked if c.id in self.scored)
+        rivals = tuple(dict.fromkeys((*contest.rivals, *again)))
+        best = self.best.fitness if self.best else math.inf
+        results = race.run(candidates, Contest(contest.keeps, rivals), best, hear)
+        for candidate, (result, fitness) in zip(candidates, results, strict=True):
+            if is_partial(result):
+                self._dropped.add(candidate.id)
+            self._record(candidate, result, fitness, generation)
         self._check_alive(generation)
 
     def _check_alive(self, generation: int) -> None:
@@ -206,8 +238,9 @@ class Search:
             )
         )
 
-    def _record(self, candidate: Candidate, result: JobResult, generation: int) -> None:
-        fitness = self._evaluator.measure(result).fitness
+    def _record(
+        self, candidate: Candidate, result: JobResult, fitness: float, generation: int
+    ) -> None:
         self._lineage.individual(candidate, generation)
         self._lineage.evaluation(result, generation, fitness)
         if result.job.attempt > 1:
@@ -218,6 +251,7 @@ class Search:
             self._lineage.event("failed", f"{candidate.id[:12]}: {result.error}", generation)
         for event in self._evaluator.events():
             self._lineage.event(event.kind, event.detail, generation, news=True)
+        self.examples += sum(found.examples for found in result.results)
         timing = result.timing
         for i, seconds in enumerate((timing.build_s, timing.model_s, timing.score_s)):
             self._busy[i] += seconds

@@ -15,6 +15,7 @@ from evo.algorithms import uses_paths
 from evo.config import EngineConfig, PoolConfig, RunConfig, TaskConfig
 from evo.errors import UserError
 from evo.evaluation import WeighedTask
+from evo.racing_rungs import rungs_of
 from evo.vocabulary_align import Aligned, align, aligned_paths
 from evo.vocabulary_files import check_agreement
 from evo.vocabulary_write import TABLES_FILE
@@ -138,11 +139,12 @@ def make_pool(
 ) -> Pool:
     """The pool that ``config.pool`` asks for, its hosts started. ``name`` is the run's, for metrics."""
     plain = tuple(t.task for t in tasks)
+    rungs = rungs_of(config.racing, plain)
     host = HostSpec(
         founders.base,
         founders.founders,
         _engine_spec(config.engine),
-        requests_for(plain),
+        requests_for(plain, rungs.asks() if rungs else ()),
         config.pool.memory_gib,
     )
     spec = PoolSpec(host, plain)

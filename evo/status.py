@@ -100,6 +100,8 @@ def status_of(run_dir: Path) -> Status:
     }
     search_s = [r["at_seconds"] for r in rows if r["commit"] != FINAL]
     committed = {(r["individual"], r["split"], "score") for r in rows}
+    # The rungs of a race are one evaluation.
+    uncommitted = {(*r.key[:2], r.key[2].partition(":")[0]) for r in recent} - committed
     waiting = {
         r.individual: r.error for r in recent if r.key[1] == "dev" and r.individual not in dev
     }
@@ -117,7 +119,7 @@ def status_of(run_dir: Path) -> Status:
         len(dev) + len(waiting),
         config.budget.evaluations,
         sum(s == "failed" for s in dev.values()) + sum(bool(e) for e in waiting.values()),
-        sum(r.key not in committed for r in recent),
+        len(uncommitted),
         best["individual"] if best else None,
         best["fitness"] if best else None,
         max([*search_s, *(r.at_s for r in recent)], default=0.0),

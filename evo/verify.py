@@ -18,9 +18,12 @@ from evo.errors import UserError
 from evo.evaluation import WeighedTask
 from evo.lineage.opening import open_lineage
 from evo.lineage.reader import Lineage
+from evo.lineage.records import RACED
 from evo.past import read_config
+from evo.racing_rungs import DEV, restricted, rungs_of
 from evo.rebuild import founders_of
 from evo.setup import load_tasks, make_pool
+from fitness.racing import meeting_order
 from operators.recipe import describe
 
 Row: TypeAlias = dict[str, Any]
@@ -111,12 +114,15 @@ def verify(
     notes = _changes(lineage, config, founders, tasks)
     here, elsewhere = _here(config)
     pool = make_pool(here, founders, tasks)
-    asks = tuple(Ask(t.task.name, split) for t in tasks)
+    rungs = rungs_of(config.racing, [t.task for t in tasks]) if split == DEV else None
+    # The same batches as then, or the last bits may differ.
+    asks = rungs.asks() if rungs else tuple(Ask(t.task.name, split) for t in tasks)
     checked = []
     try:
         for result in run_all(pool, [Job(key, r, asks) for key, r in enumerate(recipes)]):
             name = result.job.recipe.id
-            checked.append(_checked(recorded[name], items.get(name, []), result))
+            now = rungs.joined([result]) if rungs else result
+            checked.append(_checked(recorded[name], items.get(name, []), now))
             if advance is not None:
                 advance(f"verify {name[:12]}", len(checked) / len(chosen))
     finally:
@@ -180,7 +186,7 @@ def _checked(rows: Sequence[Row], items: Sequence[Row], now: JobResult) -> Check
         for digest in dict.fromkeys(digests)
         if digest != now.made.weights
     ]
-    failed = next((row["error"] for row in rows if row["status"] != "ok"), None)
+    failed = next((row["error"] for row in rows if row["status"] == "failed"), None)
     note = ""
     if failed is not None and now.ok and not digests:
         # It may never have come back from a host that was lost, or had no memory left.
@@ -203,25 +209,33 @@ def _checked(rows: Sequence[Row], items: Sequence[Row], now: JobResult) -> Check
 
 
 def _other_scores(rows: Sequence[Row], now: JobResult) -> Iterator[str]:
-    means = {r.ask.task: (r.mean, r.standard_error) for r in now.results}
+    found = {r.ask.task: r for r in now.results}
     for row in rows:
         task, was = row["task"], (row["score"], row["standard_error"])
-        if task not in means:
+        if task not in found:
             yield f"{task}: a task that the run does not have"
-        elif means[task][0] != was[0]:
-            yield f"{task}: the score was {was[0]!r} and is {means[task][0]!r}"
-        elif means[task][1] != was[1]:
-            yield f"{task}: the standard error was {was[1]!r} and is {means[task][1]!r}"
+            continue
+        met = found[task]
+        if row["status"] == RACED:
+            met = restricted(met, _met(row, met.examples))
+        if met.mean != was[0]:
+            yield f"{task}: the score was {was[0]!r} and is {met.mean!r}"
+        elif met.standard_error != was[1]:
+            yield f"{task}: the standard error was {was[1]!r} and is {met.standard_error!r}"
 
 
 def _other_values(rows: Sequence[Row], items: Sequence[Row], now: JobResult) -> Iterator[str]:
     for result in now.results:
         task = result.ask.task
         # What was recorded twice, as a baseline and in the search, has its examples twice.
-        times = sum(row["task"] == task for row in rows)
+        expected: list[int] = []
+        for row in (r for r in rows if r["task"] == task):
+            expected += (
+                _met(row, result.examples) if row["status"] == RACED else range(result.examples)
+            )
         mine = [i for i in items if i["task"] == task]
-        if sorted(i["example"] for i in mine) != sorted(times * list(range(result.examples))):
-            yield f"{task}: {len(mine)} examples on record, and {times * result.examples} now"
+        if sorted(i["example"] for i in mine) != sorted(expected):
+            yield f"{task}: {len(mine)} examples on record, and {len(expected)} now"
             continue
         other = [i for i in mine if i["value"] != result.values[i["example"]]]
         if other:
@@ -230,3 +244,8 @@ def _other_values(rows: Sequence[Row], items: Sequence[Row], now: JobResult) -> 
                 f"{task}: {len(other)} of {len(mine)} examples differ, such as {first['example']}, which "
                 f"was {first['value']!r} and is {value!r}"
             )
+
+
+def _met(row: Row, count: int) -> list[int]:
+    """Which examples an individual met that was dropped before it met all ``count``."""
+    return sorted(meeting_order(count)[: row["examples"]])

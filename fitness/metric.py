@@ -76,6 +76,7 @@ class Metric:
             knows how many examples it has.
         voting: None when there is no answer to vote on.
         check: what is wrong with a row for this metric beyond its shape, or None.
+        weighted: examples weigh differently in the mean.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Metric:
     higher_is_better: bool = True
     voting: Voting | None = None
     check: Callable[[Row, Options], str | None] | None = None
+    weighted: bool = False
 
 
 Kind = TypeVar("Kind")

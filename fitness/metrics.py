@@ -36,6 +36,7 @@ BITS_PER_BYTE: Final = Metric(
     _rolling_requests,
     _bits_score,
     higher_is_better=False,
+    weighted=True,
 )
 """Bits to encode a text, over its UTF-8 bytes: lower is better.
 

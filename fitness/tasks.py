@@ -3,14 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from fitness.examples import Example, TaskError, read_jsonl
 from fitness.metric import Answer, Metric, Options, Scored, Voting
+from fitness.racing import meeting_order
 from fitness.requests import Output, Request
 from fitness.statistics import by_example, majority_vote, mean_and_error, medoid
 from fitness.task_spec import TaskSpec, check_disjoint, check_rows, metric_of, options_of
 
-__all__ = ["Answer", "Scores", "Task", "TaskError", "TaskSpec", "load_task"]
+__all__ = ["Answer", "Part", "Scores", "Task", "TaskError", "TaskSpec", "load_task"]
+
+Part: TypeAlias = tuple[int, int]
+"""Some examples of a split: from and to, counted in the order of :func:`fitness.racing.meeting_order`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +61,31 @@ class Task:
         """Whether models' answers can be had by themselves, so that an ensemble can vote."""
         return self.metric.voting is not None
 
-    def requests(self, split: str) -> list[Request]:
-        """What to ask a model for its scores on ``split``."""
-        rows = (e.row for e in self._examples(split))
+    def requests(self, split: str, part: Part | None = None) -> list[Request]:
+        """What to ask a model for its scores on ``split``, or on a part of it."""
+        rows = (e.row for e in self._examples(split, part))
         return [r for row in rows for r in self.metric.requests(row, self.options)]
 
-    def score(self, split: str, outputs: Sequence[Output]) -> Scores:
-        """Scores from the outputs of ``requests(split)``, in that order.
+    def score(self, split: str, outputs: Sequence[Output], part: Part | None = None) -> Scores:
+        """Scores from the outputs of ``requests(split, part)``, in that order.
 
         Raises:
             ValueError: not as many outputs as requests.
             TaskError: a user's function did not return a finite number.
         """
-        counts = [len(self.metric.requests(e.row, self.options)) for e in self._examples(split)]
+        examples = self._examples(split, part)
+        counts = [len(self.metric.requests(e.row, self.options)) for e in examples]
         parts = _parts(outputs, counts)
         scored = [
             s
-            for example, part in zip(self._examples(split), parts, strict=True)
-            for s in self.metric.score(example.row, part, self.options)
+            for example, part_of in zip(examples, parts, strict=True)
+            for s in self.metric.score(example.row, part_of, self.options)
         ]
         return _scores(scored)
+
+    def positions(self, split: str, part: Part) -> tuple[int, ...]:
+        """Which examples of ``split`` are in a part, in the order in which they are met."""
+        return meeting_order(len(self._examples(split)))[slice(*part)]
 
     def answer_requests(self, split: str) -> list[Request]:
         """What to ask a model for its answers on ``split``.
@@ -130,10 +140,11 @@ class Task:
         pairs = zip(examples, answers, strict=True)
         return _scores([Scored(voting.score(e.row, a, self.options), a) for e, a in pairs])
 
-    def _examples(self, split: str) -> tuple[Example, ...]:
+    def _examples(self, split: str, part: Part | None = None) -> tuple[Example, ...]:
         if split not in self.splits:
             raise TaskError(f"task {self.name!r} has no split {split!r}, only {list(self.splits)}.")
-        return self.splits[split]
+        examples = self.splits[split]
+        return examples if part is None else tuple(examples[i] for i in self.positions(split, part))
 
     def _voting(self) -> Voting:
         if self.metric.voting is None:

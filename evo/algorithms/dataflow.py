@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from evo.algorithms.in_flight import InFlight
 from evo.algorithms.path_space import PathSearch, PathSettings
-from evo.algorithms.protocol import Candidate, Scored, Start
+from evo.algorithms.protocol import Candidate, Contest, Scored, Start
 from evo.algorithms.scales import LIMIT, Form
 from evo.algorithms.strategies import Bits, Flat, Floats, Strategy
 from evo.errors import UserError
@@ -135,6 +135,10 @@ class Dataflow(PathSearch):
         elif self._settings.search == "structured":
             self._learn(evaluations)
         self._finish(evaluations)
+
+    def contest(self, asked: int) -> Contest:
+        """To be the best of the round: CMA-ES steers well by estimates of the others."""
+        return Contest(1)
 
     def _learn(self, evaluations: Sequence[Scored]) -> None:
         heard = self._in_flight.take(evaluations)

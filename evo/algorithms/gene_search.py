@@ -10,7 +10,7 @@ import numpy as np
 from evo.algorithms.gene_space import GeneSettings, gene_space
 from evo.algorithms.genes import GeneSpace, Vector
 from evo.algorithms.optimisers import Optimiser, Trial
-from evo.algorithms.protocol import Candidate, Scored, Start
+from evo.algorithms.protocol import Candidate, Contest, Scored, Start
 from evo.algorithms.steady import Steady
 from evo.algorithms.trials import Trials
 from operators.crossover import proportions
@@ -112,6 +112,10 @@ class GeneSearch(Steady):
             while len(self._heard) >= self._batch:
                 self._optimiser.tell(self._heard[: self._batch])
                 del self._heard[: self._batch]
+
+    def contest(self, asked: int) -> Contest:
+        """To be the best of the round: an optimiser steers well by estimates of the others."""
+        return Contest(1)
 
     def _begin(self, evaluations: Sequence[Scored]) -> None:
         """Choose the start, and the best founders where the methods take fewer than there are."""

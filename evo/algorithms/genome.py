@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from evo.algorithms.protocol import Candidate, Scored, Start, founder_candidates
+from evo.algorithms.protocol import Candidate, Contest, Scored, Start, founder_candidates
 from evo.algorithms.steady import Steady
 from operators.crossover import AVERAGE, choose_parents, crossover, merits
 from operators.merge import MERGES
@@ -149,6 +149,13 @@ class Genome(Steady):
             case "breeding":
                 others = self._land(evaluations)
                 self._survive([*self._particles, *self._newcomers(others)])
+
+    def contest(self, asked: int) -> Contest:
+        """Children race for a place in the population. A moved individual stays whatever its fitness."""
+        if self._phase != "breeding":
+            return Contest(asked)
+        alive = tuple(p.scored.candidate.id for p in self._particles)
+        return Contest(self._settings.population, alive)
 
     def _round(self) -> list[Candidate]:
         if self._generation < 0:

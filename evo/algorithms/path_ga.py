@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from evo.algorithms.path_space import PathSearch, PathSettings
-from evo.algorithms.protocol import Candidate, Scored, Start
+from evo.algorithms.protocol import Candidate, Contest, Scored, Start
 from operators.crossover import choose_parents
 from operators.dataflow import MOVES, PathGenes, cross, decode, fitted, move, own_path
 from operators.mutation import from_task_vectors
@@ -92,6 +92,11 @@ class PathGA(PathSearch):
         fitness = [s.fitness for s in everyone]
         kept = select(fitness, self._settings.population, self._rng, elite=self._settings.elite)
         self._finish([everyone[i] for i in kept])
+
+    def contest(self, asked: int) -> Contest:
+        """Children race for a place in the population."""
+        alive = tuple(s.candidate.id for s in self._population)
+        return Contest(self._settings.population, alive)
 
     def _first(self, number: int) -> _Genome:
         layers = self._space.layers

@@ -77,6 +77,33 @@ class SteadyAlgorithm(Algorithm, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Contest:
+    """What a round's candidates race for: to be among the best ``keeps`` of themselves and ``rivals`` (ids).
+
+    Those are told their fitness over all examples; of the others an estimate will do that is below.
+    """
+
+    keeps: int
+    rivals: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Racing(Protocol):
+    """An algorithm that says how many of a round it needs exact fitness of."""
+
+    def contest(self, asked: int) -> Contest:
+        """For the ``asked`` candidates of the latest :meth:`Algorithm.ask`, before they are told."""
+        ...
+
+
+def contest_of(algorithm: Algorithm, asked: int) -> Contest:
+    """What the round that was asked last races for: the algorithm's word, or to be in the better half."""
+    if isinstance(algorithm, Racing):
+        return algorithm.contest(asked)
+    return Contest((asked + 1) // 2)
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """What every algorithm starts from: the founders, their base, a seed, and the models' layers.
 

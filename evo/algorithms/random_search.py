@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from evo.algorithms.protocol import Candidate, Scored, Start
+from evo.algorithms.protocol import Candidate, Contest, Scored, Start
 from evo.algorithms.steady import Steady
 from evo.algorithms.trials import Trials
 from operators.mutation import from_task_vectors
@@ -54,6 +54,10 @@ class RandomSearch(Steady):
 
     def tell(self, evaluations: Sequence[Scored]) -> None:
         self._trials.end_generation(evaluations)
+
+    def contest(self, asked: int) -> Contest:
+        """To be the best of the round."""
+        return Contest(1)
 
     def _draw(self) -> Candidate:
         founders = self._start.founders

@@ -21,7 +21,14 @@ from evo.algorithms.other_searches import (
     LoraHubSettings,
 )
 from evo.algorithms.path_ga import JointSettings, PathGASettings
-from evo.algorithms.protocol import Candidate, Scored, Start, SteadyAlgorithm
+from evo.algorithms.protocol import (
+    Candidate,
+    Contest,
+    Scored,
+    Start,
+    SteadyAlgorithm,
+    contest_of,
+)
 from evo.algorithms.random_search import RandomSearchSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings
 from evo.errors import UserError
@@ -135,6 +142,9 @@ class Stages:
     def tell(self, evaluations: Sequence[Scored]) -> None:
         self._remember(evaluations)
         self._stage.tell(evaluations)
+
+    def contest(self, asked: int) -> Contest:
+        return contest_of(self._stage, asked)
 
     def ask_one(self) -> Candidate | None:
         over = self._is_over(len(self._asked), IDLE_TOLD)

@@ -18,8 +18,15 @@ import pyarrow as pa
 from cluster.jobs import JobResult
 from evo.errors import UserError
 from evo.lineage.files import named, write_whole
-from evo.lineage.records import Record, evaluation_rows, record_from
-from evo.lineage.schema import SCHEMAS
+from evo.lineage.records import (
+    Items,
+    Record,
+    ask_from,
+    evaluation_rows,
+    kind_text,
+    record_from,
+)
+from evo.lineage.schema import SCHEMA_VERSION, SCHEMAS
 from evo.lineage.versions import MISSING
 
 JOURNAL_FILE = "journal.arrows"
@@ -104,11 +111,12 @@ def read_journal(path: Path) -> Recovered:
         data = path.read_bytes()
     except FileNotFoundError:
         return Recovered()
+    start = len(_START)
     if not data.startswith(_START):
         if _START.startswith(data):  # killed in its first write
             return Recovered(torn=len(data))
-        older, rest = _older(data)
-        if older in MISSING and not rest:
+        older, same, start = _head(data)
+        if older in MISSING and start == len(data):
             return Recovered()
         if older in MISSING:
             raise UserError(
@@ -116,9 +124,10 @@ def read_journal(path: Path) -> Recovered:
                 "not go on with. Resume with the version of evo-models in the run's start.json; "
                 "`evo lineage` and `evo export` read what it has committed"
             )
-        raise _damaged(path, 0, 0)
+        if not same:
+            raise _damaged(path, 0, 0)
     records: list[Record] = []
-    at = len(_START)
+    at = start
     while at < len(data):
         found = _decode(data, at)
         if found is None:
@@ -130,16 +139,17 @@ def read_journal(path: Path) -> Recovered:
     return Recovered(tuple(records), at, len(data) - at)
 
 
-def _older(data: bytes) -> tuple[str, int]:
-    """The schema's version that a journal begins with ("" where that can't be read), and how many bytes
-    follow.
+def _head(data: bytes) -> tuple[str, bool, int]:
+    """The schema's version that a journal begins with ("" where that can't be read), whether its columns
+    are today's, whatever is said about them, and where its records begin.
     """
     source = pa.BufferReader(data)
     try:
-        metadata = pa.ipc.read_schema(source).metadata or {}
+        found = pa.ipc.read_schema(source)
     except (pa.ArrowException, OSError, EOFError):
-        return "", 0
-    return metadata.get(b"evo.schema", b"").decode(errors="replace"), len(data) - source.tell()
+        return "", False, 0
+    version = (found.metadata or {}).get(b"evo.schema", b"").decode(errors="replace")
+    return version, version == SCHEMA_VERSION and found.equals(SCHEMA), source.tell()
 
 
 def _damaged(path: Path, at: int, good: int) -> UserError:
@@ -162,7 +172,7 @@ def _encode(result: JobResult) -> bytes:
     for ask, row in zip(result.job.asks, rows, strict=True):
         found = scored.get(ask)
         answers = found.answers if found else ()
-        row["kind"] = ask.kind
+        row["kind"] = kind_text(ask)
         row["values"] = np.asarray(found.values if found else (), dtype=np.float64)
         row["answers"] = [None if a is None else str(a) for a in answers]
         row["numbers"] = any(issubclass(kind, int) for kind in set(map(type, answers)))
@@ -183,14 +193,15 @@ def _decode(data: bytes, at: int) -> tuple[Record, int] | None:
         return None
     if not rows or any(row["check"] != _check(row) for row in rows):
         return None
-    items = {
-        (r["individual"], r["task"], r["split"]): (
+    items = [
+        Items(
             tuple(r["values"]),
             tuple(int(a) if r["numbers"] and a is not None else a for a in r["answers"]),
         )
         for r in rows
-    }
-    return record_from(rows, rows[0]["kind"], items), at + source.tell()
+    ]
+    asks = [ask_from(r["task"], r["split"], r["kind"]) for r in rows]
+    return record_from(rows, asks, items), at + source.tell()
 
 
 def _check(row: dict[str, Any]) -> int:

@@ -233,6 +233,8 @@ class Lineage(Tables):
     ) -> Comparison:
         """Which examples one individual gets right and the other wrong, with a paired bootstrap.
 
+        Of examples that both met; that is fewer where one was dropped from a race.
+
         ``task`` is the one to look at, by default all. ``seed`` is the bootstrap's.
 
         Raises:
@@ -249,7 +251,10 @@ class Lineage(Tables):
                 raise UserError(f"{self.run_dir}: {found[:12]} has no scores on {of}")
         keys = ["task", "split", "example"]
         if not first.select(keys).equals(second.select(keys)):
-            raise UserError(f"{self.run_dir}: the two were not asked the same examples of {split}")
+            # One of them was dropped from a race: what both have met is what there is to compare.
+            order = [(name, "ascending") for name in keys]
+            first = first.join(second.select(keys), keys, join_type="left semi").sort_by(order)
+            second = second.join(first.select(keys), keys, join_type="left semi").sort_by(order)
         items = pa.table(
             {
                 **{name: first.column(name) for name in keys},

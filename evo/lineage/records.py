@@ -1,15 +1,40 @@
 """Records: what is kept of a finished job, as rows of ``evaluations`` and back."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import pyarrow as pa
 
 from cluster.jobs import Ask, AskResult, Job, JobResult, Kind, Made, Timing
 from operators.recipe import Recipe
 
-Key: TypeAlias = tuple[str, str, Kind]  # individual, split, kind: what is never asked twice
+Key: TypeAlias = tuple[str, str, str]
+"""Individual, split, and what was asked, as :func:`what_of` says: what is never asked twice."""
+
+RACED = "raced"
+"""What was asked of an individual that was dropped before it met all examples."""
+
+
+def what_of(asks: Sequence[Ask]) -> str:
+    """``score``, ``answers``, ``influence``; of a part of the examples ``score:25:50``."""
+    part = asks[0].part
+    if part is None:
+        return asks[0].kind
+    last = next(a.part for a in reversed(asks) if a.task == asks[0].task)
+    return f"{asks[0].kind}:{part[0]}:{(last or part)[1]}"
+
+
+def kind_text(ask: Ask) -> str:
+    """An ask's kind and part, in a word; :func:`ask_from` reads it."""
+    return what_of([ask])
+
+
+def ask_from(task: str, split: str, text: str) -> Ask:
+    """The ask whose :func:`kind_text` this is."""
+    kind, _, part = text.partition(":")
+    start, _, stop = part.partition(":")
+    return Ask(task, split, cast(Kind, kind), (int(start), int(stop)) if part else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +56,8 @@ class Record:
 
     @property
     def key(self) -> Key:
-        return self.individual, self.asks[0].split, self.asks[0].kind
+        raced = any(r.positions is not None for r in self.results)
+        return self.individual, self.asks[0].split, RACED if raced else what_of(self.asks)
 
     def result(self, key: int, recipe: Recipe) -> JobResult:
         """The job's result, as the pool gave it."""
@@ -65,33 +91,42 @@ def evaluation_rows(result: JobResult) -> list[dict[str, Any]]:
                 "at_seconds": result.at_s,
                 "host": result.host,
                 "attempt": job.attempt,
-                "status": "ok" if found else "failed",
+                "status": _status(found),
                 "error": result.error or None,
             }
         )
     return rows
 
 
-def record_from(rows: list[dict[str, Any]], kind: Kind, items: "Items") -> Record:
-    """The record whose rows these are: one for each task, in the order asked.
+def _status(found: AskResult | None) -> str:
+    if found is None:
+        return "failed"
+    return "ok" if found.positions is None else RACED
 
-    ``items`` gives the per-example values and answers by (individual, task, split).
-    """
+
+def record_from(
+    rows: Sequence[Mapping[str, Any]], asks: Sequence[Ask], items: Sequence["Items"]
+) -> Record:
+    """The record whose rows these are: one for each ask, with its items."""
     first = rows[0]
-    asks = tuple(Ask(r["task"], r["split"], kind) for r in rows)
     results = tuple(
         AskResult(
-            ask, *items[r["individual"], r["task"], r["split"]], r["score"], r["standard_error"]
+            ask,
+            found.values,
+            found.answers,
+            r["score"],
+            r["standard_error"],
+            found.positions if r["status"] == RACED else None,
         )
-        for ask, r in zip(asks, rows, strict=True)
-        if r["status"] == "ok"
+        for ask, r, found in zip(asks, rows, items, strict=True)
+        if r["status"] != "failed"
     )
     build, model = (sum(r[name] for r in rows) for name in ("build_seconds", "model_seconds"))
     total = sum(r["seconds"] for r in rows)
     tokens = tuple(r["tokens"] for r in rows)
     return Record(
         first["individual"],
-        asks,
+        tuple(asks),
         results,
         first["host"],
         Timing(build, model, max(0.0, total - build - model)),
@@ -102,19 +137,36 @@ def record_from(rows: list[dict[str, Any]], kind: Kind, items: "Items") -> Recor
     )
 
 
-Items: TypeAlias = Mapping[tuple[str, str, str], tuple[tuple[float, ...], tuple[Any, ...]]]
+@dataclass(frozen=True, slots=True)
+class Items:
+    """The examples of one row of ``evaluations``: values, answers, and positions in the file."""
+
+    values: tuple[float, ...] = ()
+    answers: tuple[Any, ...] = ()
+    positions: tuple[int, ...] = ()
 
 
 def records_from(evaluations: pa.Table, items: pa.Table) -> list[Record]:
     """The records of one commit's ``evaluations`` and ``items``, in the order recorded."""
     values = items.column("value").to_pylist()
     answers = items.column("answer").to_pylist()
+    positions = items.column("example").to_pylist()
     names = (items.column(n).to_pylist() for n in ("individual", "task", "split"))
     spans: dict[tuple[str, str, str], list[int]] = {}
     for at, key in enumerate(zip(*names, strict=True)):
         spans.setdefault(key, [at, at])[1] = at + 1
-    found = {k: (tuple(values[a:b]), tuple(answers[a:b])) for k, (a, b) in spans.items()}
-    return [record_from(rows, "score", found) for rows in by_job(evaluations.to_pylist())]
+    found = {
+        key: Items(*(tuple(column[a:b]) for column in (values, answers, positions)))
+        for key, (a, b) in spans.items()
+    }
+    return [
+        record_from(
+            rows,
+            [Ask(r["task"], r["split"]) for r in rows],
+            [found.get((r["individual"], r["task"], r["split"]), Items()) for r in rows],
+        )
+        for rows in by_job(evaluations.to_pylist())
+    ]
 
 
 def by_job(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -63,7 +63,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
                 "fitness",
                 pa.float64(),
                 True,
-                "over all tasks of the split, the same on each task's row: the scores weighted, those of lower-is-better tasks negative, less what a longer path costs; null if it failed",
+                "over all tasks of the split, the same on each task's row: the scores weighted, those of lower-is-better tasks negative, less what a longer path costs; null if it failed; of one that was raced an estimate, below what any survivor of its round has",
             ),
             ("examples", pa.int32(), False, "how many were scored"),
             (
@@ -84,7 +84,12 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             ),
             ("host", pa.string(), False, "name of the host that ran it"),
             ("attempt", pa.int32(), False, "1, or more after hosts were lost"),
-            ("status", pa.string(), False, "ok or failed"),
+            (
+                "status",
+                pa.string(),
+                False,
+                "ok, failed, or raced: dropped before it met all examples",
+            ),
             ("error", pa.string(), True, "why it failed"),
         ),
         "items": _schema(

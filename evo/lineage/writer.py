@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from cluster.jobs import AskResult, JobResult
@@ -120,7 +121,7 @@ def _items_table(items: Sequence[tuple[str, AskResult]]) -> pa.Table:
         "individual": pa.array([name for name, _ in items]).take(whose),
         "task": pa.array([found.ask.task for _, found in items]).take(whose),
         "split": pa.array([found.ask.split for _, found in items]).take(whose),
-        "example": np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
+        "example": np.concatenate([_positions(found) for _, found in items]),
         "value": np.concatenate([np.asarray(found.values, np.float64) for _, found in items]),
         "answer": pa.array(
             [None if a is None else str(a) for _, found in items for a in found.answers],
@@ -128,6 +129,12 @@ def _items_table(items: Sequence[tuple[str, AskResult]]) -> pa.Table:
         ),
     }
     return pa.table(columns, schema=SCHEMAS["items"])
+
+
+def _positions(found: AskResult) -> npt.NDArray[np.int32]:
+    if found.positions is None:
+        return np.arange(found.examples, dtype=np.int32)
+    return np.array(found.positions, dtype=np.int32)
 
 
 def _compare(name: str, then: Sequence[str], now: Sequence[str]) -> None:
