@@ -10,6 +10,7 @@ undisturbed. Reported: kills, evaluations done twice, and seconds from a kill to
 """
 
 import argparse
+import os
 import random
 import statistics
 import subprocess
@@ -113,7 +114,7 @@ class Disturbed:
         self.driver = self._start("run", str(self.path), "--run-dir", str(self.run_dir))
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        path = str(Path(__file__).parent)
+        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
         environment = self.cluster.users(PYTHONPATH=path)
         return subprocess.Popen(
             [*DRIVER, *arguments], env=environment, stdout=self.log, stderr=self.log
