@@ -196,7 +196,7 @@ def parts(engine: HFEngine, task: Task, repeats: int) -> dict[str, Any]:
     def forward() -> None:
         with torch.inference_mode():
             for batch in prepared.scored:
-                engine._logits(batch)
+                engine._logits(engine.model, batch)
 
     outputs = engine.answer(prepared)
     work = {

@@ -1,7 +1,6 @@
 """Any causal language model that transformers loads."""
 
 import inspect
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from fitness.branching import grow
 from fitness.compiled import compiled
 from fitness.engine import EngineError, NonFiniteOutputError, Prepared, RequestError
 from fitness.generation import NON_FINITE, generate
+from fitness.hf_load import context_length, end_tokens, load_checkpoint
 from fitness.hf_path import Shell, layer_list
 from fitness.hf_requests import Limits, prompt_rows, scored_rows
 from fitness.influence import block_influence, padded
@@ -98,7 +98,7 @@ class HFEngine:
         """
         # What torch does by default, but a library may have allowed less exact products since.
         torch.set_float32_matmul_precision("highest")
-        self.model, self.tokenizer = _load(Path(path), dtype, trust_remote_code)
+        self.model, self.tokenizer = load_checkpoint(Path(path), dtype, trust_remote_code)
         self.model.to(device).eval()
         self._mark = object()
         self._tokens = 0
@@ -112,7 +112,7 @@ class HFEngine:
         self._encoder = Encoder(self.tokenizer)
         text_config = self.model.config.get_text_config()
         self._vocabulary = int(text_config.vocab_size)
-        self._limits = Limits(self._encoder, _context_length(text_config, self.tokenizer))
+        self._limits = Limits(self._encoder, context_length(text_config, self.tokenizer))
         self._keeps_logits = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         self._installer = Installer(self.model, prefix=self.model.base_model_prefix, device=device)
         self._population = Population(
@@ -128,7 +128,7 @@ class HFEngine:
             ),
             device=device,
         )
-        self._eos = _end_tokens(self.tokenizer, self.model)
+        self._eos = end_tokens(self.tokenizer, self.model)
         pad = self.tokenizer.pad_token_id
         self._pad = pad if pad is not None else next(iter(self._eos), 0)
         # generate() fills what a call leaves open from here: leave it nothing of the checkpoint's.
@@ -339,67 +339,3 @@ def _as_read(batch: ScoredBatch) -> dict[str, Tensor]:
     if batch.branching is not None:
         return batch.inputs()
     return padded(batch.ids, batch.reads > 0)
-
-
-def _load(path: Path, dtype: torch.dtype | None, trust_remote_code: bool) -> tuple[Any, Any]:
-    import transformers
-
-    models: Any = transformers.AutoModelForCausalLM
-
-    if not (path / "config.json").is_file():
-        raise EngineError(
-            f"no model in {str(path)!r}: no config.json there. Give the folder of a checkpoint as "
-            "save_pretrained writes it."
-        )
-    common = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()  # a run has its own live line
-    try:
-        model, info = models.from_pretrained(
-            path,
-            dtype=dtype or "auto",
-            use_safetensors=True,
-            output_loading_info=True,
-            **common,
-        )
-        tokenizer = _tokenizer_class(path).from_pretrained(path, **common)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise EngineError(f"transformers cannot load {str(path)!r}: {error}") from error
-    finally:
-        if bars:
-            transformers.utils.logging.enable_progress_bar()
-    if missing := sorted(info["missing_keys"]):
-        raise EngineError(
-            f"{str(path)!r} lacks {len(missing)} of its model's tensors, such as {missing[0]!r}; "
-            "transformers would make them up at random. Use a complete checkpoint."
-        )
-    return model, tokenizer
-
-
-def _tokenizer_class(path: Path) -> Any:
-    """AutoTokenizer, unless the checkpoint says that its tokenizer.json is to be taken as it is.
-
-    For some architectures (qwen2 among them) transformers 5 puts its own tokenizer class in place
-    of that, and with it another splitting of the text.
-    """
-    import transformers
-
-    config = path / "tokenizer_config.json"
-    if config.is_file() and (path / "tokenizer.json").is_file():
-        named = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class")
-        if named in ("TokenizersBackend", "PreTrainedTokenizerFast"):
-            return transformers.PreTrainedTokenizerFast
-    return transformers.AutoTokenizer
-
-
-def _context_length(config: Any, tokenizer: Any) -> int:
-    """Positions of the model; where it has no bound, the tokenizer's, else 2048."""
-    length = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    return int(length) if 0 < length < 10**7 else 2048
-
-
-def _end_tokens(tokenizer: Any, model: Any) -> tuple[int, ...]:
-    """EOS of the tokenizer, then those of the model's generation config."""
-    more = model.generation_config.eos_token_id
-    found = [tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])]
-    return tuple(dict.fromkeys(int(i) for i in found if i is not None))

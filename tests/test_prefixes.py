@@ -183,6 +183,17 @@ def test_logits_that_fill_memory_are_normed_in_parts(
     assert engine.answer(prepared) == expected
 
 
+def test_rows_that_are_repeated_score_alike_each_time(tmp_path: Path) -> None:
+    engine = build_engine(tmp_path)
+    batches: Any = engine.prepare(texts())
+    assert {b.branching is None for b in batches.scored} == {True, False}
+    with torch.inference_mode():
+        for batch in batches.scored:
+            once, _ = engine._token_scores(engine.model, batch)
+            thrice, _ = engine._token_scores(engine.model, batch.repeated(3))
+            assert torch.allclose(thrice.view(3, -1), once, atol=1e-5)
+
+
 # --- models that can't ---------------------------------------------------------------------------
 
 
