@@ -9,7 +9,7 @@ clock and of processor time, which suffers less from what else the machine does.
   from one large buffer to another ("in one piece", for which memcpy has a faster way on some machines);
 - by torch: the same without numba;
 - population: children of ten founders, no two alike, in one pass and one by one;
-- small: the demo zoo's sizes (39 tensors, 173k parameters, float32), ten founders.
+- small: about the demo zoo's size (190k parameters, float32), ten founders.
 
     python benchmarks/birth.py [--repeats 7] [--threads 1 2] [--children 40]
 """
@@ -259,7 +259,9 @@ def small(repeats: int) -> list[dict[str, Any]]:
 def headline(data: dict[str, Any]) -> str:
     linear = [r for r in data["shares"] if r["case"].startswith("linear")]
     least = min((r["share_of_copy"]["seconds"]["median"] for r in linear), default=0.0)
-    said = [f"linear children at {least:.0%} of a plain copy's speed or more"]
+    said = [
+        f"linear children at {least:.0%} or more of the speed at which their tensors are copied"
+    ]
     for row in data["populations"]:
         faster = row["times_faster"]["seconds"]["median"]
         said.append(

@@ -89,10 +89,13 @@ def _by_torch(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop: 
 
 @cache
 def kernel() -> ModuleType | None:
-    """:mod:`operators.kernel`; None where numba is not installed: then torch does the same sums."""
+    """:mod:`operators.kernel`; None where numba is missing or has no folder to keep what it compiles in.
+
+    Then torch does the same sums.
+    """
     try:
         from operators import kernel
-    except ImportError:
+    except (ImportError, RuntimeError):
         return None
     return kernel
 
