@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter, thread_time
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -145,7 +146,9 @@ class Population:
             return _tensor(self._passes.scores(self._passes.plain, prepared, 1))[0]
 
         try:
-            return _chosen(alone, lambda n: _tensor(self._run(stack[:n], prepared)), counts)
+            return _chosen(
+                alone, lambda n: _tensor(self._run(stack[:n], prepared)), counts, self._device
+            )
         finally:
             self._installer.install(Weights(layout, installed))
 
@@ -158,7 +161,9 @@ class Population:
         def alone(i: int) -> Tensor:
             return _tensor(self._run(others[i : i + 1], prepared))[0]
 
-        return _chosen(alone, lambda n: _tensor(self._run(others[:n], prepared)), counts)
+        return _chosen(
+            alone, lambda n: _tensor(self._run(others[:n], prepared)), counts, self._device
+        )
 
     def _counts(self, prepared: Any) -> list[int]:
         """Those that keep to the budgets of tokens, logits and masks."""
@@ -179,10 +184,15 @@ class Population:
 
 
 def _chosen(
-    alone: Callable[[int], Tensor], group: Callable[[int], Tensor], counts: Sequence[int]
+    alone: Callable[[int], Tensor],
+    group: Callable[[int], Tensor],
+    counts: Sequence[int],
+    device: str,
 ) -> Choice:
+    # Of one thread the processor tells the time that it took, whatever else the machine does meanwhile.
+    clock = thread_time if device == "cpu" and torch.get_num_threads() == 1 else perf_counter
     try:
-        return choose(alone, group, counts)
+        return choose(alone, group, counts, clock)
     # The model is anybody's code, and need not bear to be taken apart: then it runs as it is.
     except Exception:
         return Choice()

@@ -29,7 +29,7 @@ REQUESTS = [
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest group with the right bits, whatever the clock says."""
 
-    def most(alone: Any, group: Any, counts: Any) -> Choice:
+    def most(alone: Any, group: Any, counts: Any, clock: Any) -> Choice:
         proved = choose(alone, group, counts, clock=lambda: 0.0).proved
         return Choice(proved[-1], proved)
 
