@@ -269,8 +269,8 @@ def main() -> None:
                     "candidates": {n: summary(found) for n, found in measured.items()},
                 }
                 print(json.dumps(cases[case]["gain"], indent=1), flush=True)
-    if set(options.only) == {"zoo", "lora"}:
-        print(save("population", {"cases": cases}, headline(cases)))
+                if {name.split(",")[0] for name in cases} == {"zoo", "lora"}:
+                    print(save("population", {"cases": cases}, headline(cases)))
 
 
 if __name__ == "__main__":
