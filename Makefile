@@ -44,11 +44,14 @@ format: setup ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## measure the quick set, print the headlines of all results (benchmarks/results)
+bench: setup ## measure how fast it is (an hour), print the headlines of all results (benchmarks/results)
+	$(BIN)/python benchmarks/against_mergekit_evolve.py
+	$(BIN)/python benchmarks/birth.py
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/population.py
+	$(BIN)/python benchmarks/racing.py
 	$(BIN)/python benchmarks/where_time_goes.py
 	$(BIN)/python benchmarks/scaling.py
-	$(BIN)/python benchmarks/population.py
-	$(BIN)/python benchmarks/against_mergekit_evolve.py
 	$(BIN)/python benchmarks/results.py
 
 clean: ## remove .venv, caches and the demo's folder
