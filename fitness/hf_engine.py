@@ -119,7 +119,7 @@ class HFEngine:
             self.model,
             self._installer,
             Passes(
-                plain=self._compiled or self.model,
+                plain=self.model if self._compiled is None else self._compiled,
                 batches=lambda prepared: None if prepared.prompts else prepared.scored,
                 scores=self._scores,
                 outputs=self._one_of_many,

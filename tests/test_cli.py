@@ -120,7 +120,7 @@ def test_a_run_prints_its_table_and_keeps_progress_apart(first, run_dir):
     for row in [summary["winner"], *summary["baselines"]]:
         line = next(line for line in out.splitlines() if line.startswith(f"│ {row['name']} "))
         assert f"{row['test']:.3f}" in line
-    assert "50 evaluations in" in out
+    assert f"50 evaluations on {summary['examples']} dev examples in" in out
     assert summary["winner"]["id"][:12] in out
     assert "generation" not in out
     assert "generation   0  best 0." in err
