@@ -287,6 +287,15 @@ def test_tasks_of_different_sizes_share_the_rungs(world, tmp_path):
     assert verify(tmp_path / "run", sample=None).same
 
 
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_few_examples_make_few_rungs(count, world, tmp_path):
+    """No rung is without examples, whatever the shares."""
+    tasks = [{"name": "sums", "files": world / "tasks" / "sums", "limit": {"dev": count}}]
+    config = config_for(world, tasks=tasks, racing={"confidence": 0.5}, budget={"evaluations": 20})
+    assert run(config, tmp_path / "run")["evaluations"] == 20
+    assert verify(tmp_path / "run", sample=None).same
+
+
 def test_without_racing_all_is_as_it_was(world, tmp_path):
     config = config_for(world, racing=None, budget={"evaluations": 20})
     summary = run(config, tmp_path / "run")
