@@ -74,7 +74,7 @@ def test_who_can_reach_the_best_is_kept():
     rng = np.random.default_rng(1)
     chances = np.array([0.9, 0.85, 0.5, 0.1])
     values = (rng.random((4, 60)) < chances[:, None]).astype(float)
-    how = {"total": 200, "confidence": 0.95, "costs": np.zeros(4)}
+    how = {"total": 200, "confidence": 0.95, "reach": 1.0, "costs": np.zeros(4)}
     nobody = {"rivals": np.empty((0, 60)), "rival_costs": np.empty(0)}
     assert outdone(values, keeps=1, **nobody, **how).tolist() == [False, False, True, True]
     assert outdone(values, keeps=3, **nobody, **how).tolist() == [False, False, False, True]
@@ -86,7 +86,29 @@ def test_who_can_reach_the_best_is_kept():
 def test_equal_scores_drop_nobody():
     """Also where one has a longer path: the examples have not told yet how far scores can differ."""
     flat = {"rivals": np.empty((0, 9)), "rival_costs": np.empty(0), "total": 90, "confidence": 0.9}
+    flat["reach"] = 1.0
     assert not outdone(np.zeros((3, 9)), keeps=1, costs=np.array([0.0, 0.1, 0.2]), **flat).any()
+
+
+@pytest.mark.parametrize("rare", [1, 2, 10])
+def test_what_few_examples_decide_is_waited_for(rare):
+    """Most differ by little, and a few that make up for it, of values up to 1, may not have been met."""
+    rng = np.random.default_rng(0)
+    total, wrong = 200, 0
+    values = np.full(total, 0.5)
+    values[:rare] += 0.5
+    rival = values + 0.5 * rare / (total - rare)  # the two are equal over all examples
+    rival[:rare] = 0.5
+    for _ in range(300):
+        order = rng.permutation(total)
+        for met in cuts(total, (0.125, 0.25, 0.5, 0.75))[:-1]:
+            mine, other = (each[order[:met]][None] for each in (values, rival))
+            how = {"total": total, "keeps": 1, "confidence": 0.95, "reach": 1.0}
+            lost = outdone(mine, other, costs=np.zeros(1), rival_costs=np.zeros(1), **how)
+            if lost.any():
+                wrong += 1
+                break
+    assert wrong <= 15
 
 
 @given(st.integers(1, 300))
@@ -275,7 +297,7 @@ def test_tasks_of_different_sizes_share_the_rungs(world, tmp_path):
         {"name": "sums", "files": world / "tasks" / "sums"},
         {"name": "few", "files": world / "tasks" / "sums", "limit": {"dev": 3}, "weight": 0.5},
     ]
-    config = config_for(world, tasks=tasks)
+    config = config_for(world, tasks=tasks, racing={"confidence": 0.5})
     run(config, tmp_path / "run")
     rows = dev_rows(tmp_path / "run")
     dropped = [r for r in rows if r["status"] == "raced" and r["task"] == "sums"]
