@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from test_evolution import run, task
-from test_resume import CLI, environment, pool_for, resume, stopped_run, told
+from test_resume import CLI, Stop, environment, pool_for, resume, stopped_run, told
 from toys import toy_config
 
 import evo.lineage
 from evo import RunConfig
 from evo.errors import UserError
 from evo.evolution import Evolution
+from evo.lineage.journal import Journal
 from evo.report.facts import facts
 from evo.status import status_of
 from evo.verify import verify
@@ -230,6 +231,28 @@ def test_a_run_that_was_stopped_in_a_race_ends_as_one_that_was_not(after, raced,
     whole = pool_for(config, tmp_path / "whole", 10_000)
     run(config, tmp_path / "whole", pool=whole)
     assert again.taken == whole.taken - after  # no rung is run twice
+
+
+@pytest.mark.parametrize("commit", [2, 4])
+def test_a_run_that_was_stopped_just_after_a_commit_goes_on(
+    commit, raced, world, tmp_path, monkeypatch
+):
+    """Its journal still has the rungs of those whose races are committed."""
+    left = [commit]
+
+    def stop(journal):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stop
+        reset(journal)
+
+    with monkeypatch.context() as patch:
+        reset = Journal.reset
+        patch.setattr(Journal, "reset", stop)
+        with pytest.raises(Stop):
+            run(config_for(world), tmp_path / "run")
+    resume(tmp_path / "run")
+    assert told(tmp_path / "run") == told(raced[1])
 
 
 @pytest.mark.slow
