@@ -390,6 +390,20 @@ def test_what_has_no_rounds_or_no_single_examples_does_not_race(world, tmp_path)
     assert not (tmp_path / "run" / "start.json").exists()
 
 
+def test_a_race_again_costs_no_evaluation_and_finds_the_same(raced, world, tmp_path):
+    config = config_for(world, reuse=[raced[1]])
+    run(config, tmp_path / "run")
+    assert {r["host"] for r in dev_rows(tmp_path / "run")} == {"reused"}
+    assert [r["fitness"] for r in dev_rows(tmp_path / "run")] == [
+        r["fitness"] for r in dev_rows(raced[1])
+    ]
+    values = [
+        evo.lineage.open(folder).table("items", ["individual", "example", "value", "answer"])
+        for folder in (tmp_path / "run", raced[1])
+    ]
+    assert values[0].equals(values[1])
+
+
 def test_others_reuse_no_part_of_a_race(raced, world, tmp_path):
     """Neither the values that were never asked for, nor those of other batches."""
     config = config_for(world, racing=None, reuse=[raced[1]], budget={"evaluations": 12})
