@@ -17,6 +17,7 @@ from toys import toy_config
 
 import evo.lineage
 from evo import RunConfig
+from evo.commands_look import show_individual
 from evo.errors import UserError
 from evo.evolution import Evolution
 from evo.lineage.journal import Journal
@@ -217,6 +218,13 @@ def test_the_dropped_are_compared_on_what_they_met(raced):
     dropped = next(r for r in dev_rows(folder) if r["status"] == "raced")
     found = evo.lineage.open(folder).compare(dropped["individual"], "best")
     assert found.items.num_rows == dropped["examples"]
+
+
+def test_the_dropped_are_shown_with_what_they_scored(raced, capsys):
+    dropped = next(r for r in dev_rows(raced[1]) if r["status"] == "raced")
+    show_individual(raced[1], dropped["individual"])
+    score = f"sums dev: {dropped['score']:.3f} ± {dropped['standard_error']:.3f}"
+    assert f"{score}, dropped after {dropped['examples']} examples" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("after", [1, 19, 60])
