@@ -15,6 +15,7 @@ import evo.lineage
 from evo.errors import UserError
 from evo.lineage import SCHEMAS, Lineage, Lineages
 from evo.lineage.frozen import layers_of
+from evo.lineage.records import RACED
 from evo.show import picture
 from evo.show_family import family_tree, shares_table
 
@@ -140,10 +141,12 @@ def show_individual(run_dir: Path, individual: str) -> None:
     console = _console()
     console.print(f"{found}  {row['operator']}, generation {row['generation']}")
     console.print(picture(lineage.recipe(found), layers_of(run_dir)))
-    columns = ["task", "split", "score", "standard_error"]
-    scored = (pc.field("individual") == found) & (pc.field("status") == "ok")
+    columns = ["task", "split", "score", "standard_error", "examples", "status"]
+    scored = (pc.field("individual") == found) & pc.field("score").is_valid()
     for evaluation in lineage.table("evaluations", columns, scored).to_pylist():
+        raced = evaluation["status"] == RACED
         console.print(
             f"{evaluation['task']} {evaluation['split']}: {evaluation['score']:.3f} "
             f"± {evaluation['standard_error']:.3f}"
+            + (f", dropped after {evaluation['examples']} examples" if raced else "")
         )

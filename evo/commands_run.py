@@ -43,7 +43,7 @@ def run_config(
         check_cluster(loaded.pool.address)  # a refusal should not wait for founders to be read
     if go_on and holds_run(run_dir):
         _check_same(loaded, run_dir, config)
-        return resume_run(run_dir, loaded.pool, loaded.trackers)
+        return resume_run(run_dir, loaded.pool, loaded.trackers, loaded.reuse)
     with _progress(loaded, run_dir) as progress:
         progress.note(f"starting {loaded.algorithm.name} on {len(loaded.founders)} founders")
         return _finish(Evolution(loaded, run_dir, observe=progress.observe), progress)
@@ -53,6 +53,7 @@ def resume_run(
     run_dir: Path,
     pool: PoolConfig | None = None,
     trackers: TrackersConfig | None = None,
+    reuse: Sequence[Path] | None = None,
     *,
     repair: bool = False,
     accept_drift: bool = False,
@@ -70,6 +71,7 @@ def resume_run(
             run_dir,
             pool_settings=pool,
             trackers=trackers,
+            reuse=reuse,
             accept_drift=accept_drift,
             repair=repair,
             observe=progress.observe,

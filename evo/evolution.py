@@ -107,6 +107,7 @@ class Evolution:
         *,
         pool_settings: PoolConfig | None = None,
         trackers: TrackersConfig | None = None,
+        reuse: Sequence[Path] | None = None,
         accept_drift: bool = False,
         repair: bool = False,
         algorithm: Callable[[Start], Algorithm] | None = None,
@@ -123,6 +124,7 @@ class Evolution:
             run_dir: the folder of a run that was stopped, by whatever.
             pool_settings: another ``pool`` than the config's; what it is changes no result.
             trackers: others than the config's; each is told what it has not heard of yet.
+            reuse: other runs than the config's, of which to take what they evaluated.
             accept_drift: go on though the code or the versions of libraries are others.
             repair: set damaged files aside (``RUN/damaged``), with all that was recorded after them,
                 and evaluate again what they held. The lineage's events say what was moved.
@@ -141,6 +143,8 @@ class Evolution:
             config = config.model_copy(update={"pool": pool_settings})
         if trackers is not None:
             config = config.model_copy(update={"trackers": trackers})
+        if reuse is not None:
+            config = config.model_copy(update={"reuse": tuple(reuse)})
         self = cls.__new__(cls)
         self._prepare(config, run_dir, algorithm, pool, callbacks)
         try:
@@ -219,8 +223,10 @@ class Evolution:
         self.reused = reused.notes
         if self._pool is None:
             self._pool = make_pool(config, self._founders, self._tasks, self.run_dir.resolve().name)
-        rungs = rungs_of(config.racing, [t.task for t in self._tasks])
-        self._pool = ReusingPool(self._pool, reused.known) if reused.known else self._pool
+        tasks = [t.task for t in self._tasks]
+        rungs = rungs_of(config.racing, tasks)
+        if reused.known:
+            self._pool = ReusingPool(self._pool, reused.known, tasks)
         self._evaluator = Evaluator(
             self._pool,
             self._tasks,

@@ -101,6 +101,8 @@ class Race:
             total=self._total,
             keeps=keeps,
             confidence=self._confidence,
+            # Scores lie between 0 and 1; a function's may be further apart, which what was met shows.
+            reach=max(map(abs, self._scales)),
             costs=np.array([self._evaluator.cost(r.job.recipe) for r in alive]),
             rival_costs=np.array([self._evaluator.cost(r.job.recipe) for r in rivals]),
         )

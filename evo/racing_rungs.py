@@ -112,7 +112,11 @@ def rungs_of(config: RacingConfig | None, tasks: Sequence[Task]) -> Rungs | None
                 f"racing: task {task.name!r} {why}, so a part of it says nothing of the whole. "
                 "Remove racing from the config, or the task"
             )
-    return Rungs(tuple(tasks), config.rungs)
+    sizes = [len(task.splits[DEV]) for task in tasks]
+    # Of few examples a rung may bring none, or all that are left.
+    ends = {tuple(cuts(n, (share,))[0] for n in sizes): share for share in reversed(config.rungs)}
+    ends.pop(tuple(sizes), None)
+    return Rungs(tuple(tasks), tuple(reversed(ends.values())))
 
 
 def restricted(found: AskResult, positions: Sequence[int]) -> AskResult:

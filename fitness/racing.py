@@ -82,6 +82,7 @@ def outdone(
     total: int,
     keeps: int,
     confidence: float,
+    reach: float,
     costs: Floats,
     rival_costs: Floats,
 ) -> NDArray[np.bool_]:
@@ -95,6 +96,7 @@ def outdone(
         total: how many examples there are.
         keeps: at least 1.
         confidence: of each comparison, over all times that it is made.
+        reach: how far apart two values can be; where those met are further, that is taken for it.
         costs: shape (candidates,), what is subtracted from each one's mean.
         rival_costs: shape (rivals,).
 
@@ -103,12 +105,12 @@ def outdone(
     """
     everybody = np.concatenate([values, rivals])
     all_costs = np.concatenate([costs, rival_costs])
-    # A metric may have any values: what was met says how far apart two of them can be.
-    reach = np.ptp(everybody)
-    if reach == 0.0:
+    spread = np.ptp(everybody)
+    if spread == 0.0:
         return np.zeros(len(values), np.bool_)
     differences = everybody[None, :, :] - values[:, None, :]
     margin = all_costs[None, :] - costs[:, None]
-    found = evidence(differences, total=total, reach=np.full(margin.shape, reach), margin=margin)
+    widest = np.full(margin.shape, max(spread, reach))
+    found = evidence(differences, total=total, reach=widest, margin=margin)
     surely: NDArray[np.bool_] = (found * (1.0 - confidence) >= 1.0).sum(axis=1) >= keeps
     return surely

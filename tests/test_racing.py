@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from test_evolution import run, task
-from test_resume import CLI, environment, pool_for, resume, stopped_run, told
+from test_resume import CLI, Stop, environment, pool_for, resume, stopped_run, told
 from toys import toy_config
 
 import evo.lineage
 from evo import RunConfig
+from evo.commands_look import show_individual
 from evo.errors import UserError
 from evo.evolution import Evolution
+from evo.lineage.journal import Journal
 from evo.report.facts import facts
 from evo.status import status_of
 from evo.verify import verify
@@ -74,7 +76,7 @@ def test_who_can_reach_the_best_is_kept():
     rng = np.random.default_rng(1)
     chances = np.array([0.9, 0.85, 0.5, 0.1])
     values = (rng.random((4, 60)) < chances[:, None]).astype(float)
-    how = {"total": 200, "confidence": 0.95, "costs": np.zeros(4)}
+    how = {"total": 200, "confidence": 0.95, "reach": 1.0, "costs": np.zeros(4)}
     nobody = {"rivals": np.empty((0, 60)), "rival_costs": np.empty(0)}
     assert outdone(values, keeps=1, **nobody, **how).tolist() == [False, False, True, True]
     assert outdone(values, keeps=3, **nobody, **how).tolist() == [False, False, False, True]
@@ -86,7 +88,29 @@ def test_who_can_reach_the_best_is_kept():
 def test_equal_scores_drop_nobody():
     """Also where one has a longer path: the examples have not told yet how far scores can differ."""
     flat = {"rivals": np.empty((0, 9)), "rival_costs": np.empty(0), "total": 90, "confidence": 0.9}
+    flat["reach"] = 1.0
     assert not outdone(np.zeros((3, 9)), keeps=1, costs=np.array([0.0, 0.1, 0.2]), **flat).any()
+
+
+@pytest.mark.parametrize("rare", [1, 2, 10])
+def test_what_few_examples_decide_is_waited_for(rare):
+    """Most differ by little, and a few that make up for it, of values up to 1, may not have been met."""
+    rng = np.random.default_rng(0)
+    total, wrong = 200, 0
+    values = np.full(total, 0.5)
+    values[:rare] += 0.5
+    rival = values + 0.5 * rare / (total - rare)  # the two are equal over all examples
+    rival[:rare] = 0.5
+    for _ in range(300):
+        order = rng.permutation(total)
+        for met in cuts(total, (0.125, 0.25, 0.5, 0.75))[:-1]:
+            mine, other = (each[order[:met]][None] for each in (values, rival))
+            how = {"total": total, "keeps": 1, "confidence": 0.95, "reach": 1.0}
+            lost = outdone(mine, other, costs=np.zeros(1), rival_costs=np.zeros(1), **how)
+            if lost.any():
+                wrong += 1
+                break
+    assert wrong <= 15
 
 
 @given(st.integers(1, 300))
@@ -196,6 +220,13 @@ def test_the_dropped_are_compared_on_what_they_met(raced):
     assert found.items.num_rows == dropped["examples"]
 
 
+def test_the_dropped_are_shown_with_what_they_scored(raced, capsys):
+    dropped = next(r for r in dev_rows(raced[1]) if r["status"] == "raced")
+    show_individual(raced[1], dropped["individual"])
+    score = f"sums dev: {dropped['score']:.3f} ± {dropped['standard_error']:.3f}"
+    assert f"{score}, dropped after {dropped['examples']} examples" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("after", [1, 19, 60])
 def test_a_run_that_was_stopped_in_a_race_ends_as_one_that_was_not(after, raced, world, tmp_path):
     config = config_for(world)
@@ -208,6 +239,28 @@ def test_a_run_that_was_stopped_in_a_race_ends_as_one_that_was_not(after, raced,
     whole = pool_for(config, tmp_path / "whole", 10_000)
     run(config, tmp_path / "whole", pool=whole)
     assert again.taken == whole.taken - after  # no rung is run twice
+
+
+@pytest.mark.parametrize("commit", [2, 4])
+def test_a_run_that_was_stopped_just_after_a_commit_goes_on(
+    commit, raced, world, tmp_path, monkeypatch
+):
+    """Its journal still has the rungs of those whose races are committed."""
+    left = [commit]
+
+    def stop(journal):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stop
+        reset(journal)
+
+    with monkeypatch.context() as patch:
+        reset = Journal.reset
+        patch.setattr(Journal, "reset", stop)
+        with pytest.raises(Stop):
+            run(config_for(world), tmp_path / "run")
+    resume(tmp_path / "run")
+    assert told(tmp_path / "run") == told(raced[1])
 
 
 @pytest.mark.slow
@@ -275,7 +328,7 @@ def test_tasks_of_different_sizes_share_the_rungs(world, tmp_path):
         {"name": "sums", "files": world / "tasks" / "sums"},
         {"name": "few", "files": world / "tasks" / "sums", "limit": {"dev": 3}, "weight": 0.5},
     ]
-    config = config_for(world, tasks=tasks)
+    config = config_for(world, tasks=tasks, racing={"confidence": 0.5})
     run(config, tmp_path / "run")
     rows = dev_rows(tmp_path / "run")
     dropped = [r for r in rows if r["status"] == "raced" and r["task"] == "sums"]
@@ -284,6 +337,15 @@ def test_tasks_of_different_sizes_share_the_rungs(world, tmp_path):
     for row in dropped:
         share = row["examples"] / SIZES["dev"]
         assert few[row["individual"]]["examples"] == cuts(3, (share,))[0]
+    assert verify(tmp_path / "run", sample=None).same
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_few_examples_make_few_rungs(count, world, tmp_path):
+    """No rung is without examples, whatever the shares."""
+    tasks = [{"name": "sums", "files": world / "tasks" / "sums", "limit": {"dev": count}}]
+    config = config_for(world, tasks=tasks, racing={"confidence": 0.5}, budget={"evaluations": 20})
+    assert run(config, tmp_path / "run")["evaluations"] == 20
     assert verify(tmp_path / "run", sample=None).same
 
 
@@ -334,6 +396,20 @@ def test_what_has_no_rounds_or_no_single_examples_does_not_race(world, tmp_path)
     with pytest.raises(UserError, match="task 'toy' is scored by a function of all its examples"):
         Evolution(toy_config(tmp_path, racing=True, tasks=[task()]), tmp_path / "run")
     assert not (tmp_path / "run" / "start.json").exists()
+
+
+def test_a_race_again_costs_no_evaluation_and_finds_the_same(raced, world, tmp_path):
+    config = config_for(world, reuse=[raced[1]])
+    run(config, tmp_path / "run")
+    assert {r["host"] for r in dev_rows(tmp_path / "run")} == {"reused"}
+    assert [r["fitness"] for r in dev_rows(tmp_path / "run")] == [
+        r["fitness"] for r in dev_rows(raced[1])
+    ]
+    values = [
+        evo.lineage.open(folder).table("items", ["individual", "example", "value", "answer"])
+        for folder in (tmp_path / "run", raced[1])
+    ]
+    assert values[0].equals(values[1])
 
 
 def test_others_reuse_no_part_of_a_race(raced, world, tmp_path):

@@ -12,6 +12,7 @@ from test_evolution import run, tables, task
 from toys import toy_config
 
 import evo.lineage
+from evo.commands_run import run_config
 from evo.drift import read_start, write_start
 from evo.errors import UserError
 from evo.evolution import Evolution
@@ -122,6 +123,36 @@ def test_a_run_goes_on_though_what_it_reused_is_gone(first):
             pass
     run(counting(first, budget={"evaluations": 90}), first / "plain")
     assert tables(first / "run")["population"] == tables(first / "plain")["population"]
+
+
+def test_a_run_goes_on_though_what_it_reused_is_damaged(first):
+    config = counting(first, reuse=[first / "runs/first"], budget={"evaluations": 90})
+    with Evolution(config, first / "run") as evolution:
+        next(iter(evolution))
+    (first / "runs/first/start.json").write_text("{")
+    with pytest.raises(UserError, match=r"start\.json: damaged"):
+        Evolution(config, first / "another")
+    with Evolution.resume(first / "run") as evolution:
+        (note,) = evolution.reused
+        assert "not reused" in note
+        assert "start.json: damaged" in note
+
+
+def test_a_pattern_without_runs_is_named(tmp_path):
+    config = counting(tmp_path, reuse=[tmp_path / "nothing*"], budget={"evaluations": 5})
+    with Evolution(config, tmp_path / "run") as evolution:
+        assert evolution.reused == (f"{tmp_path / 'nothing*'}: no run there",)
+
+
+def test_a_sitting_may_reuse_what_the_first_could_not(first):
+    config = counting(first, budget={"evaluations": 90})
+    with Evolution(config, first / "run") as evolution:
+        next(iter(evolution))
+    path = first / "toy.yaml"
+    again = config.model_copy(update={"reuse": (first / "runs/first",)})
+    path.write_text(yaml.safe_dump(json.loads(again.model_dump_json(exclude_unset=True))))
+    run_config(path, first / "run", [], go_on=True)
+    assert REUSED in hosts(first / "run")
 
 
 def test_the_command_line_names_runs_to_reuse(first):
