@@ -17,6 +17,8 @@ from test_population import eager as eager
 from cluster.adapters import adapter_digest
 from cluster.build import Builder
 from cluster.founders import FounderSet, digest_of, load_founders, map_founders
+from cluster.host import ModelHost
+from cluster.jobs import Ask, EngineSpec, HostSpec, Job
 from evo.rebuild import rebuild
 from fitness.engine import EngineError, NonFiniteOutputError
 from fitness.hf_engine import HFEngine
@@ -112,6 +114,23 @@ def test_an_individual_of_nan_fails_alone(founders: FounderSet) -> None:
     found = engine.answer_many([a, Adapted(b.base, bad), c], prepared)
     assert isinstance(found[1], NonFiniteOutputError)
     assert [found[0], found[2]] == answers(engine, [a, c], prepared)
+
+
+def test_tokens_of_a_group_are_counted_for_each(founders: FounderSet) -> None:
+    base, a = founders.base.founder, founders.founders[0].founder
+    far = [linear({base: 1.0 - 2 * i, a: 2.0 * i}) for i in range(1, 7)]  # who end at other places
+    scored, written = Ask("t", "dev"), Ask("t", "test")
+    spec = HostSpec(
+        founders.base,
+        founders.founders,
+        EngineSpec(adapters="apply"),
+        {scored: tuple(PAIRS), written: tuple(Generate(p, 20, ("a", "\n")) for p in ("1", "z="))},
+    )
+    jobs = [Job(i, r, asks) for asks in ((scored,), (scored, written)) for i, r in enumerate(far)]
+    alone, together = ModelHost(spec), ModelHost(spec)
+    found = [answer.made.tokens for answer in together.run_all(jobs)]
+    assert found == [alone.run(job).made.tokens for job in jobs]
+    assert len(set(found)) > 2
 
 
 def test_factors_and_weights_take_turns(founders: FounderSet) -> None:
