@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from test_engine_hf import PAIRS
-from test_engine_tiny import build_model, save
+from test_engine_tiny import CHARACTERS, build_model, copy_weights, save
 from test_lora import ALL, make_adapter
 from test_population import REQUESTS
 from test_population import eager as eager
+from test_prefixes import model_of
 
 from cluster.adapters import adapter_digest
 from cluster.build import Builder
@@ -100,6 +101,32 @@ def test_a_group_gives_everyone_their_own_answers(founders: FounderSet, dtype: s
     assert len({str(each) for each in found}) == len(individuals)
     ((_, choice),) = engine._population._choices.values()
     assert choice.proved == (1, 2, 4, 8, 16)
+
+
+@pytest.mark.usefixtures("eager")
+def test_factors_that_were_not_there_to_measure_have_the_same_bits_in_company(
+    tmp_path: Path,
+) -> None:
+    # An odd vocabulary: the logits of most individuals of a pass begin beside a cache line.
+    model = model_of("llama", vocab_size=len(CHARACTERS) + 103)
+    engine = HFEngine(save(tmp_path, model))
+    prepared = engine.prepare(REQUESTS)
+    base = copy_weights(engine.model)
+    matrices = [spec for spec in base.layout if len(spec.shape) == 2]
+    torch.manual_seed(0)
+
+    def individual(rank: int, every: int) -> Adapted:
+        of = {
+            s.name: Factors(torch.randn(s.shape[0], rank), torch.randn(rank, s.shape[1]) / 20)
+            for s in matrices[::every]
+        }
+        return Adapted(base, of)
+
+    engine.answer_many([individual(4, 2) for _ in range(16)], prepared)
+    others = [individual(rank, every) for rank in (1, 3, 7, 8, 17, 24, 40) for every in (1, 2, 3)]
+    ((_, choice),) = engine._population._choices.values()
+    assert choice.count > 1
+    assert engine.answer_many(others, prepared) == answers(engine, others, prepared)
 
 
 @pytest.mark.usefixtures("eager")
