@@ -1,6 +1,5 @@
 """ModelHost: founders + materialize + engine. Knows nothing of Ray, tasks or algorithms."""
 
-import gc
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from time import perf_counter
@@ -15,7 +14,8 @@ from cluster.jobs import Ask, EngineSpec, HostAnswer, HostSpec, HostStats, Job, 
 from cluster.nursery import APPLIED_BROOD, Brood, Newborn, Nursery
 from cluster.resources import peak_memory
 from fitness.engine import Engine, EngineError, NonFiniteOutputError, Prepared, RequestError
-from fitness.requests import CallOutput, Output
+from fitness.memory import free_memory, is_out_of_memory
+from fitness.requests import CallOutput, Generate, Output
 from operators.lowrank import Adapted
 from operators.path import LayerPath
 from operators.weights import Stack, Weights
@@ -51,6 +51,7 @@ class ModelHost:
             self._builder, self._explain, ahead=spec.engine.device.startswith("cuda")
         )
         self._prepared: dict[Ask, Prepared] = {}
+        self._written: set[Ask] = set()  # what is answered by texts
         self._company = True  # whether individuals may run together
         self._together = 1  # how many of those asked for last do
         self._jobs = 0
@@ -76,7 +77,7 @@ class ModelHost:
         answers = self._answer_all(jobs)
         short = [i for i, a in enumerate(answers) if a.error.startswith(_OUT_OF_MEMORY)]
         if short:
-            _free_memory()
+            free_memory()
         if short and (self._nursery.wide or self._company):
             # What an individual has when it is alone, it must not lack in company.
             self._nursery.narrow()
@@ -125,7 +126,9 @@ class ModelHost:
         form = self._nursery.form(job.recipe)
         if form == "path":
             return 1, 1
-        company = self._company and all(ask.kind != "influence" for ask in job.asks)
+        # Of texts everyone writes other ones, of another number of tokens.
+        alone = any(ask.kind == "influence" or ask in self._written for ask in job.asks)
+        company = self._company and not alone
         if form == "factors":  # the engine shares these out by itself
             most = APPLIED_BROOD if company else 1
             return most, most
@@ -173,10 +176,10 @@ class ModelHost:
                 if before is not None and after is not None and whole:
                     tokens.append((after - before) // whole)
         except Exception as raised:
-            self._company = self._company and not _is_out_of_memory(raised)
+            self._company = self._company and not is_out_of_memory(raised)
             found = []
         if not found:
-            _free_memory()
+            free_memory()
             return None
         timing = Timing(build_s, (perf_counter() - started) / len(jobs))
         answers = []
@@ -214,7 +217,7 @@ class ModelHost:
         except Exception as raised:
             error = self._explain(raised, member.built)
         if error.startswith(_OUT_OF_MEMORY):
-            _free_memory()  # not before here: the exception kept all that its frames held
+            free_memory()  # not before here: the exception kept all that its frames held
         timing = Timing(build_s, perf_counter() - started)
         return HostAnswer(outputs, self.name, timing, error, Made(member.digest, tokens))
 
@@ -233,7 +236,10 @@ class ModelHost:
     def _prepare(self, ask: Ask) -> None:
         if ask not in self._prepared:
             try:
-                self._prepared[ask] = self._engine.prepare(self._spec.requests[ask])
+                requests = self._spec.requests[ask]
+                self._prepared[ask] = self._engine.prepare(requests)
+                if any(isinstance(request, Generate) for request in requests):
+                    self._written.add(ask)
             except RequestError as error:
                 raise RequestError(f"task {ask.task!r}, split {ask.split!r}: {error}") from error
 
@@ -241,7 +247,7 @@ class ModelHost:
         self, raised: Exception, built: Weights | LayerPath | Adapted | None = None
     ) -> str:
         text = f"{type(raised).__name__}: {raised}".removesuffix(": ")
-        if _is_out_of_memory(raised):
+        if is_out_of_memory(raised):
             gib = self._spec.memory_gib
             limit = f"; pool.memory_gib allows {gib:g} GiB beside the founders" if gib else ""
             return f"{_OUT_OF_MEMORY} on {self.name} ({text}{limit})"
@@ -285,17 +291,3 @@ def mapped_bytes(spec: HostSpec) -> int:
     paths = {entry.path for entry in (spec.base, *spec.founders)}
     files = [f for p in paths for f in ((p / ADAPTER_FILE,) if is_adapter(p) else tensor_files(p))]
     return sum(file.stat().st_size for file in files)
-
-
-def _is_out_of_memory(raised: Exception) -> bool:
-    if isinstance(raised, MemoryError | torch.OutOfMemoryError):
-        return True
-    # What torch's own allocator and the C++ library under it raise has no type of its own.
-    refused = ("allocate memory", "bad_alloc")
-    return isinstance(raised, RuntimeError) and any(r in str(raised) for r in refused)
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

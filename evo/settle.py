@@ -79,17 +79,21 @@ def _fast_budget(engine: EngineConfig, founders: FounderSet, requests: "list[Req
     from cluster.build import dtype_of
     from fitness.budget import fastest_budget
     from fitness.hf_engine import HFEngine
+    from fitness.memory import free_memory
 
     threads = torch.get_num_threads()
     torch.set_num_threads(engine.threads)
     try:
-        model = HFEngine(
-            founders.base.path,
-            device=engine.device,
-            dtype=dtype_of(engine.dtype),
-            trust_remote_code=engine.trust_remote_code,
-            compile=engine.compile,
+        return fastest_budget(
+            HFEngine(
+                founders.base.path,
+                device=engine.device,
+                dtype=dtype_of(engine.dtype),
+                trust_remote_code=engine.trust_remote_code,
+                compile=engine.compile,
+            ),
+            requests,
         )
-        return fastest_budget(model, requests)
     finally:
         torch.set_num_threads(threads)
+        free_memory()  # hosts need it

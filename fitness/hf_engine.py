@@ -2,7 +2,7 @@
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,7 @@ class HFEngine:
                 plain=self.model if self._compiled is None else self._compiled,
                 batches=lambda prepared: None if prepared.prompts else prepared.scored,
                 scores=self._scores,
+                evidence=self._evidence,
                 outputs=self._one_of_many,
                 alone=self._alone,
                 batch_tokens=lambda: self.batch_tokens,
@@ -266,13 +267,27 @@ class HFEngine:
 
     def _scores(self, model: Any, prepared: _Prepared, individuals: int) -> Scores:
         """Of all scored tokens in batch order, from a pass of ``individuals`` through ``model``."""
-        batches = prepared.scored
-        if individuals > 1:
-            batches = tuple(batch.repeated(individuals) for batch in batches)
-        parts = [self._token_scores(model, batch) for batch in batches]
+        read = self._read(model, prepared, individuals)
+        parts = [_token_scores(logits, batch) for logits, batch in read]
         logprobs = torch.cat([p.view(individuals, -1) for p, _ in parts], dim=1).cpu().numpy()
         misses = torch.cat([m.view(individuals, -1) for _, m in parts], dim=1).cpu().numpy()
         return logprobs.astype(np.float64), misses.astype(np.int64)
+
+    def _evidence(self, model: Any, prepared: _Prepared, individuals: int) -> Tensor:
+        """See `Passes.evidence`."""
+        parts = []
+        for logits, batch in self._read(model, prepared, individuals):
+            bits = logits.contiguous().view(torch.int16).sum(dim=-1, dtype=torch.int32)
+            parts += [bits, _token_scores(logits, batch)[0]]
+        return torch.cat([part.view(individuals, -1).double() for part in parts], dim=1).cpu()
+
+    def _read(
+        self, model: Any, prepared: _Prepared, individuals: int
+    ) -> Iterator[tuple[Tensor, ScoredBatch]]:
+        """(logits, batch) of each batch, for a pass of ``individuals`` through ``model``."""
+        for batch in prepared.scored:
+            wide = batch if individuals == 1 else batch.repeated(individuals)
+            yield self._logits(model, wide), wide
 
     def _outputs(self, prepared: _Prepared, scores: Scores) -> dict[int, Output]:
         """One individual's outputs, by request, of its ``scores``, each of shape (scored,)."""
@@ -296,23 +311,6 @@ class HFEngine:
                 outputs[i] = RollingOutput(logprob, count)
         return outputs
 
-    def _token_scores(self, model: Any, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
-        """(float32 log-probability, whether it is not the arg-max) of each scored token."""
-        logits = self._logits(model, batch)
-        place, targets = batch.place, batch.targets
-        rows = max(1, _SOFTMAX_ELEMENTS // logits.shape[-1])
-        if len(logits) <= rows:
-            return _scores_at(logits, place, targets)
-        if place is None:
-            place = torch.arange(len(targets), device=targets.device)
-        logprobs = torch.empty(len(targets), device=targets.device)
-        misses = torch.empty(len(targets), dtype=torch.bool, device=targets.device)
-        for start in range(0, len(logits), rows):
-            here = (place >= start) & (place < start + rows)
-            chunk = logits[start : start + rows]
-            logprobs[here], misses[here] = _scores_at(chunk, place[here] - start, targets[here])
-        return logprobs, misses
-
     def _logits(self, model: Any, batch: ScoredBatch) -> Tensor:
         """What follows each place of the batch, shape (places, vocabulary): the one call of the model."""
         inputs: dict[str, Any] = {**batch.inputs(), "use_cache": False}
@@ -324,6 +322,23 @@ class HFEngine:
                 logits = logits[:, batch.keep]
         found: Tensor = logits.flatten(0, 1)
         return found if batch.pick is None else found[batch.pick]
+
+
+def _token_scores(logits: Tensor, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
+    """(float32 log-probability, whether it is not the arg-max) of each scored token."""
+    place, targets = batch.place, batch.targets
+    rows = max(1, _SOFTMAX_ELEMENTS // logits.shape[-1])
+    if len(logits) <= rows:
+        return _scores_at(logits, place, targets)
+    if place is None:
+        place = torch.arange(len(targets), device=targets.device)
+    logprobs = torch.empty(len(targets), device=targets.device)
+    misses = torch.empty(len(targets), dtype=torch.bool, device=targets.device)
+    for start in range(0, len(logits), rows):
+        here = (place >= start) & (place < start + rows)
+        chunk = logits[start : start + rows]
+        logprobs[here], misses[here] = _scores_at(chunk, place[here] - start, targets[here])
+    return logprobs, misses
 
 
 def _scores_at(logits: Tensor, place: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:

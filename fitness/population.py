@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter, thread_time
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from fitness.applied import AppliedModel
 from fitness.batches import MAX_LOGITS, MAX_TREE, ScoredBatch
@@ -21,11 +22,16 @@ from fitness.together import COUNTS, Choice, choose
 from operators.lowrank import Adapted, Factors
 from operators.weights import Layout, Stack, Weights, allocate_stack, layout_of
 
+# A processor computes activations so many at a time, and those left over at the end (of what each thread
+# has) by other code, which rounds otherwise now and then: too seldom for any proof to meet it.
+_AT_A_TIME: Final = 32
 # The weights of a stack, at most.
 _STACK_BYTES: Final = 2**29
 
 Scores: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
 """(log-probability of each scored token, whether it is not the arg-max), each (individuals, scored)."""
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,8 @@ class Passes:
         plain: the model that answers for weights that are installed by themselves; it may be compiled.
         batches: of requests that are scored; None where some are not.
         scores: of (model, requests, individuals).
+        evidence: of the same, shape (individuals, ...): where two are equal, so is every logit that their
+            scores come from, to the last bit. Scores alone, of a shallow model, may hide what differs.
         outputs: one individual's, of (requests, its scores).
         alone: the outputs of (individual, requests), whatever these are.
         batch_tokens: padded tokens a batch, at most.
@@ -44,6 +52,7 @@ class Passes:
     plain: Any
     batches: Callable[[Any], Sequence[ScoredBatch] | None]
     scores: Callable[[Any, Any, int], Scores]
+    evidence: Callable[[Any, Any, int], Tensor]
     outputs: Callable[[Any, Scores], list[Output]]
     alone: Callable[[Weights | Adapted, Any], list[Output]]
     batch_tokens: Callable[[], int]
@@ -60,6 +69,13 @@ class Population:
         self._passes = passes
         self._device = device
         self._vocabulary = int(model.config.get_text_config().vocab_size)
+        head = model.get_output_embeddings()
+        # Of attention there are no activations, but rows of a softmax, each computed by itself.
+        self._widths = {
+            _width(module)
+            for name, module in model.named_modules()
+            if module is not head and "attn" not in name and "attention" not in name
+        } - {0}
         self._stacked: StackedModel | None = None
         self._applied: AppliedModel | None = None
         # With the requests themselves, so that their id is not given out again.
@@ -83,7 +99,8 @@ class Population:
                 one = individuals[places.start]
                 answers.append(_tried(partial(self._passes.alone, one, prepared)))
             else:
-                scores = self._run(individuals[places.start : places.stop], prepared)
+                some = individuals[places.start : places.stop]
+                scores = self._run(some, prepared, self._passes.scores)
                 each = zip(*scores, strict=True)
                 answers += [_tried(partial(self._passes.outputs, prepared, s)) for s in each]
         return answers
@@ -101,7 +118,12 @@ class Population:
                 raise EngineError(f"{error}. Use engine.adapters: merge") from error
         return self._applied
 
-    def _run(self, individuals: Stack | Sequence[Adapted], prepared: Any) -> Scores:
+    def _run(
+        self,
+        individuals: Stack | Sequence[Adapted],
+        prepared: Any,
+        what: Callable[[Any, Any, int], _Found],
+    ) -> _Found:
         shell: StackedModel | AppliedModel
         if isinstance(individuals, Stack):
             if self._stacked is None:
@@ -112,7 +134,7 @@ class Population:
             shell = self.applied()
             shell.install(individuals)
         try:
-            return self._passes.scores(shell.model, prepared, len(individuals))
+            return what(shell.model, prepared, len(individuals))
         finally:
             shell.release()
 
@@ -141,13 +163,15 @@ class Population:
                 # Everybody another model, so that whoever is mixed up with somebody is found out.
                 stack.tensors[name][i] = tensor * (1.0 + i / 64)
 
+        evidence = self._passes.evidence
+
         def alone(i: int) -> Tensor:
             self._installer.install(stack[i])
-            return _tensor(self._passes.scores(self._passes.plain, prepared, 1))[0]
+            return evidence(self._passes.plain, prepared, 1)[0]
 
         try:
             return _chosen(
-                alone, lambda n: _tensor(self._run(stack[:n], prepared)), counts, self._device
+                alone, lambda n: self._run(stack[:n], prepared, evidence), counts, self._device
             )
         finally:
             self._installer.install(Weights(layout, installed))
@@ -156,19 +180,20 @@ class Population:
         counts = self._counts(prepared)
         if not counts:
             return Choice()
+        evidence = self._passes.evidence
         others = [_other(individuals[i % len(individuals)], i) for i in range(counts[-1])]
 
         def alone(i: int) -> Tensor:
-            return _tensor(self._run(others[i : i + 1], prepared))[0]
+            return self._run(others[i : i + 1], prepared, evidence)[0]
 
         return _chosen(
-            alone, lambda n: _tensor(self._run(others[:n], prepared)), counts, self._device
+            alone, lambda n: self._run(others[:n], prepared, evidence), counts, self._device
         )
 
     def _counts(self, prepared: Any) -> list[int]:
         """Those that keep to the budgets of tokens, logits and masks."""
         batches = self._passes.batches(prepared)
-        if not batches:
+        if not batches or (self._device == "cpu" and not self._is_even(batches)):
             return []
         tokens = max(b.ids.numel() for b in batches)
         logits = self._vocabulary * max(
@@ -181,6 +206,18 @@ class Population:
             MAX_TREE**2 // max(1, mask),
         )
         return [count for count in COUNTS if count <= most]
+
+    def _is_even(self, batches: Sequence[ScoredBatch]) -> bool:
+        """Whether nothing is left over at the end of one individual's activations, nor of a thread's part."""
+        size = _AT_A_TIME * torch.get_num_threads()
+        return all(b.ids.numel() * width % size == 0 for b in batches for width in self._widths)
+
+
+def _width(module: Any) -> int:
+    """How many numbers a layer of matrices makes of a token; 0 for any other module."""
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    return int(module.nf) if isinstance(module, Conv1D) else 0
 
 
 def _chosen(
@@ -205,10 +242,6 @@ def _other(individual: Adapted, number: int) -> Adapted:
 
 def _dtypes(layout: Layout) -> tuple[torch.dtype, ...]:
     return tuple(sorted({spec.dtype for spec in layout}, key=str))
-
-
-def _tensor(scores: Scores) -> Tensor:
-    return torch.from_numpy(np.concatenate(scores, axis=1))
 
 
 def _tried(work: Callable[[], list[Output]]) -> list[Output] | EngineError:

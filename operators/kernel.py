@@ -5,8 +5,8 @@ as it is stored, every product and every sum is rounded to float32 (LLVM contrac
 to), and what is made goes past the caches to memory: bit for bit what :mod:`operators.sums` does with
 torch, at the speed of a copy.
 
-Importing this module imports numba and starts no compiler; the first call of :func:`weighted_sums` does,
-or finds what was compiled before in numba's cache.
+Importing this module imports numba and starts no compiler; :func:`compile_once` does, or finds what was
+compiled before in numba's cache.
 """
 
 from collections.abc import Callable
@@ -225,3 +225,11 @@ def weighted_sums(start, stop, source, kind, first, term, weight, out, out_kind,
                 _put(out[s] + np.uintp(4 * at), made, 4 * count)
     _fence()
     return nan
+
+
+def compile_once() -> None:
+    """Have :func:`weighted_sums` ready; raises whatever numba, its compiler or its cache may raise."""
+    addresses, numbers = np.zeros(0, np.uintp), np.zeros(1, np.int64)
+    floats = np.zeros(0, np.float32)
+    none = numbers[:0]
+    weighted_sums(0, 0, addresses, none, numbers, none, floats, addresses, none, addresses, floats)

@@ -47,7 +47,9 @@ class Packed:
     ) -> None:
         """The sum of ``recipe`` into ``out``: element by element 0 + w·s + w·s + ..., then cast."""
         # torch rounds a coefficient to float32 before it multiplies, and so does this.
-        weights = np.array([self._places.values(c) for _, c in recipe.terms]).astype(np.float32)
+        exact = np.array([self._places.values(c) for _, c in recipe.terms])
+        with np.errstate(over="ignore"):
+            weights = exact.astype(np.float32)
         leaves = (part for part, _ in recipe.terms if isinstance(part, Founder | Noise))
         vectors = [sources[leaf] for leaf in leaves]
         differ = np.any(weights[:, 1:] != weights[:, :-1], axis=0)

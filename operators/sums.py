@@ -89,13 +89,13 @@ def _by_torch(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop: 
 
 @cache
 def kernel() -> ModuleType | None:
-    """:mod:`operators.kernel`; None where numba is missing or has no folder to keep what it compiles in.
-
-    Then torch does the same sums.
-    """
+    """:mod:`operators.kernel`, compiled; None where that can't be done: torch then does the same sums."""
+    # numba may be missing, and needs a compiler that knows this processor and a folder with room in it.
     try:
         from operators import kernel
-    except (ImportError, RuntimeError):
+
+        kernel.compile_once()
+    except Exception:
         return None
     return kernel
 

@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import torch
 from test_engine_hf import PAIRS
-from test_engine_tiny import build_model, save
+from test_engine_tiny import CHARACTERS, build_model, copy_weights, save
 from test_lora import ALL, make_adapter
 from test_population import REQUESTS
 from test_population import eager as eager
+from test_prefixes import model_of
 
 from cluster.adapters import adapter_digest
 from cluster.build import Builder
 from cluster.founders import FounderSet, digest_of, load_founders, map_founders
+from cluster.host import ModelHost
+from cluster.jobs import Ask, EngineSpec, HostSpec, Job
 from evo.rebuild import rebuild
 from fitness.engine import EngineError, NonFiniteOutputError
 from fitness.hf_engine import HFEngine
@@ -101,6 +104,32 @@ def test_a_group_gives_everyone_their_own_answers(founders: FounderSet, dtype: s
 
 
 @pytest.mark.usefixtures("eager")
+def test_factors_that_were_not_there_to_measure_have_the_same_bits_in_company(
+    tmp_path: Path,
+) -> None:
+    # An odd vocabulary: the logits of most individuals of a pass begin beside a cache line.
+    model = model_of("llama", vocab_size=len(CHARACTERS) + 103)
+    engine = HFEngine(save(tmp_path, model))
+    prepared = engine.prepare(REQUESTS)
+    base = copy_weights(engine.model)
+    matrices = [spec for spec in base.layout if len(spec.shape) == 2]
+    torch.manual_seed(0)
+
+    def individual(rank: int, every: int) -> Adapted:
+        of = {
+            s.name: Factors(torch.randn(s.shape[0], rank), torch.randn(rank, s.shape[1]) / 20)
+            for s in matrices[::every]
+        }
+        return Adapted(base, of)
+
+    engine.answer_many([individual(4, 2) for _ in range(16)], prepared)
+    others = [individual(rank, every) for rank in (1, 3, 7, 8, 17, 24, 40) for every in (1, 2, 3)]
+    ((_, choice),) = engine._population._choices.values()
+    assert choice.count > 1
+    assert engine.answer_many(others, prepared) == answers(engine, others, prepared)
+
+
+@pytest.mark.usefixtures("eager")
 def test_an_individual_of_nan_fails_alone(founders: FounderSet) -> None:
     engine = HFEngine(founders.base.path)
     prepared = engine.prepare(PAIRS)
@@ -112,6 +141,23 @@ def test_an_individual_of_nan_fails_alone(founders: FounderSet) -> None:
     found = engine.answer_many([a, Adapted(b.base, bad), c], prepared)
     assert isinstance(found[1], NonFiniteOutputError)
     assert [found[0], found[2]] == answers(engine, [a, c], prepared)
+
+
+def test_tokens_of_a_group_are_counted_for_each(founders: FounderSet) -> None:
+    base, a = founders.base.founder, founders.founders[0].founder
+    far = [linear({base: 1.0 - 2 * i, a: 2.0 * i}) for i in range(1, 7)]  # who end at other places
+    scored, written = Ask("t", "dev"), Ask("t", "test")
+    spec = HostSpec(
+        founders.base,
+        founders.founders,
+        EngineSpec(adapters="apply"),
+        {scored: tuple(PAIRS), written: tuple(Generate(p, 20, ("a", "\n")) for p in ("1", "z="))},
+    )
+    jobs = [Job(i, r, asks) for asks in ((scored,), (scored, written)) for i, r in enumerate(far)]
+    alone, together = ModelHost(spec), ModelHost(spec)
+    found = [answer.made.tokens for answer in together.run_all(jobs)]
+    assert found == [alone.run(job).made.tokens for job in jobs]
+    assert len(set(found)) > 2
 
 
 def test_factors_and_weights_take_turns(founders: FounderSet) -> None:

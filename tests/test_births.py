@@ -1,5 +1,6 @@
 """Populations born in one pass: the same bits as each child alone, term by term, by whatever means."""
 
+import os
 import subprocess
 import sys
 from unittest.mock import patch
@@ -253,6 +254,23 @@ print(sums.kernel() is not None, hashlib.sha256(out.view(torch.uint8).numpy().to
     ]
     assert [known for known, _ in found] == ["True", "False"]
     assert found[0][1] == found[1][1]
+
+
+def test_where_numba_can_not_keep_what_it_compiles_torch_sums(tmp_path):
+    code = """
+import resource, torch
+from operators import sums
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # as on a disk that is full
+n = sums.COMPILED_FROM
+out = torch.empty(n)
+sums.sum_up([torch.ones(n)], [sums.Sum(out, ((0, 0.5),))], 0, n)
+assert bool((out == 0.5).all())
+"""
+    settings = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
 
 
 def test_a_small_model_is_built_without_numba():

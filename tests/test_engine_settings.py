@@ -1,5 +1,6 @@
 """engine.compile, and what ``auto`` settles on where a run begins."""
 
+import gc
 import json
 import os
 import subprocess
@@ -12,9 +13,14 @@ import torch
 from test_engine_tiny import build_engine, build_model, copy_weights, save
 
 import evo.lineage
+from cluster.founders import load_founders
 from evo.commands_run import run_config
+from evo.config import RunConfig
 from evo.errors import UserError
-from fitness.budget import BUDGETS
+from evo.settle import settled
+from evo.setup import load_tasks
+from fitness import budget
+from fitness.budget import BUDGETS, fastest_budget
 from fitness.hf_engine import HFEngine
 from fitness.requests import LogLikelihood
 
@@ -67,6 +73,51 @@ def test_auto_needs_the_device_where_the_run_begins(folder: Path) -> None:
     with pytest.raises(UserError, match=r"engine\.dtype: auto .*no CUDA device.*Set engine\.dtype"):
         run(folder, "cuda", "{dtype: auto, device: cuda}")
     assert not (folder / "cuda" / "config.json").exists()
+
+
+class Cramped:
+    """An engine in whose memory batches of up to ``most`` tokens fit."""
+
+    def __init__(self, most: int) -> None:
+        self.batch_tokens, self._most, self.answered = 0, most, 0
+
+    def prepare(self, requests: Any) -> int:
+        return self.batch_tokens
+
+    def answer(self, prepared: int) -> None:
+        if prepared > self._most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.answered += 1
+
+
+def test_a_budget_that_memory_is_too_small_for_is_none() -> None:
+    assert fastest_budget(Cramped(4096), []) <= 4096  # type: ignore[arg-type]
+    with pytest.raises(torch.OutOfMemoryError):
+        fastest_budget(Cramped(100), [])  # type: ignore[arg-type]
+
+
+def test_a_slow_model_is_not_measured_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "_SECONDS", 0.0)
+    slow = Cramped(10**6)
+    assert fastest_budget(slow, []) in BUDGETS  # type: ignore[arg-type]
+    assert slow.answered == len(BUDGETS)
+
+
+def test_what_was_measured_leaves_no_model_behind(folder: Path) -> None:
+    data = {"base": folder / "base", "founders": [folder / "one", folder / "two"]}
+    task = {"name": "t", "files": folder / "texts", "metric": "bits_per_byte"}
+    found = RunConfig.model_validate(
+        {**data, "tasks": [task], "budget": {"evaluations": 6}, "engine": {"batch_tokens": "auto"}}
+    )
+    founders, tasks = load_founders(found.base, found.founders), load_tasks(found.tasks)
+    gc.collect()
+    before = sum(isinstance(each, HFEngine) for each in gc.get_objects())
+    settled(found, founders, tasks)
+    gc.disable()
+    try:
+        assert sum(isinstance(each, HFEngine) for each in gc.get_objects()) == before
+    finally:
+        gc.enable()
 
 
 def test_float32_is_exact_whatever_a_library_allowed_before(tmp_path: Path) -> None:

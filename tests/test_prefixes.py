@@ -13,7 +13,7 @@ from test_engine_tiny import CHARACTERS, CONTEXT, build_engine, build_model, cop
 
 import fitness.hf_engine
 from fitness.branching import BRANCHING, takes_branches
-from fitness.hf_engine import HFEngine
+from fitness.hf_engine import HFEngine, _token_scores
 from fitness.prefixes import ScoredRow, Tree, branching, chains
 from fitness.requests import LogLikelihood, LogLikelihoodOutput, Request, RollingLogLikelihood
 from operators.architectures import architecture_of
@@ -189,8 +189,9 @@ def test_rows_that_are_repeated_score_alike_each_time(tmp_path: Path) -> None:
     assert {b.branching is None for b in batches.scored} == {True, False}
     with torch.inference_mode():
         for batch in batches.scored:
-            once, _ = engine._token_scores(engine.model, batch)
-            thrice, _ = engine._token_scores(engine.model, batch.repeated(3))
+            many = batch.repeated(3)
+            once, _ = _token_scores(engine._logits(engine.model, batch), batch)
+            thrice, _ = _token_scores(engine._logits(engine.model, many), many)
             assert torch.allclose(thrice.view(3, -1), once, atol=1e-5)
 
 
