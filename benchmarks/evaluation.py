@@ -28,6 +28,7 @@ from transformers import DynamicCache
 from evo.commands import build_zoo
 from fitness.budget import BUDGETS
 from fitness.hf_engine import HFEngine
+from fitness.hf_scores import logits_of
 from fitness.prefixes import chains
 from fitness.requests import LogLikelihood, Request
 from fitness.tasks import Task, TaskSpec, load_task
@@ -196,7 +197,7 @@ def parts(engine: HFEngine, task: Task, repeats: int) -> dict[str, Any]:
     def forward() -> None:
         with torch.inference_mode():
             for batch in prepared.scored:
-                engine._logits(engine.model, batch)
+                logits_of(engine.model, batch, keeps_logits=engine._keeps_logits)
 
     outputs = engine.answer(prepared)
     work = {

@@ -20,6 +20,8 @@ from typing import Any
 
 import psutil
 
+import fitness.hf_scores
+
 PROFILED = 15  # functions that a profile's summary names
 
 
@@ -105,7 +107,7 @@ def watch_host(pool: Any) -> Stopwatch:
     watch.time(engine, "together", "measuring how many run together")
     watch.time(engine, "answer", "outputs from log-probabilities")
     watch.time(engine, "answer_many", "outputs from log-probabilities")
-    watch.time(engine, "_token_scores", "log-probabilities from logits")
+    watch.time(fitness.hf_scores, "token_scores", "log-probabilities from logits")
     # Of the class: models that run several individuals at once are of it, too.
     watch.time(type(engine.model), "forward", "model forward")
     return watch

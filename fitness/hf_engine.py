@@ -16,29 +16,22 @@ from fitness.applied import AppliedModel
 from fitness.batches import MAX_TREE, PromptBatch, ScoredBatch, prompt_batches, scored_batches
 from fitness.branching import grow
 from fitness.compiled import compiled
-from fitness.engine import EngineError, NonFiniteOutputError, Prepared, RequestError
-from fitness.generation import NON_FINITE, generate
+from fitness.engine import EngineError, Prepared, RequestError
+from fitness.generation import generate
 from fitness.hf_load import context_length, end_tokens, load_checkpoint
 from fitness.hf_path import Shell, layer_list
 from fitness.hf_requests import Limits, prompt_rows, scored_rows
+from fitness.hf_scores import evidence_of, outputs_of, read, scores_of
 from fitness.influence import block_influence, padded
 from fitness.install import Installer
 from fitness.population import Passes, Population, Scores
-from fitness.requests import (
-    LogLikelihood,
-    LogLikelihoodOutput,
-    Output,
-    Request,
-    RollingOutput,
-)
+from fitness.requests import Output, Request
 from fitness.tokens import Encoder
 from operators.architectures import ArchitectureError, architecture_of, path_kinds
 from operators.lowrank import Adapted
 from operators.path import LayerPath
 from operators.weights import Stack, Weights
 
-# float32 copies of logits are made for so many elements at a time (256 MiB).
-_SOFTMAX_ELEMENTS = 2**26
 # Module trees that are kept for paths of the same length through the same kinds of layers.
 _SHELLS = 64
 
@@ -266,87 +259,18 @@ class HFEngine:
         return self._outputs(prepared, (logprobs, misses))
 
     def _scores(self, model: Any, prepared: _Prepared, individuals: int) -> Scores:
-        """Of all scored tokens in batch order, from a pass of ``individuals`` through ``model``."""
-        read = self._read(model, prepared, individuals)
-        parts = [_token_scores(logits, batch) for logits, batch in read]
-        logprobs = torch.cat([p.view(individuals, -1) for p, _ in parts], dim=1).cpu().numpy()
-        misses = torch.cat([m.view(individuals, -1) for _, m in parts], dim=1).cpu().numpy()
-        return logprobs.astype(np.float64), misses.astype(np.int64)
+        return scores_of(self._read(model, prepared, individuals), individuals)
 
     def _evidence(self, model: Any, prepared: _Prepared, individuals: int) -> Tensor:
-        """See `Passes.evidence`."""
-        parts = []
-        for logits, batch in self._read(model, prepared, individuals):
-            bits = logits.contiguous().view(torch.int16).sum(dim=-1, dtype=torch.int32)
-            parts += [bits, _token_scores(logits, batch)[0]]
-        return torch.cat([part.view(individuals, -1).double() for part in parts], dim=1).cpu()
+        return evidence_of(self._read(model, prepared, individuals), individuals)
 
     def _read(
         self, model: Any, prepared: _Prepared, individuals: int
     ) -> Iterator[tuple[Tensor, ScoredBatch]]:
-        """(logits, batch) of each batch, for a pass of ``individuals`` through ``model``."""
-        for batch in prepared.scored:
-            wide = batch if individuals == 1 else batch.repeated(individuals)
-            yield self._logits(model, wide), wide
+        return read(model, prepared.scored, individuals, keeps_logits=self._keeps_logits)
 
     def _outputs(self, prepared: _Prepared, scores: Scores) -> dict[int, Output]:
-        """One individual's outputs, by request, of its ``scores``, each of shape (scored,)."""
-        logprobs, misses = scores
-        if not np.isfinite(logprobs).all():
-            raise NonFiniteOutputError(NON_FINITE)
-        # Rows, then requests (a rolling one has a row a window); float64, in one fixed order.
-        of_request = prepared.row_requests
-        sums = np.bincount(of_request, np.add.reduceat(logprobs, prepared.starts))
-        missed = np.bincount(of_request, np.add.reduceat(misses, prepared.starts))
-        lengths = np.diff(prepared.starts, append=len(logprobs))
-        tokens = np.bincount(of_request, lengths).astype(np.int64)
-        outputs: dict[int, Output] = {}
-        greedy = (missed == 0).tolist()
-        for i, (logprob, count) in enumerate(zip(sums.tolist(), tokens.tolist(), strict=True)):
-            if not count:
-                continue  # a request of another kind
-            if isinstance(prepared.requests[i], LogLikelihood):
-                outputs[i] = LogLikelihoodOutput(logprob, greedy[i], count)
-            else:
-                outputs[i] = RollingOutput(logprob, count)
-        return outputs
-
-    def _logits(self, model: Any, batch: ScoredBatch) -> Tensor:
-        """What follows each place of the batch, shape (places, vocabulary): the one call of the model."""
-        inputs: dict[str, Any] = {**batch.inputs(), "use_cache": False}
-        if batch.keep is not None and self._keeps_logits:
-            logits = model(**inputs, logits_to_keep=batch.keep).logits
-        else:
-            logits = model(**inputs).logits
-            if batch.keep is not None:
-                logits = logits[:, batch.keep]
-        found: Tensor = logits.flatten(0, 1)
-        return found if batch.pick is None else found[batch.pick]
-
-
-def _token_scores(logits: Tensor, batch: ScoredBatch) -> tuple[Tensor, Tensor]:
-    """(float32 log-probability, whether it is not the arg-max) of each scored token."""
-    place, targets = batch.place, batch.targets
-    rows = max(1, _SOFTMAX_ELEMENTS // logits.shape[-1])
-    if len(logits) <= rows:
-        return _scores_at(logits, place, targets)
-    if place is None:
-        place = torch.arange(len(targets), device=targets.device)
-    logprobs = torch.empty(len(targets), device=targets.device)
-    misses = torch.empty(len(targets), dtype=torch.bool, device=targets.device)
-    for start in range(0, len(logits), rows):
-        here = (place >= start) & (place < start + rows)
-        chunk = logits[start : start + rows]
-        logprobs[here], misses[here] = _scores_at(chunk, place[here] - start, targets[here])
-    return logprobs, misses
-
-
-def _scores_at(logits: Tensor, place: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
-    logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-    said = logits.argmax(dim=-1)
-    if place is None:
-        return logprobs.gather(1, targets[:, None])[:, 0], said != targets
-    return logprobs[place, targets], said[place] != targets
+        return outputs_of(prepared.requests, prepared.row_requests, prepared.starts, scores)
 
 
 def _as_read(batch: ScoredBatch) -> dict[str, Tensor]:

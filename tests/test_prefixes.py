@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_engine_tiny import CHARACTERS, CONTEXT, build_engine, build_model, copy_weights, save
 
-import fitness.hf_engine
+import fitness.hf_scores
 from fitness.branching import BRANCHING, takes_branches
-from fitness.hf_engine import HFEngine, _token_scores
+from fitness.hf_engine import HFEngine
+from fitness.hf_scores import read, token_scores
 from fitness.prefixes import ScoredRow, Tree, branching, chains
 from fitness.requests import LogLikelihood, LogLikelihoodOutput, Request, RollingLogLikelihood
 from operators.architectures import architecture_of
@@ -179,7 +180,7 @@ def test_logits_that_fill_memory_are_normed_in_parts(
     engine = build_engine(tmp_path)
     prepared = engine.prepare(texts())
     expected = engine.answer(prepared)
-    monkeypatch.setattr(fitness.hf_engine, "_SOFTMAX_ELEMENTS", 7 * (4 + len(CHARACTERS)))
+    monkeypatch.setattr(fitness.hf_scores, "_SOFTMAX_ELEMENTS", 7 * (4 + len(CHARACTERS)))
     assert engine.answer(prepared) == expected
 
 
@@ -188,11 +189,12 @@ def test_rows_that_are_repeated_score_alike_each_time(tmp_path: Path) -> None:
     batches: Any = engine.prepare(texts())
     assert {b.branching is None for b in batches.scored} == {True, False}
     with torch.inference_mode():
-        for batch in batches.scored:
-            many = batch.repeated(3)
-            once, _ = _token_scores(engine._logits(engine.model, batch), batch)
-            thrice, _ = _token_scores(engine._logits(engine.model, many), many)
-            assert torch.allclose(thrice.view(3, -1), once, atol=1e-5)
+        alone, thrice = (
+            read(engine.model, batches.scored, count, keeps_logits=True) for count in (1, 3)
+        )
+        for one, three in zip(alone, thrice, strict=True):
+            (once, _), (repeated, _) = token_scores(*one), token_scores(*three)
+            assert torch.allclose(repeated.view(3, -1), once, atol=1e-5)
 
 
 # --- models that can't ---------------------------------------------------------------------------
