@@ -1,6 +1,6 @@
 """Populations on one transformers model: several individuals in one pass, where that is proved and faster."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter, thread_time
@@ -141,12 +141,17 @@ class Population:
     def _stack_choice(self, prepared: Any, layout: Layout) -> Choice:
         key = id(prepared), *_dtypes(layout)
         if key not in self._choices:
+            if not _finite(self._model.parameters()):
+                return Choice()  # NaN proves nothing: whoever comes next is measured
             self._choices[key] = prepared, self._measured_stack(prepared, layout)
         return self._choices[key][1]
 
     def _applied_choice(self, prepared: Any, individuals: Sequence[Adapted]) -> Choice:
         key = id(prepared), "factors", *_dtypes(individuals[0].base.layout)
         if key not in self._choices:
+            factors = (f for one in individuals for f in one.factors.values())
+            if not _finite(t for f in factors for t in (f.a, f.b)):
+                return Choice()
             self._choices[key] = prepared, self._measured_factors(prepared, individuals)
         return self._choices[key][1]
 
@@ -233,6 +238,10 @@ def _chosen(
     # The model is anybody's code, and need not bear to be taken apart: then it runs as it is.
     except Exception:
         return Choice()
+
+
+def _finite(tensors: Iterable[Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def _other(individual: Adapted, number: int) -> Adapted:

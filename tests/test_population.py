@@ -102,6 +102,18 @@ def test_an_individual_of_nan_fails_alone(tmp_path: Path) -> None:
     assert found[3:] == one_by_one(engine, stack[3:], prepared)
 
 
+@pytest.mark.usefixtures("eager")
+def test_one_of_nan_decides_nothing_for_those_that_follow(tmp_path: Path) -> None:
+    engine = HFEngine(save(tmp_path, build_model("llama")))
+    prepared = engine.prepare(REQUESTS)
+    stack = stack_of(engine, 2)
+    next(iter(stack[0].tensors.values()))[:] = float("nan")
+    engine.install(stack[0])
+    assert engine.together([prepared]) == 1
+    engine.install(stack[1])
+    assert engine.together([prepared]) > 1
+
+
 def test_measuring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     engine = HFEngine(save(tmp_path, build_model("llama")))
     prepared = engine.prepare(REQUESTS)
