@@ -17,7 +17,10 @@ import click
     "--resume", "go_on", is_flag=True, help="Go on if --run-dir holds a run of this CONFIG."
 )
 @click.option(
-    "--reuse", multiple=True, metavar="DIR", help="Take what that run evaluated; repeats."
+    "--reuse",
+    multiple=True,
+    metavar="DIR",
+    help="Take what that run evaluated, not what the config's reuse names; repeats.",
 )
 def run(
     config: Path,
