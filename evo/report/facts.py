@@ -86,7 +86,7 @@ def _run(source: Source, pending: Sequence[Record]) -> RunFacts:
         "algorithm": (source.summary or {}).get("algorithm", algorithm),
         "seed": source.config.get("seed"),
         "started": min(times).isoformat() if times else None,
-        "updated": updated.isoformat(timespec="seconds") if updated else None,
+        "updated": updated.isoformat() if updated else None,
         "generations": source.generations,
         "evaluations": len(trials.ids) + len(pending),
         "budget": source.config.get("budget", {}).get("evaluations"),
