@@ -66,7 +66,9 @@ def test_a_node_serves_the_numbers_of_a_run(tmp_path):
     assert 0.0 < found["evo_best_fitness", None] <= 1.0
     assert found["evo_retries_total", None] == 1.0
     assert found["evo_hosts", None] in (0.0, 1.0)  # none while it was replaced
-    assert 0.0 <= found["evo_in_flight", None] <= 7.0  # a round of recipe_search over three founders
+    assert (
+        0.0 <= found["evo_in_flight", None] <= 7.0
+    )  # a round of recipe_search over three founders
     for stage in ("build", "model", "score"):
         assert found["evo_busy_seconds_total", stage] > 0.0
     model = found["evo_busy_seconds_total", "model"]
