@@ -64,8 +64,9 @@ def point(folder: Path, sizes: dict[str, int]) -> dict[str, float]:
     questions = folder / f"{sizes['examples']}.jsonl"
     if not questions.exists():
         write_questions(questions, sizes["examples"], VOCABULARY)
-    # Founders, and two rounds of the population: the algorithm's own step is in it.
-    count = sizes["founders"] + 2 * sizes["population"]
+    # Founders, and two rounds of the population at least: the algorithm's own step is in it. A host's
+    # measuring of how many run together (a second) is once for a run, and shared by many.
+    count = sizes["founders"] + max(2 * sizes["population"], 240)
     config = evo.RunConfig(
         base=zoo / "base",
         founders={name: zoo / name for name in names},
