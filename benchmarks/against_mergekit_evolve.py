@@ -146,7 +146,7 @@ def run_ours(folder: Path, evaluations: int, settings: list[str]) -> dict[str, f
 
 def same_scores(programs: Path, folder: Path) -> dict[str, dict[str, float]]:
     """Each founder's accuracy, by lm-eval and by ours."""
-    from evo.config_file import load_config
+    from evo.config.loader import load_config
     from evo.evolution import Evolution
 
     paths = [folder / name for name in FOUNDERS]

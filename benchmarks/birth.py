@@ -29,13 +29,13 @@ from results import save
 from runner import Rows, alternate, medians, summary
 from safetensors.torch import save_file
 
-from cluster.founders import open_checkpoint
-from operators import materialize, sums
-from operators.coefficients import Grouped, Rule
-from operators.materialize import Materializer
+from cluster.founders.checkpoints import open_checkpoint
+from operators.build import materialize, sums
+from operators.build.materialize import Materializer
 from operators.merge import merge
 from operators.recipe import Founder, Recipe, linear
-from operators.weights import Weights, allocate
+from operators.recipe.coefficients import Grouped, Rule
+from operators.tensors.weights import Weights, allocate
 
 FOUNDERS = tuple(Founder(f"f{i}", "0") for i in range(10))
 Model = Mapping[Founder, Weights]

@@ -22,13 +22,13 @@ import torch
 from results import FOLDER, save
 
 import evo
-from cluster.founders import FounderSet, load_founders, map_founders
+from cluster.founders.checkpoints import FounderSet, load_founders, map_founders
 from evo.algorithms import Start
 from evo.algorithms.gene_space import GeneSettings, gene_space
-from evo.commands import build_zoo
-from evo.evaluation import Evaluator
-from evo.setup import load_tasks, make_pool
-from operators.coefficients import value_at
+from evo.cli.commands import build_zoo
+from evo.run.setup import load_tasks, make_pool
+from evo.search.evaluator import Evaluator
+from operators.recipe.coefficients import value_at
 
 PARTS = ("alpha1", "swap", "pmax")
 FOUNDERS = (*PARTS, "rev", "sort", "desc", "even", "pmin", "succpred", "alpha2")
@@ -188,7 +188,9 @@ def answers(path: Path, tokenizer: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def scores(evaluator: Evaluator, recipe: Any) -> dict[str, float]:
-    measured = {s: evaluator.measure(evaluator.run([recipe], s)[0]) for s in evo.config.SPLITS}
+    measured = {
+        s: evaluator.measure(evaluator.run([recipe], s)[0]) for s in evo.config.schema.SPLITS
+    }
     made = {split: m.fitness for split, m in measured.items()}
     return {**made, "test_se": measured["test"].standard_error}
 

@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
 import psutil
 import torch
@@ -30,7 +30,7 @@ from results import save
 from safetensors.torch import save_file
 
 import evo.lineage
-from evo.config import RunConfig
+from evo.config.schema import RunConfig
 from evo.evolution import Evolution
 
 KINDS = ("driver", "host", "fitness actor", "node")

@@ -23,17 +23,17 @@ from runner import medians
 from safetensors.torch import save_file
 from simulated import SimulatedPool
 
-from cluster.connect import ray, start_ray
+from cluster.host.resources import peak_memory
 from cluster.pool import Pool
-from cluster.resources import peak_memory
+from cluster.ray.connect import ray, start_ray
 from evo.algorithms import Start, make, read_settings
-from evo.config import BudgetConfig, RunConfig
-from evo.evaluation import Evaluator, WeighedTask
+from evo.config.schema import BudgetConfig, RunConfig
 from evo.evolution import Evolution
 from evo.lineage.journal import Journal
 from evo.lineage.writer import LineageWriter
-from evo.search import Search
-from fitness.tasks import TaskSpec, load_task
+from evo.search.evaluator import Evaluator, WeighedTask
+from evo.search.loop import Search
+from fitness.tasks.task import TaskSpec, load_task
 from operators.recipe import Founder
 
 EXAMPLES = 100

@@ -25,13 +25,13 @@ from tiny_models import write_models
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache
 
-from evo.commands import build_zoo
-from fitness.budget import BUDGETS
-from fitness.hf_engine import HFEngine
-from fitness.hf_scores import logits_of
-from fitness.prefixes import chains
+from evo.cli.commands import build_zoo
+from fitness.engines.hf.engine import HFEngine
+from fitness.engines.hf.rows.prefixes import chains
+from fitness.engines.hf.scores import logits_of
+from fitness.engines.hf.token_budget import BUDGETS
 from fitness.requests import LogLikelihood, Request
-from fitness.tasks import Task, TaskSpec, load_task
+from fitness.tasks.task import Task, TaskSpec, load_task
 
 VOCABULARY = 768
 POSITIONS = 1024
@@ -83,7 +83,7 @@ def prepared_as(engine: HFEngine, requests: Sequence[Request], how: str) -> Any:
     if how == "trees":
         return engine.prepare(requests)
     each = (lambda rows, *_, **__: chains(rows)) if how == "chains" else _one_by_one
-    with patch("fitness.hf_engine.grow", each):
+    with patch("fitness.engines.hf.engine.grow", each):
         return engine.prepare(requests)
 
 

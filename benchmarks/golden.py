@@ -8,14 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from results import save
 
-sys.path.insert(
-    0, str(Path(__file__).parents[1] / "tests")
-)  # where the cases and their numbers are
-from typing import Any
-
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # where the cases and their numbers are
 from golden import merge_cases, paper_cases
 
 Row = dict[str, str | int | float | bool]

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-import fitness.hf_scores
+import fitness.engines.hf.scores
 
 PROFILED = 15  # functions that a profile's summary names
 
@@ -107,7 +107,7 @@ def watch_host(pool: Any) -> Stopwatch:
     watch.time(engine, "together", "measuring how many run together")
     watch.time(engine, "answer", "outputs from log-probabilities")
     watch.time(engine, "answer_many", "outputs from log-probabilities")
-    watch.time(fitness.hf_scores, "token_scores", "log-probabilities from logits")
+    watch.time(fitness.engines.hf.scores, "token_scores", "log-probabilities from logits")
     # Of the class: models that run several individuals at once are of it, too.
     watch.time(type(engine.model), "forward", "model forward")
     return watch
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
 
-    from evo.config_file import load_config
+    from evo.config.loader import load_config
     from evo.evolution import Evolution
 
     with Evolution(load_config(options.config, options.set), options.run_dir) as evolution:

@@ -22,17 +22,17 @@ import torch
 import transformers
 from results import save
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from path_models import CONFIGS, WINDING, A, B, pair
 
 import evo
-from cluster.founders import load_founders
-from cluster.host import ModelHost
+from cluster.founders.checkpoints import load_founders
+from cluster.host.model_host import ModelHost
 from cluster.jobs import Ask, EngineSpec, HostSpec, Job
-from evo.commands import build_zoo
-from evo.export import export
-from evo.setup import load_tasks
-from fitness.hf_path import Shell
+from evo.cli.commands import build_zoo
+from evo.export.checkpoint import export
+from evo.run.setup import load_tasks
+from fitness.engines.hf.paths import Shell
 from operators.recipe import Founder, Recipe, Route, Step, linear
 
 PROMPTS = 50

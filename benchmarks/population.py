@@ -32,15 +32,15 @@ from runner import Rows, alternate, medians, summary
 from safetensors.torch import save_file
 from tiny_models import write_models
 
-from cluster.build import Builder
-from cluster.founders import FounderSet, load_founders
-from cluster.host import ModelHost
+from cluster.founders.checkpoints import FounderSet, load_founders
+from cluster.host.builder import Builder
+from cluster.host.model_host import ModelHost
+from cluster.host.scorer import FitnessScorer, requests_for
 from cluster.jobs import Ask, EngineSpec, HostSpec, Job
-from cluster.scorer import FitnessScorer, requests_for
-from evo.commands import build_zoo
-from fitness.tasks import Task, TaskSpec, load_task
-from operators.lowrank import Adapted
+from evo.cli.commands import build_zoo
+from fitness.tasks.task import Task, TaskSpec, load_task
 from operators.recipe import Recipe, linear
+from operators.tensors.low_rank import Adapted
 
 INDIVIDUALS, RANK = 16, 8
 HIDDEN, LAYERS, VOCABULARY = 384, 8, 2048

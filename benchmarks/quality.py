@@ -27,14 +27,14 @@ from typing import Any
 from results import FOLDER, save
 
 import evo
-from cluster.founders import FounderSet, load_founders
+from cluster.founders.checkpoints import FounderSet, load_founders
 from evo.algorithms import Scored, Start
-from evo.baselines import static_grid
-from evo.commands import build_zoo
-from evo.evaluation import Evaluator
-from evo.final import Finals
+from evo.cli.commands import build_zoo
+from evo.final.baselines import static_grid
+from evo.final.finals import Finals
 from evo.lineage.writer import LineageWriter
-from evo.setup import load_tasks, make_pool
+from evo.run.setup import load_tasks, make_pool
+from evo.search.evaluator import Evaluator
 
 FOUNDERS = ("rev", "sort", "desc", "swap", "even", "pmax", "pmin", "succpred", "alpha1", "alpha2")
 SEVERAL = ["task_arithmetic", "ties", "dare_ties"]

@@ -23,17 +23,17 @@ import transformers
 from results import save
 
 import evo
-from cluster.build import Builder
-from cluster.founders import load_founders
-from cluster.host import ModelHost
+from cluster.founders.checkpoints import load_founders
+from cluster.host.builder import Builder
+from cluster.host.model_host import ModelHost
 from cluster.jobs import Ask, EngineSpec, HostSpec, Job
-from evo.commands import build_zoo
+from evo.cli.commands import build_zoo
 from evo.evolution import Evolution
-from evo.setup import load_tasks
-from evo.verify import verify
+from evo.reproduce.verify import verify
+from evo.run.setup import load_tasks
 from fitness.requests import LogLikelihood, Request
-from operators.mutation import perturb
 from operators.recipe import Recipe, Route, linear
+from operators.variation.mutation import perturb
 
 MODELS = ("rev", "sort", "desc", "swap", "even", "pmax", "pmin", "succpred", "alpha1", "alpha2")
 ADAPTERS = ("rev", "swap", "pmax", "sort", "desc", "pmin")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fitness.requests import Output, Request
-from fitness.tasks import Part, Task
+from fitness.tasks.task import Part, Task
 from operators.recipe import Recipe
 
 if TYPE_CHECKING:  # it imports torch, which who reads a journal does without
-    from cluster.founders import FounderFiles
+    from cluster.founders.checkpoints import FounderFiles
 
 Kind: TypeAlias = Literal["score", "answers", "influence"]
 
@@ -116,7 +116,7 @@ class EngineSpec:
     """How a host runs models. ``kind`` is ``hf`` or ``module``; threads are for one host.
 
     ``build`` is for ``module``: the function that makes the torch module, "package.module:name".
-    ``adapters``: see :class:`cluster.build.Builder`.
+    ``adapters``: see :class:`cluster.host.builder.Builder`.
     """
 
     kind: Literal["hf", "module"] = "hf"

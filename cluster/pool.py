@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from cluster.call_size import Pace
 from cluster.errors import PoolError as PoolError
-from cluster.host import ModelHost
+from cluster.host.model_host import ModelHost
+from cluster.host.scorer import FitnessScorer
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec
-from cluster.pace import Pace
-from cluster.scorer import FitnessScorer
 
 IN_FLIGHT = 2  # jobs per host: the next one is there when the current one ends
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evo import lineage
-    from evo.config import BudgetConfig, EngineConfig, PoolConfig, RunConfig, TaskConfig
-    from evo.config_file import load_config
+    from evo.config.loader import load_config
+    from evo.config.schema import BudgetConfig, EngineConfig, PoolConfig, RunConfig, TaskConfig
     from evo.errors import UserError
     from evo.evolution import Evolution
-    from evo.search import Generation
+    from evo.search.loop import Generation
     from evo.trackers import Callback, TrackersConfig
 
 __all__ = [
@@ -28,15 +28,15 @@ __all__ = [
 ]
 
 _HOME = {
-    "BudgetConfig": "evo.config",
-    "EngineConfig": "evo.config",
-    "PoolConfig": "evo.config",
-    "RunConfig": "evo.config",
-    "TaskConfig": "evo.config",
-    "load_config": "evo.config_file",
+    "BudgetConfig": "evo.config.schema",
+    "EngineConfig": "evo.config.schema",
+    "PoolConfig": "evo.config.schema",
+    "RunConfig": "evo.config.schema",
+    "TaskConfig": "evo.config.schema",
+    "load_config": "evo.config.loader",
     "UserError": "evo.errors",
     "Evolution": "evo.evolution",
-    "Generation": "evo.search",
+    "Generation": "evo.search.loop",
     "Callback": "evo.trackers",
     "TrackersConfig": "evo.trackers",
 }

@@ -6,23 +6,25 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
 
-from cluster.adapters import is_adapter
-from cluster.founders import open_checkpoint
+from cluster.founders.adapters import is_adapter
+from cluster.founders.checkpoints import open_checkpoint
+from cluster.host.resources import peak_memory
 from cluster.pool import IN_FLIGHT, Pool
-from cluster.resources import peak_memory
 from evo.algorithms import Algorithm, Candidate, Start, length_penalty, make, wants_influence
-from evo.config import PoolConfig, RunConfig
-from evo.drift import START_FILE, check_drift, made_with, read_start, write_start
-from evo.ending import end, times
+from evo.config.schema import PoolConfig, RunConfig
 from evo.errors import UserError
-from evo.evaluation import Evaluator
-from evo.final import Finals
+from evo.final.finalize import end, times
+from evo.final.finals import Finals
 from evo.lineage.commits import FINAL
 from evo.lineage.files import RunLock
 from evo.lineage.journal import JOURNAL_FILE, Journal
 from evo.lineage.reader import LINEAGE_FOLDER, Lineage
+from evo.lineage.summary import SUMMARY_FILE, versions, write_json, write_summary
 from evo.lineage.writer import LineageWriter
-from evo.past import (
+from evo.run.autotune import settled
+from evo.run.evaluation_cache import ReusingPool, find_reusable
+from evo.run.manifest import START_FILE, check_drift, made_with, read_start, write_start
+from evo.run.recovery import (
     CONFIG_FILE,
     Past,
     holds_run,
@@ -31,12 +33,7 @@ from evo.past import (
     read_past,
     set_damage_aside,
 )
-from evo.racing import Race
-from evo.racing_rungs import rungs_of
-from evo.reuse import ReusingPool, find_reusable
-from evo.search import Generation, Progress, Search
-from evo.settle import settled
-from evo.setup import (
+from evo.run.setup import (
     check_adapters,
     check_paths,
     load_tasks,
@@ -44,7 +41,10 @@ from evo.setup import (
     open_founders,
     reopen_founders,
 )
-from evo.summary import SUMMARY_FILE, versions, write_json, write_summary
+from evo.search.evaluator import Evaluator
+from evo.search.loop import Generation, Progress, Search
+from evo.search.racing import Race
+from evo.search.rungs import rungs_of
 from evo.trackers import Callback, RunFacts, TrackersConfig, make_trackers
 from evo.trackers.tracking import Tracking
 from operators.recipe import Recipe
@@ -330,7 +330,7 @@ class Evolution:
 
     def save(self, individual: str, out: Path | str) -> Path:
         """Export an individual (id, prefix of one, or ``best``) as an ordinary checkpoint."""
-        from evo.export import export
+        from evo.export.checkpoint import export
 
         return export(
             self._recipe(individual), self._founders, Path(out), dtype=self.config.engine.dtype
@@ -342,7 +342,7 @@ class Evolution:
         Raises:
             UserError: it is no low-rank change of the base, and no ``rank`` is given.
         """
-        from evo.export_adapter import export_adapter
+        from evo.export.lora import export_adapter
 
         remote = self.config.engine.trust_remote_code
         recipe = self._recipe(individual)

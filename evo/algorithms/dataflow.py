@@ -25,8 +25,8 @@ from evo.algorithms.protocol import Candidate, Contest, Scored, Start
 from evo.algorithms.scales import LIMIT, Form
 from evo.algorithms.strategies import Bits, Flat, Floats, Strategy
 from evo.errors import UserError
-from operators.dataflow import PathGenes, Slots, decode
 from operators.recipe import Recipe
+from operators.variation.paths import PathGenes, Slots, decode
 
 ALIKE = 0.8  # of the exchanges are for the same layer of another model
 TRIES = 50  # for a path that was not tried before

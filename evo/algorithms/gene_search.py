@@ -9,12 +9,12 @@ import numpy as np
 
 from evo.algorithms.gene_space import GeneSettings, gene_space
 from evo.algorithms.genes import GeneSpace, Vector
-from evo.algorithms.optimisers import Optimiser, Trial
+from evo.algorithms.optimizers import Optimiser, Trial
 from evo.algorithms.protocol import Candidate, Contest, Scored, Start
 from evo.algorithms.steady import Steady
 from evo.algorithms.trials import Trials
-from operators.crossover import proportions
-from operators.selection import ranking
+from operators.variation.crossover import proportions
+from operators.variation.selection import ranking
 
 Origin: TypeAlias = Literal["uniform", "fitness"] | float
 

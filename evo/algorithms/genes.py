@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.coefficients import Coefficient, Grouped, Rule, multiply
 from operators.merge import merge
 from operators.merge.table import MergeMethod
 from operators.recipe import Founder, Merge, ParameterValue, Recipe, linear
+from operators.recipe.coefficients import Coefficient, Grouped, Rule, multiply
 
 Vector = NDArray[np.float64]
 Range = tuple[float, float]

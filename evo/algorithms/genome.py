@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evo.algorithms.protocol import Candidate, Contest, Scored, Start, founder_candidates
 from evo.algorithms.steady import Steady
-from operators.crossover import AVERAGE, choose_parents, crossover, merits
 from operators.merge import MERGES
-from operators.mutation import perturb, perturb_coefficients
 from operators.recipe import Recipe, Terms, linear
-from operators.selection import ranking, select
-from operators.succession import Pull, difference, succeed
+from operators.variation.crossover import AVERAGE, choose_parents, crossover, merits
+from operators.variation.mutation import perturb, perturb_coefficients
+from operators.variation.selection import ranking, select
+from operators.variation.succession import Pull, difference, succeed
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, le=100.0)]

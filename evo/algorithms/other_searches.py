@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from evo.algorithms.gene_search import GeneSearch, Origin, Stage
 from evo.algorithms.gene_space import GeneSettings, checked_methods
 from evo.algorithms.genes import GeneSpace, Vector
-from evo.algorithms.optimisers import CmaEs, CrossEntropy, DifferentialEvolution
+from evo.algorithms.optimizers import CmaEs, CrossEntropy, DifferentialEvolution
 from evo.algorithms.protocol import Start
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]

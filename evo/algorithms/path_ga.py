@@ -1,7 +1,7 @@
 """``path_ga`` and ``joint``: a genetic algorithm over paths, alone or together with merge coefficients.
 
 Individuals are lists of steps; children are made by splicing two paths and by one of the moves of
-:mod:`operators.dataflow`. In ``joint`` an individual also has one task-vector weight for each founder:
+:mod:`operators.variation.paths`. In ``joint`` an individual also has one task-vector weight for each founder:
 the model merged with them is one more model that its steps may use, and the first path of all.
 """
 
@@ -15,11 +15,11 @@ from pydantic import Field, field_validator
 
 from evo.algorithms.path_space import PathSearch, PathSettings
 from evo.algorithms.protocol import Candidate, Contest, Scored, Start
-from operators.crossover import choose_parents
-from operators.dataflow import MOVES, PathGenes, cross, decode, fitted, move, own_path
-from operators.mutation import from_task_vectors
 from operators.recipe import Recipe
-from operators.selection import select
+from operators.variation.crossover import choose_parents
+from operators.variation.mutation import from_task_vectors
+from operators.variation.paths import MOVES, PathGenes, cross, decode, fitted, move, own_path
+from operators.variation.selection import select
 
 Floats: TypeAlias = NDArray[np.float64]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from evo.algorithms.protocol import Candidate, Scored, Start, founder_candidates
 from evo.algorithms.steady import Steady
 from evo.errors import UserError
-from operators.dataflow import Choices
 from operators.recipe import Founder, Recipe
-from operators.selection import ranking
+from operators.variation.paths import Choices
+from operators.variation.selection import ranking
 
 
 class PathSettings(BaseModel):

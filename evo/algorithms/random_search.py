@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from evo.algorithms.protocol import Candidate, Contest, Scored, Start
 from evo.algorithms.steady import Steady
 from evo.algorithms.trials import Trials
-from operators.mutation import from_task_vectors
+from operators.variation.mutation import from_task_vectors
 
 
 class RandomSearchSettings(BaseModel):

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from evo.algorithms.gene_search import GeneSearch, Origin, Stage
 from evo.algorithms.gene_space import GeneSettings, checked_methods
-from evo.algorithms.optimisers import CmaEs
+from evo.algorithms.optimizers import CmaEs
 from evo.algorithms.protocol import Start
 
 TASK_VECTORS = "task_arithmetic"

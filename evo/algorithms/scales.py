@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.dataflow import SCALES, Slots
+from operators.variation.paths import SCALES, Slots
 
 Form: TypeAlias = Literal["none", "step", "matrix", "network"]
 HIDDEN = 4  # units of the small network

@@ -8,7 +8,7 @@ from cmaes import CMA, SepCMA
 from numpy.typing import NDArray
 
 from evo.algorithms.scales import Form, gene_count, scales_of
-from operators.dataflow import Slots
+from operators.variation.paths import Slots
 
 Floats: TypeAlias = NDArray[np.float64]
 Bits: TypeAlias = NDArray[np.bool_]

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from evo.algorithms.genes import GeneSpace
 from evo.algorithms.in_flight import InFlight
-from evo.algorithms.optimisers import Proposal, Trial
+from evo.algorithms.optimizers import Proposal, Trial
 from evo.algorithms.protocol import Candidate, Scored, Start, founder_candidates
 from operators.recipe import Merge
-from operators.selection import ranking
+from operators.variation.selection import ranking
 
 
 class Trials:

@@ -99,11 +99,11 @@ def _is_users(error: Exception) -> bool:
 
     if isinstance(error, (UserError, CheckpointError, PoolError, OSError)):
         return True  # without waiting for torch
-    from fitness.engine import EngineError
+    from fitness.engines.base import EngineError
     from fitness.examples import TaskError
     from fitness.functions import FunctionNameError
-    from operators.materialize import MissingFounderError
-    from operators.weights import WeightsMismatchError
+    from operators.build.materialize import MissingFounderError
+    from operators.tensors.weights import WeightsMismatchError
 
     users = (
         MissingFounderError,

@@ -29,7 +29,7 @@ def lineage(runs: str, table: str, **options: Any) -> None:
 
     RUN_DIR may be a pattern in quotes, "runs/*": then the tables are of all runs that fit it.
     """
-    from evo.commands_look import print_lineage
+    from evo.cli.commands_look import print_lineage
 
     print_lineage(runs, table, **options)
 
@@ -39,7 +39,7 @@ def lineage(runs: str, table: str, **options: Any) -> None:
 @click.argument("individual", default="best")
 def show(run_dir: Path, individual: str) -> None:
     """Draw an individual of RUN_DIR (an id, a prefix of one, or best): its path, or its parts."""
-    from evo.commands_look import show_individual
+    from evo.cli.commands_look import show_individual
 
     show_individual(run_dir, individual)
 
@@ -76,7 +76,7 @@ def verify(
     Weights, scores and every example's value must be the same, to the last bit; else the exit code is 1.
     Each ID is an individual's, a prefix of one, or best.
     """
-    from evo.commands_verify import verify_run
+    from evo.cli.commands_verify import verify_run
 
     if individuals and everybody:
         raise click.UsageError("give IDs or --all, not both")
@@ -110,7 +110,7 @@ def report(run_dir: Path, out: Path | None, show_it: bool) -> None:
 @click.option("--once", is_flag=True, help="With --terminal: draw once and end.")
 def watch(run_dir: Path, port: int, opens: bool, terminal: bool, once: bool) -> None:
     """Follow the run in RUN_DIR while it goes on: in the browser, on this machine only."""
-    from evo import commands_watch
+    from evo.cli import commands_watch
 
     if terminal:
         commands_watch.watch_in_terminal(run_dir, once=once)

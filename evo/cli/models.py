@@ -20,7 +20,7 @@ import click
 )
 def export(run_dir: Path, individual: str, out: Path, adapter: bool, rank: int | None) -> None:
     """Write an individual of RUN_DIR (an id, a prefix of one, or best) as an ordinary checkpoint."""
-    from evo.commands import export_individual
+    from evo.cli.commands import export_individual
 
     if rank and not adapter:
         raise click.UsageError("--rank is of an adapter: give --adapter too")
@@ -56,6 +56,6 @@ def merge(recipe: Path, out: Path, seed: int | None, threads: int, shard_size: s
 )
 def import_(config: Path, out: Path | None, evaluations: int | None) -> None:
     """Turn a mergekit-evolve CONFIG (YAML) into a run config, and say what can't be carried over."""
-    from evo.commands import import_config
+    from evo.cli.commands import import_config
 
     import_config(config, out, evaluations)

@@ -32,10 +32,10 @@ def run(
 ) -> None:
     """Evolve as CONFIG (YAML) says, and print the table of winner and baselines."""
     if address is not None:  # first: a refusal should not wait for torch
-        from evo.commands_cluster import joined
+        from evo.cli.commands_cluster import joined
 
         overrides += joined(address)
-    from evo.commands_run import run_config
+    from evo.cli.commands_run import run_config
     from evo.lineage.files import free_folder
 
     if go_on and run_dir is None:
@@ -67,10 +67,10 @@ def resume(
 ) -> None:
     """Go on with the run in RUN_DIR, whatever stopped it, as if it had never stopped."""
     if address is not None:
-        from evo.commands_cluster import joined
+        from evo.cli.commands_cluster import joined
 
         overrides += joined(address)
-    from evo.commands_run import resume_run, resume_settings
+    from evo.cli.commands_run import resume_run, resume_settings
 
     pool, trackers = resume_settings(run_dir, overrides)
     resume_run(run_dir, pool, trackers, repair=repair, accept_drift=accept_drift)
@@ -81,7 +81,7 @@ def resume(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
 def status(run_dir: Path, as_json: bool) -> None:
     """Say where the run in RUN_DIR stands, also while it runs."""
-    from evo.commands_run import print_status
+    from evo.cli.commands_run import print_status
 
     print_status(run_dir, as_json=as_json)
 
@@ -115,7 +115,7 @@ def submit(
 
     With --attach or --stop, and no CONFIG: follow, fetch or end a job by its id.
     """
-    from evo import commands_cluster
+    from evo.cli import commands_cluster
 
     if (config is not None) + (attach is not None) + (stop is not None) != 1:
         raise click.UsageError("give CONFIG, or --attach ID, or --stop ID")
@@ -143,6 +143,6 @@ def submit(
 @click.argument("run_dir", type=click.Path(path_type=Path))
 def pack_run(run_dir: Path) -> None:
     """Print the folder RUN_DIR as text: how evo submit --fetch gets it from a cluster."""
-    from evo.commands_cluster import print_packed
+    from evo.cli.commands_cluster import print_packed
 
     print_packed(run_dir)

@@ -16,7 +16,7 @@ import click
 )
 def demo(folder: Path) -> None:
     """Train the demo zoo, evolve it on a local Ray, compare, and export the winner."""
-    from evo.demo import run_demo
+    from evo.zoo.demo import run_demo
 
     run_demo(folder)
 
@@ -31,7 +31,7 @@ def zoo() -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 def zoo_build(folder: Path, seed: int) -> None:
     """Train base and experts into DIR (about two minutes on two cores; once, then reused)."""
-    from evo.commands import build_zoo
+    from evo.cli.commands import build_zoo
 
     build_zoo(folder, seed)
 
@@ -41,7 +41,7 @@ def zoo_build(folder: Path, seed: int) -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 def zoo_adapters(folder: Path, seed: int) -> None:
     """Train LoRA adapters of the zoo's base into DIR/adapters (half a minute on two cores)."""
-    from evo.commands import build_adapters
+    from evo.cli.commands import build_adapters
 
     build_adapters(folder, seed)
 
@@ -53,6 +53,6 @@ def zoo_adapters(folder: Path, seed: int) -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 def zoo_task(folder: Path, mix: str, name: str, seed: int) -> None:
     """Write a task for any mix of skill and alphabet."""
-    from evo.commands import write_zoo_task
+    from evo.cli.commands import write_zoo_task
 
     write_zoo_task(folder, mix, name, seed)

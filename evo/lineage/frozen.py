@@ -6,7 +6,7 @@ from typing import Any
 
 from evo.errors import UserError
 from fitness.metrics import METRICS
-from operators.architectures import ArchitectureError, architecture_of
+from operators.build.architectures import ArchitectureError, architecture_of
 from operators.recipe import Founder
 
 

@@ -22,10 +22,10 @@ from evo.lineage.schema import SCHEMAS
 from evo.lineage.shares import founder_shares
 from evo.lineage.tables import Tables
 from operators.recipe import Recipe
-from operators.recipe_json import from_json
+from operators.recipe.canonical import from_json
 
 if TYPE_CHECKING:
-    from evo.rebuild import Rebuilt
+    from evo.reproduce.rebuild import Rebuilt
 
 LINEAGE_FOLDER = "lineage"
 DEV = "dev"
@@ -109,7 +109,7 @@ class Lineage(Tables):
         Raises:
             UserError: nobody has been evaluated yet.
         """
-        from evo.summary import read_summary
+        from evo.lineage.summary import read_summary
 
         summary = read_summary(self.run_dir)
         if summary is not None:
@@ -144,8 +144,8 @@ class Lineage(Tables):
     def rebuild(
         self, individual: str, *, founders: Mapping[str, Path] | None = None, check: bool = True
     ) -> "Rebuilt":
-        """The weights of an individual as they were when it lived: see :func:`evo.rebuild.rebuild`."""
-        from evo.rebuild import rebuild
+        """The weights of an individual as they were when it lived: see :func:`evo.reproduce.rebuild.rebuild`."""
+        from evo.reproduce.rebuild import rebuild
 
         return rebuild(self, individual, founders=founders, check=check)
 

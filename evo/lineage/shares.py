@@ -21,8 +21,8 @@ from math import lcm
 
 import pyarrow as pa
 
-from operators.coefficients import Grouped, value_at
 from operators.recipe import Founder, Linear, Merge, Noise, ParameterValue, Recipe, Route, walk
+from operators.recipe.coefficients import Grouped, value_at
 
 NOISE = "noise"
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"

@@ -18,7 +18,7 @@ from evo.lineage.journal import Journal
 from evo.lineage.records import evaluation_rows
 from evo.lineage.schema import SCHEMAS
 from operators.recipe import describe
-from operators.recipe_json import to_json
+from operators.recipe.canonical import to_json
 
 
 class LineageWriter:

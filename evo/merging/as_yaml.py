@@ -6,13 +6,13 @@ from typing import Any
 
 import yaml
 
-from cluster.adapters import is_adapter
-from cluster.founders import FounderSet, open_checkpoint
+from cluster.founders.adapters import is_adapter
+from cluster.founders.checkpoints import FounderSet, open_checkpoint
 from evo.errors import UserError
 from evo.merging.recipe_file import DTYPES
-from operators.coefficients import Coefficient, Grouped, layer_count, layer_index, value_at
 from operators.merge import MERGES
 from operators.recipe import Founder, Linear, Merge, ParameterValue, Recipe, Route, describe, walk
+from operators.recipe.coefficients import Coefficient, Grouped, layer_count, layer_index, value_at
 
 _RESCALE = {"l1": True, "none": False}  # as mergekit says it; it has no word for inverse_density
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import click
 
-from cluster.founders import CheckpointError
+from cluster.founders.checkpoints import CheckpointError
 from evo.errors import UserError
-from evo.export import SHARD_BYTES, whole_folder
+from evo.export.checkpoint import SHARD_BYTES, whole_folder
 from evo.merging.checkpoint import Checkpoint, open_model, stacked_config
 from evo.merging.plan import MergePlan, plan
 from evo.merging.recipe_file import MergeFile, Source, load
 from evo.merging.stream import write
-from evo.vocabulary_align import align
-from evo.vocabulary_files import check_agreement
+from evo.vocabulary.align import align
+from evo.vocabulary.files import check_agreement
 
 RECIPE_FILE = (
     "mergekit_config.yml"  # the name under which mergekit leaves it, and tools look for it

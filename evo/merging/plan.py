@@ -12,9 +12,9 @@ from evo.errors import UserError
 from evo.merging.checkpoint import Checkpoint
 from evo.merging.recipe_file import MergeFile, Slice, Source
 from evo.merging.settings import Settings, resolve
-from operators.coefficients import at_layer
 from operators.merge.table import Number, Parameter, Values
-from operators.weights import TensorSpec
+from operators.recipe.coefficients import at_layer
+from operators.tensors.weights import TensorSpec
 
 # What stands before the layers: of stacked slices, the first gives it, and the last all the rest.
 _BEFORE = ("embed", "wte", "wpe")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from evo.merging.yaml_nodes import Node
-from operators.coefficients import gradient
 from operators.merge import MergeMethod, Number, Parameter, merge
 from operators.recipe import Founder
+from operators.recipe.coefficients import gradient
 
 # What mergekit takes and has no effect, there or here.
 _IGNORED = (("*", "int8_mask"), ("task_arithmetic", "density"), ("task_arithmetic", "rescale"))

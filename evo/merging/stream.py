@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cluster.founders import INDEX_FILE, SINGLE_FILE
+from cluster.founders.checkpoints import INDEX_FILE, SINGLE_FILE
 from evo.errors import UserError
 from evo.merging.checkpoint import Checkpoint
 from evo.merging.plan import MergePlan, TensorAt, TensorPlan
 from operators.merge.blocks import spans
 from operators.merge.table import MergeMethod, Values
-from operators.weights import ALIGNMENT_BYTES, TensorSpec
+from operators.tensors.weights import ALIGNMENT_BYTES, TensorSpec
 
 _NAMES = {
     torch.float64: "F64",

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from evo.drift import rows_digest
 from evo.lineage.comparison import Comparison
 from evo.report.contract import ChangedExample, ChangedFacts
 from evo.report.source import Source
+from evo.run.manifest import rows_digest
 from fitness.examples import TaskError, read_jsonl
 
 EXAMPLES = 200

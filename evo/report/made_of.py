@@ -1,10 +1,10 @@
 """What the winner is made of: the founders' shares by layer, or the path through their layers."""
 
+from evo.cli.show import route_notes
 from evo.lineage.frozen import layers_of
 from evo.lineage.shares import founder_shares
 from evo.report.contract import PathFacts, ShareFacts
 from evo.report.source import Source
-from evo.show import route_notes
 from operators.recipe import Founder, Merge, Noise, Recipe, Route, walk
 
 

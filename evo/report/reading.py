@@ -10,15 +10,15 @@ from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 
-from evo.drift import START_FILE, read_start
 from evo.errors import UserError
 from evo.lineage.commits import FINAL, commit_files, read_commit
 from evo.lineage.committed import read_committed
 from evo.lineage.files import holder
 from evo.lineage.reader import LINEAGE_FOLDER, Lineage
 from evo.lineage.schema import SCHEMAS
+from evo.lineage.summary import SUMMARY_FILE, read_summary
 from evo.report.source import Source
-from evo.summary import SUMMARY_FILE, read_summary
+from evo.run.manifest import START_FILE, read_start
 
 PartT = TypeVar("PartT")
 CONFIG = "config.json"

@@ -21,7 +21,7 @@ from evo.lineage.schema import SCHEMAS
 from evo.report.trials import Trials, trials_of
 from fitness.metrics import METRICS
 from operators.recipe import Recipe
-from operators.recipe_json import from_json
+from operators.recipe.canonical import from_json
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -6,11 +6,11 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Final
 
+from evo.config.trackers import TrackersConfig
 from evo.errors import UserError
 from evo.trackers.mlflow import MlflowTracker
 from evo.trackers.prometheus import PrometheusTracker
 from evo.trackers.protocol import Callback, RunFacts
-from evo.trackers.settings import TrackersConfig
 from evo.trackers.tensorboard import TensorboardTracker
 from evo.trackers.wandb import WandbTracker
 

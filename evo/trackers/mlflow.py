@@ -5,11 +5,11 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from evo.config.trackers import MlflowSettings
 from evo.trackers.protocol import RunFacts, final_scores, metrics_of, parameters, report_path
-from evo.trackers.settings import MlflowSettings
 
 if TYPE_CHECKING:
-    from evo.search import Generation
+    from evo.search.loop import Generation
 
 _LONGEST = 500  # characters of a parameter that every version of the server takes
 _BATCH = 100  # parameters in one call, the server's limit

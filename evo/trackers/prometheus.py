@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from evo.config.trackers import PrometheusSettings
 from evo.trackers.protocol import RunFacts
-from evo.trackers.settings import PrometheusSettings
 
 if TYPE_CHECKING:
-    from evo.search import Generation
+    from evo.search.loop import Generation
 
 
 class PrometheusTracker:
@@ -18,13 +18,13 @@ class PrometheusTracker:
 
     def start(self, run: RunFacts) -> str:
         """Gives the address at which this node serves the numbers."""
-        from cluster.metrics import exported_at
+        from cluster.ray.metrics import exported_at
 
         self._run = run.name
         return exported_at()
 
     def generation(self, generation: "Generation") -> None:
-        from cluster.metrics import set_best
+        from cluster.ray.metrics import set_best
 
         set_best(self._run, generation.best.fitness)
 

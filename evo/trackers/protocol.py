@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from evo.search import Generation
+    from evo.search.loop import Generation
 
 
 @dataclass(frozen=True, slots=True)

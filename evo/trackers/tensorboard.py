@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from evo.config.trackers import TensorboardSettings
 from evo.trackers.protocol import RunFacts, final_scores, metrics_of, parameters, report_path
-from evo.trackers.settings import TensorboardSettings
 
 if TYPE_CHECKING:
-    from evo.search import Generation
+    from evo.search.loop import Generation
 
 FOLDER = "tensorboard"
 

@@ -17,7 +17,7 @@ from evo.lineage.files import write_whole
 from evo.trackers.protocol import Callback, RunFacts
 
 if TYPE_CHECKING:
-    from evo.search import Generation
+    from evo.search.loop import Generation
 
 TRACKERS_FILE = "trackers.json"
 

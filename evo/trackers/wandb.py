@@ -4,11 +4,11 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from evo.config.trackers import WandbSettings
 from evo.trackers.protocol import RunFacts, final_scores, metrics_of, report_path
-from evo.trackers.settings import WandbSettings
 
 if TYPE_CHECKING:
-    from evo.search import Generation
+    from evo.search.loop import Generation
 
 
 class WandbTracker:

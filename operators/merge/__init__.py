@@ -7,7 +7,6 @@ from numbers import Real
 from types import MappingProxyType
 from typing import Final
 
-from operators.coefficients import Coefficient, Grouped, simplify
 from operators.merge.bitdelta import BITDELTA
 from operators.merge.consensus import MODEL_STOCK, RAM, RAMPLUS_TL, SCE
 from operators.merge.exclusive import EXCLUSIVE
@@ -28,6 +27,7 @@ from operators.merge.table import MergeMethod, Number, Parameter
 from operators.merge.ties import DARE_TIES, TIES
 from operators.merge.widen import WIDEN
 from operators.recipe import Merge, ParameterValue, Recipe
+from operators.recipe.coefficients import Coefficient, Grouped, simplify
 
 MERGES: Final[Mapping[str, MergeMethod]] = MappingProxyType(
     {

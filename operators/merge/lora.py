@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from operators.lowrank import Factors, factorize, truncate, weighted_concat
 from operators.merge.linear import WEIGHT, required, weighted_sum
 from operators.merge.order import largest
 from operators.merge.table import MergeMethod, Parameter, Values
+from operators.tensors.low_rank import Factors, factorize, truncate, weighted_concat
 
 
 def top_share(matrix: Tensor, alpha: float) -> Tensor:

@@ -16,7 +16,7 @@ from operators.merge.linear import SCALE, WEIGHT, divisor, required, weighted_su
 from operators.merge.order import largest
 from operators.merge.table import Function, MergeMethod, Parameter, Values
 from operators.merge.ties import DENSITY, drop_and_rescale, elect_and_merge
-from operators.noise import bernoulli_each
+from operators.tensors.noise import bernoulli_each
 
 # (δ, parameters, index of the input, seed, name to draw by) -> the thinned δ, maybe δ itself
 Thin = Callable[[Tensor, Values, int, int, str], Tensor]

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from operators.lowrank import Factors
+from operators.tensors.low_rank import Factors
 
 Number: TypeAlias = float | bool | str
 

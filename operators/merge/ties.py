@@ -14,7 +14,7 @@ from operators.merge.blocks import Delta, difference, flat, spans, total, whole
 from operators.merge.darex import Q_EXPONENT, RESCALE, global_q
 from operators.merge.linear import SCALE, WEIGHT, required
 from operators.merge.table import Blocks, Blockwise, MergeMethod, Parameter, Values
-from operators.noise import bernoulli_bits
+from operators.tensors.noise import bernoulli_bits
 
 # A block of a task vector and where it starts -> the block thinned out, in place.
 Thin: TypeAlias = Callable[[Tensor, int], Tensor]

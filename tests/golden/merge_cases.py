@@ -11,11 +11,11 @@ import yaml
 from golden import make_models
 from safetensors.torch import load_file
 
-from operators.coefficients import Coefficient, Grouped, Rule, gradient, layer_index
-from operators.materialize import Materializer
+from operators.recipe.coefficients import Coefficient, Grouped, Rule, gradient, layer_index
+from operators.build.materialize import Materializer
 from operators.merge import MERGES, merge
 from operators.recipe import Founder, Recipe, parts
-from operators.weights import Weights, weights_of
+from operators.tensors.weights import Weights, weights_of
 
 FOLDER = Path(__file__).parent
 TABLE: dict[str, Any] = json.loads((FOLDER / "golden.json").read_text())

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators.lowrank import Factors, truncate, weighted_concat
+from operators.tensors.low_rank import Factors, truncate, weighted_concat
 from operators.merge.bitdelta import signs
 from operators.merge.darex import global_q, row_q, variance_proxy
 from operators.merge.exclusive import claimed
 from operators.merge.lora import separate_sums, sparse_sum
 from operators.merge.pcb import balance, competed
 from operators.merge.widen import disentangled
-from operators.mutation import orthogonal_coefficients
+from operators.variation.mutation import orthogonal_coefficients
 
 PAPERS = Path(__file__).parent / "papers"
 Arrays = Mapping[str, Tensor]

@@ -1,0 +1,1 @@
+"""Founders: checkpoints and adapters by memory map, content digests, and transfer to other machines."""

@@ -1,0 +1,293 @@
+"""ModelHost: founders + materialize + engine. Knows nothing of Ray, tasks or algorithms."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from time import perf_counter
+from typing import Final
+
+import torch
+
+from cluster.founders.adapters import ADAPTER_FILE, is_adapter
+from cluster.founders.checkpoints import tensor_files
+from cluster.host.build_batches import APPLIED_BROOD, Brood, Newborn, Nursery
+from cluster.host.builder import Builder, dtype_of
+from cluster.host.resources import peak_memory
+from cluster.jobs import Ask, EngineSpec, HostAnswer, HostSpec, HostStats, Job, Made, Timing
+from fitness.engines.base import Engine, EngineError, NonFiniteOutputError, Prepared, RequestError
+from fitness.engines.memory import free_memory, is_out_of_memory
+from fitness.requests import CallOutput, Generate, Output
+from operators.build.paths import LayerPath
+from operators.tensors.low_rank import Adapted
+from operators.tensors.weights import Stack, Weights
+
+_OUT_OF_MEMORY: Final = "out of memory"
+
+
+class ModelHost:
+    """Builds individuals and runs them.
+
+    Requests are tokenised once for each (task, split, kind).
+
+    Raises (on construction):
+        RequestError: a task asks what this model can't answer, such as a prompt that is too long.
+        CheckpointError: founders that can't be read, or changed since the run began.
+        ValueError: the engine can't be made from its spec.
+    """
+
+    def __init__(self, spec: HostSpec, name: str = "local") -> None:
+        self.name = name
+        torch.set_num_threads(spec.engine.threads)
+        self._engine = _make_engine(spec)
+        self._builder = Builder(
+            spec.base,
+            spec.founders,
+            dtype=spec.engine.dtype,
+            device=spec.engine.device,
+            adapters=spec.engine.adapters,
+        )
+        self._spec = spec
+        # Only where a device runs them: processors that build for the next one would run this one slower.
+        self._nursery = Nursery(
+            self._builder, self._explain, ahead=spec.engine.device.startswith("cuda")
+        )
+        self._prepared: dict[Ask, Prepared] = {}
+        self._written: set[Ask] = set()  # what is answered by texts
+        self._company = True  # whether individuals may run together
+        self._together = 1  # how many of those asked for last do
+        self._jobs = 0
+        self._busy_s = 0.0
+        # A request that can't be answered is the task's fault, not that of a candidate that meets it
+        # after hours of search. (Answers, for ensembles, are an extra: those wait until asked for.)
+        for ask in spec.requests:
+            if ask.kind == "score":
+                self._prepare(ask)
+
+    def run(self, job: Job) -> HostAnswer:
+        """Build the job's individual and answer its asks. A candidate's failure is an answer too.
+
+        What was built is digested before it runs, so a failure's weights are on record as well.
+        """
+        return self.run_all((job,))[0]
+
+    def run_all(self, jobs: Sequence[Job]) -> tuple[HostAnswer, ...]:
+        """Each job's answer, as :meth:`run` gives it to the last bit; the times are shared out.
+
+        Those with the same asks are built in one pass, and run together where the engine is faster so.
+        """
+        answers = self._answer_all(jobs)
+        short = [i for i, a in enumerate(answers) if a.error.startswith(_OUT_OF_MEMORY)]
+        if short:
+            free_memory()
+        if short and (self._nursery.wide or self._company):
+            # What an individual has when it is alone, it must not lack in company.
+            self._nursery.narrow()
+            self._company = False
+            for i in short:
+                (answers[i],) = self._answer_all([jobs[i]])
+        self._jobs += len(jobs)
+        self._busy_s += sum(answer.timing.total_s for answer in answers)
+        return tuple(answers)
+
+    def stats(self) -> HostStats:
+        """Peak resident memory of this process, the jobs it has done, and how long they took."""
+        useful = self._together * (2 if self._nursery.ahead else 1)
+        return HostStats(self.name, peak_memory(), self._jobs, self._busy_s, useful)
+
+    def _answer_all(self, jobs: Sequence[Job]) -> list[HostAnswer]:
+        answers: dict[int, HostAnswer] = {}
+        broods: list[tuple[range, int]] = []
+        for places in self._alike(jobs):
+            try:
+                together, size = self._plan(jobs[places[0]])
+            except Exception as raised:
+                error = self._explain(raised)
+                answers |= {i: HostAnswer((), self.name, Timing(), error) for i in places}
+            else:
+                broods += [(places[i : i + size], together) for i in range(0, len(places), size)]
+        recipes = [[jobs[i].recipe for i in places] for places, _ in broods]
+        reared = self._nursery.rear(recipes)
+        for (places, together), brood in zip(broods, reared, strict=True):
+            found = self._run_brood([jobs[i] for i in places], brood, together)
+            answers |= dict(zip(places, found, strict=True))
+        return [answers[i] for i in range(len(jobs))]
+
+    def _alike(self, jobs: Sequence[Job]) -> Iterator[range]:
+        """The places of jobs that follow each other and ask the same of individuals of one form."""
+        at = 0
+        for _, group in groupby(jobs, lambda job: (job.asks, self._nursery.form(job.recipe))):
+            start, at = at, at + sum(1 for _ in group)
+            yield range(start, at)
+
+    def _plan(self, job: Job) -> tuple[int, int]:
+        """How many individuals to run together for jobs like this one, and how many to build at once."""
+        for ask in job.asks:
+            self._prepare(ask)
+        self._together = 1
+        form = self._nursery.form(job.recipe)
+        if form == "path":
+            return 1, 1
+        # Of texts everyone writes other ones, of another number of tokens.
+        alone = any(ask.kind == "influence" or ask in self._written for ask in job.asks)
+        company = self._company and not alone
+        if form == "factors":  # the engine shares these out by itself
+            most = APPLIED_BROOD if company else 1
+            return most, most
+        if company:
+            self._together = self._engine.together([self._prepared[ask] for ask in job.asks])
+        return self._together, self._nursery.brood_size(self._together)
+
+    def _run_brood(self, jobs: Sequence[Job], brood: Brood, together: int) -> list[HostAnswer]:
+        build_s = brood.seconds / len(jobs)
+        answers: list[HostAnswer] = []
+        for at in range(0, len(jobs), together):
+            some, members = jobs[at : at + together], brood.members[at : at + together]
+            found = None
+            ready = self._company and not any(member.error for member in members)
+            population: Stack | list[Adapted]
+            if brood.stack is not None:
+                population = brood.stack[at : at + together]
+            else:
+                population = [m.built for m in members if isinstance(m.built, Adapted)]
+            if ready and len(some) > 1 and len(population) == len(some):
+                found = self._run_together(some, members, population, build_s)
+            answers += found or [
+                self._run_one(job, member, build_s)
+                for job, member in zip(some, members, strict=True)
+            ]
+        return answers
+
+    def _run_together(
+        self,
+        jobs: Sequence[Job],
+        members: Sequence[Newborn],
+        population: Stack | Sequence[Adapted],
+        build_s: float,
+    ) -> list[HostAnswer] | None:
+        """Answers by one pass; None if it failed, and it takes each by itself to tell whose fault it was."""
+        started = perf_counter()
+        found: list[list[list[Output] | EngineError]] = []
+        tokens: list[int] = []
+        try:
+            for ask in jobs[0].asks:
+                before = self._engine.tokens
+                found.append(self._engine.answer_many(population, self._prepared[ask]))
+                after = self._engine.tokens
+                whole = sum(not isinstance(each, EngineError) for each in found[-1])
+                if before is not None and after is not None and whole:
+                    tokens.append((after - before) // whole)
+        except Exception as raised:
+            self._company = self._company and not is_out_of_memory(raised)
+            found = []
+        if not found:
+            free_memory()
+            return None
+        timing = Timing(build_s, (perf_counter() - started) / len(jobs))
+        answers = []
+        for place, member in enumerate(members):
+            outputs = [each[place] for each in found]
+            failed = next((o for o in outputs if isinstance(o, EngineError)), None)
+            if failed is not None:
+                error = self._explain(failed, member.built)
+                answer = HostAnswer((), self.name, timing, error, Made(member.digest))
+            else:
+                whole_ones = tuple(tuple(o) for o in outputs if not isinstance(o, EngineError))
+                made = Made(member.digest, tuple(tokens))
+                answer = HostAnswer(whole_ones, self.name, timing, made=made)
+            answers.append(answer)
+        return answers
+
+    def _run_one(self, job: Job, member: Newborn, build_s: float) -> HostAnswer:
+        started = perf_counter()
+        outputs: tuple[tuple[Output, ...], ...] = ()
+        tokens: tuple[int, ...] = ()
+        error = member.error
+        # A candidate may break anything that runs it, a user's module included: whatever it raises
+        # is that candidate's failure, recorded by name, and the run goes on.
+        try:
+            if isinstance(member.built, LayerPath):
+                self._engine.install_path(member.built)
+            elif isinstance(member.built, Adapted):
+                self._engine.install_adapted(member.built)
+            elif member.built is not None:
+                self._engine.install(member.built)
+            if not error:
+                answers = [self._answer(ask) for ask in job.asks]
+                outputs = tuple(found for found, _ in answers)
+                tokens = tuple(count for _, count in answers if count is not None)
+        except Exception as raised:
+            error = self._explain(raised, member.built)
+        if error.startswith(_OUT_OF_MEMORY):
+            free_memory()  # not before here: the exception kept all that its frames held
+        timing = Timing(build_s, perf_counter() - started)
+        return HostAnswer(outputs, self.name, timing, error, Made(member.digest, tokens))
+
+    def _answer(self, ask: Ask) -> tuple[tuple[Output, ...], int | None]:
+        """The outputs, and how many tokens they took; None where the engine counts none."""
+        prepared = self._prepared[ask]
+        before = self._engine.tokens
+        outputs: tuple[Output, ...]
+        if ask.kind == "influence":
+            outputs = (CallOutput(tuple(self._engine.influence(prepared))),)
+        else:
+            outputs = tuple(self._engine.answer(prepared))
+        after = self._engine.tokens
+        return outputs, None if before is None or after is None else after - before
+
+    def _prepare(self, ask: Ask) -> None:
+        if ask not in self._prepared:
+            try:
+                requests = self._spec.requests[ask]
+                self._prepared[ask] = self._engine.prepare(requests)
+                if any(isinstance(request, Generate) for request in requests):
+                    self._written.add(ask)
+            except RequestError as error:
+                raise RequestError(f"task {ask.task!r}, split {ask.split!r}: {error}") from error
+
+    def _explain(
+        self, raised: Exception, built: Weights | LayerPath | Adapted | None = None
+    ) -> str:
+        text = f"{type(raised).__name__}: {raised}".removesuffix(": ")
+        if is_out_of_memory(raised):
+            gib = self._spec.memory_gib
+            limit = f"; pool.memory_gib allows {gib:g} GiB beside the founders" if gib else ""
+            return f"{_OUT_OF_MEMORY} on {self.name} ({text}{limit})"
+        if isinstance(raised, NonFiniteOutputError) and isinstance(built, Weights):
+            bad = _first_non_finite(built)
+            finite = " (all weights are finite: it is the outputs that are not)"
+            text += f" (tensor {bad} is not finite)" if bad else finite
+        return text
+
+
+def _make_engine(spec: HostSpec) -> Engine:
+    engine: EngineSpec = spec.engine
+    if engine.device.startswith("cuda") and not torch.cuda.is_available():
+        raise EngineError(f"engine.device: {engine.device}, but torch sees no CUDA device here")
+    if engine.kind == "module":
+        from fitness.engines.module import ModuleEngine
+
+        return ModuleEngine(engine.build, device=engine.device)
+    from fitness.engines.hf.engine import HFEngine
+
+    return HFEngine(
+        spec.base.path,
+        device=engine.device,
+        dtype=dtype_of(engine.dtype),
+        batch_tokens=engine.batch_tokens,
+        trust_remote_code=engine.trust_remote_code,
+        compile=engine.compile,
+    )
+
+
+def _first_non_finite(weights: Weights) -> str | None:
+    return next((n for n, t in weights.tensors.items() if not bool(torch.isfinite(t).all())), None)
+
+
+def mapped_bytes(spec: HostSpec) -> int:
+    """The size of all files that a host of ``spec`` maps.
+
+    Raises:
+        CheckpointError: a checkpoint has no tensor files.
+    """
+    paths = {entry.path for entry in (spec.base, *spec.founders)}
+    files = [f for p in paths for f in ((p / ADAPTER_FILE,) if is_adapter(p) else tensor_files(p))]
+    return sum(file.stat().st_size for file in files)

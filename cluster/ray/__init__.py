@@ -1,0 +1,1 @@
+"""Pools on Ray: actors, placement, restarts, retries. The only folder that imports ray."""

@@ -1,0 +1,208 @@
+"""Config files: YAML in, RunConfig out; errors name the file, the line, the key and what would be right."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from evo.config.schema import RunConfig
+from evo.errors import UserError
+
+Key = tuple[str | int, ...]
+# Beside its own error PyYAML lets through what its constructors raise: 2024-13-01 is a ValueError,
+# `!!bool maybe` a KeyError, `!!timestamp soon` an AttributeError, a thousand brackets a RecursionError.
+_NOT_YAML = (
+    *(yaml.YAMLError, ValueError, LookupError, ArithmeticError),
+    *(AttributeError, TypeError, RecursionError),
+)
+
+
+def load_config(
+    path: Path | str, overrides: Sequence[str] = (), *, check_files: bool = True
+) -> RunConfig:
+    """Read a run's config. ``overrides`` are ``key=value`` with dots, e.g. ``budget.evaluations=50``.
+
+    Without ``check_files``, files and folders that it names need not be on this machine.
+
+    Raises:
+        UserError: the file can't be read, is no YAML, or something in it is wrong. All mistakes are
+            listed at once.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: can't be read ({error})") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except _NOT_YAML as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
+    if not isinstance(data, dict) or node is None:
+        raise UserError(f"{path}: expected keys such as base, founders and tasks")
+    lines = dict(_lines(node, (), path, set()))
+    if isinstance(data.get("algorithm"), str):  # so that --set algorithm.sigma=1 has a place
+        data["algorithm"] = {"name": data["algorithm"]}
+    for override in overrides:
+        key = apply_override(data, override)
+        lines = {k: v for k, v in lines.items() if k[: len(key)] != key}
+        for length in range(1, len(key) + 1):  # keys on the way that the file lacks are its too
+            lines.setdefault(key[:length], f"--set {override}")
+    folder = path.resolve().parent
+    try:
+        # Tasks can't see the root beside them: they are given it.
+        root = (folder / Path(str(data.get("root", "."))).expanduser()).resolve()
+        context = {"folder": folder, "root": root, "check_files": check_files}
+        return RunConfig.model_validate(data, context=context)
+    except ValidationError as error:
+        raise UserError(_explain(error, path, lines, data)) from error
+    except (OSError, ValueError, RuntimeError) as error:  # a path that no system call takes
+        raise UserError(f"{path}: {error}") from error
+
+
+def _lines(node: yaml.Node, at: Key, path: Path, met: set[int]) -> Iterator[tuple[Key, str]]:
+    """The place of every key: ``line 14``. Two equal keys in one mapping are refused.
+
+    A node that aliases repeat is entered once: aliases may go in circles, or grow without bound.
+    """
+    if id(node) in met:
+        return
+    met.add(id(node))
+    yield at, f"line {node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            name = str(key.value)
+            if name in seen:
+                raise UserError(
+                    f"{path}, line {line}: {name!r} is set twice, first on line {seen[name]}"
+                )
+            seen[name] = line
+            yield from _lines(value, (*at, name), path, met)
+            yield (*at, name), f"line {line}"
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _lines(item, (*at, index), path, met)
+
+
+def apply_override(data: dict[str, Any], override: str) -> Key:
+    """Change ``data`` as ``override`` ("key.key=value") says; gives the key.
+
+    Raises:
+        UserError: it has no such form, or leads nowhere.
+    """
+    name, separator, text = override.partition("=")
+    parts = [p.strip() for p in name.split(".")]
+    if not separator or not all(parts):
+        raise UserError(f"--set {override}: expected key=value, e.g. budget.evaluations=50")
+    try:
+        value = yaml.safe_load(text) if text.strip() else ""
+    except _NOT_YAML as error:
+        raise UserError(f"--set {override}: the value is no YAML ({error})") from error
+    key: list[str | int] = []
+    at: Any = data
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(at, list):
+            if not part.isdecimal() or int(part) >= len(at):
+                raise UserError(f"--set {override}: {part!r} is no position in a list of {len(at)}")
+            step: str | int = int(part)
+        elif isinstance(at, dict):
+            step = part
+        else:
+            raise UserError(f"--set {override}: {'.'.join(parts[:depth])} has no keys of its own")
+        key.append(step)
+        if last:
+            # Another algorithm has other settings: `algorithm=genome` means that one's defaults.
+            at[step] = {"name": value} if key == ["algorithm"] and isinstance(value, str) else value
+        else:
+            if isinstance(at, dict) and (step not in at or at[step] is None):
+                at[step] = {}
+            at = at[step]
+    return tuple(key)
+
+
+def _explain(error: ValidationError, path: Path, lines: dict[Key, str], data: Any) -> str:
+    found = []
+    problems = error.errors()
+    places = [p["loc"] for p in problems]
+    for problem in problems:
+        here = problem["loc"]
+        if any(len(other) > len(here) and other[: len(here)] == here for other in places):
+            continue  # a consequence of what is wrong inside
+        key = _key_in(data, problem["loc"])
+        place = next(lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in lines)
+        name = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in key).lstrip(".")
+        where = place if place.startswith("--set") else f"{path}, {place}"
+        found.append(f"{where}: {name + ': ' if name else ''}{_say(problem, key)}")
+    return "\n".join(dict.fromkeys(found))
+
+
+def _key_in(data: Any, location: tuple[str | int, ...]) -> Key:
+    """``location`` without the names of union members that pydantic puts into it."""
+    key: list[str | int] = []
+    at = data
+    for index, part in enumerate(location):
+        inside = part in at if isinstance(at, dict) else False
+        if isinstance(at, list) and isinstance(part, int):
+            inside = part < len(at)
+        if inside:
+            at = at[part]
+        elif index < len(location) - 1 or part == "[key]":
+            continue
+        key.append(part)
+    return tuple(key)
+
+
+def _say(problem: Any, key: Key) -> str:
+    kind, given = problem["type"], problem.get("input")
+    if kind == "extra_forbidden":
+        known = _known_keys(problem["loc"])
+        near = difflib.get_close_matches(str(key[-1]), known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"unknown key.{hint} Known here: {', '.join(known)}."
+    if kind == "missing":
+        return "is missing"
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        from evo.algorithms import ALGORITHMS
+
+        name = given.get("name") if isinstance(given, dict) else given
+        near = difflib.get_close_matches(str(name), ALGORITHMS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"name must be one of {', '.join(ALGORITHMS)}, got {name!r}.{hint}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    plain = given is None or isinstance(given, str | int | float | bool)
+    return message if kind == "value_error" or not plain else f"{message}, got {given!r}"
+
+
+def _known_keys(location: tuple[str | int, ...]) -> list[str]:
+    """The keys that the model around an unknown key has."""
+    from evo.algorithms import ALGORITHMS
+
+    model: Any = RunConfig
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        if part in ALGORITHMS and not _is_model(model):
+            model = ALGORITHMS[str(part)][0]
+        elif _is_model(model) and part in model.model_fields:
+            model = _inner_model(model.model_fields[part].annotation)
+    return list(model.model_fields) if _is_model(model) else []
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)
+
+
+def _inner_model(annotation: Any) -> Any:
+    if _is_model(annotation):
+        return annotation
+    inner = [a for a in getattr(annotation, "__args__", ()) if _is_model(a)]
+    return inner[0] if len(inner) == 1 else None

@@ -1,0 +1,1 @@
+"""Individuals as ordinary checkpoints and adapters."""

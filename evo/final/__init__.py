@@ -1,0 +1,1 @@
+"""The end of a run: finalists, winner, baselines, test scores."""

@@ -1,0 +1,1 @@
+"""Individuals built and evaluated again from a run's lineage, and compared with it."""

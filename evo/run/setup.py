@@ -1,0 +1,203 @@
+"""From a config to what a run is made of: tasks that are read and checked, and a pool that runs."""
+
+import json
+import shutil
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from cluster.founders.adapters import is_adapter
+from cluster.founders.checkpoints import CheckpointError, FounderSet, load_founders
+from cluster.host.scorer import requests_for
+from cluster.jobs import EngineSpec, HostSpec, PoolSpec
+from cluster.pool import LocalPool, Pool
+from evo.algorithms import uses_paths
+from evo.config.schema import EngineConfig, PoolConfig, RunConfig, TaskConfig
+from evo.errors import UserError
+from evo.search.evaluator import WeighedTask
+from evo.search.rungs import rungs_of
+from evo.vocabulary.align import Aligned, align, aligned_paths
+from evo.vocabulary.files import check_agreement
+from evo.vocabulary.write import TABLES_FILE
+from fitness.tasks.task import Task, TaskSpec, check_tasks_disjoint, load_task
+from operators.build.architectures import architecture_of
+from operators.tensors.weights import WeightsMismatchError
+
+ALIGNED_FILE = "aligned.json"  # names of the aligned checkpoints that the run is made of
+
+
+def load_tasks(configs: tuple[TaskConfig, ...]) -> tuple[WeighedTask, ...]:
+    """Read and check the tasks' files.
+
+    Raises:
+        TaskError: names the file, the line and the key.
+    """
+    tasks = tuple(WeighedTask(_load_task(c), c.weight) for c in configs)
+    check_tasks_disjoint([t.task for t in tasks])
+    return tasks
+
+
+def _load_task(config: TaskConfig) -> Task:
+    return load_task(
+        TaskSpec(
+            name=config.name,
+            metric=config.metric,
+            files=tuple((split, str(path)) for split, path in config.files.items()),
+            data=tuple(config.data.items()),
+            limits=tuple(config.limit.items()),
+            max_tokens=config.max_tokens,
+            stop=config.stop,
+            regex=config.regex,
+            chat=config.chat,
+            end=config.end,
+            temperature=config.temperature,
+        )
+    )
+
+
+def open_founders(config: RunConfig, run_dir: Path) -> tuple[FounderSet, tuple[str, ...]]:
+    """The founders of a new run, and what was done to their vocabularies, a line each.
+
+    Where ``config.vocabulary`` asks for it and there is need, aligned checkpoints are written to
+    ``run_dir/founders``, and their names to ``run_dir/aligned.json``. A failure leaves neither.
+
+    Raises:
+        UserError: vocabularies differ and ``config.vocabulary`` is not set, or can't be aligned.
+        CheckpointError, WeightsMismatchError: as `load_founders`.
+    """
+    (run_dir / ALIGNED_FILE).unlink(missing_ok=True)  # of a run that did not get to begin
+    if config.vocabulary is None:
+        check_agreement(config.base, config.founders)
+        return load_founders(config.base, config.founders), ()
+    out = _aligned_folder(run_dir)
+    if out.is_dir() and all((f / TABLES_FILE).is_file() for f in out.iterdir()):
+        shutil.rmtree(out)
+    existed = run_dir.exists()
+    try:
+        aligned = align(config.founders, config.base, config.vocabulary, out)
+        try:
+            founders = _load_aligned(aligned, config)
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)
+            raise
+    except BaseException:
+        if not existed:
+            with suppress(OSError):
+                run_dir.rmdir()
+        raise
+    if aligned.changed:
+        names = json.dumps(aligned.changed) + "\n"
+        (run_dir / ALIGNED_FILE).write_text(names, encoding="utf-8")
+    return founders, aligned.notes
+
+
+def _load_aligned(aligned: Aligned, config: RunConfig) -> FounderSet:
+    try:
+        return load_founders(aligned.base, aligned.models)
+    except (CheckpointError, WeightsMismatchError) as error:
+        # The aligned folders go: what is wrong is wrong in the originals.
+        text = str(error)
+        pairs = [(aligned.models[n], p) for n, p in config.founders.items()]
+        for now, original in sorted([(aligned.base, config.base), *pairs], reverse=True):
+            text = text.replace(str(now), str(original))
+        raise type(error)(text) from error
+
+
+def reopen_founders(config: RunConfig, run_dir: Path, used: Collection[str]) -> FounderSet:
+    """The base and those founders named in ``used`` of the run in ``run_dir``, as it has aligned them.
+
+    Raises:
+        UserError: one of them is gone; the message says which, and what to do.
+        CheckpointError, WeightsMismatchError: as `load_founders`.
+    """
+    marker, out = run_dir / ALIGNED_FILE, _aligned_folder(run_dir)
+    changed = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else ()
+    base, models = aligned_paths(config.founders, config.base, out, changed)
+    models = {name: path for name, path in models.items() if name in used}
+    for key, original, path in (
+        ("base", config.base, base),
+        *((f"founders.{n}", config.founders[n], path) for n, path in models.items()),
+    ):
+        if not original.exists():
+            raise UserError(
+                f"{original}: no such checkpoint; it is {key} of the run in {run_dir}. Put it back, or "
+                f"edit {key} in the config.json there"
+            )
+        if not path.exists():
+            raise UserError(
+                f"{path}: the aligned checkpoint that is {key} of the run is gone: restore it"
+            )
+    return load_founders(base, models)
+
+
+def _aligned_folder(run_dir: Path) -> Path:
+    return run_dir.resolve() / "founders"
+
+
+def make_pool(
+    config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask, ...], name: str = ""
+) -> Pool:
+    """The pool that ``config.pool`` asks for, its hosts started. ``name`` is the run's, for metrics."""
+    plain = tuple(t.task for t in tasks)
+    rungs = rungs_of(config.racing, plain)
+    host = HostSpec(
+        founders.base,
+        founders.founders,
+        _engine_spec(config.engine),
+        requests_for(plain, rungs.asks() if rungs else ()),
+        config.pool.memory_gib,
+    )
+    spec = PoolSpec(host, plain)
+    wanted: PoolConfig = config.pool
+    if wanted.kind == "local":
+        return LocalPool(spec)
+    from cluster.ray.pool import RayPool
+
+    return RayPool(
+        spec,
+        hosts=None if wanted.hosts == "auto" else wanted.hosts,
+        start_timeout_s=wanted.start_timeout_s,
+        deadline_s=wanted.deadline_s,
+        gpus=wanted.gpus_per_host,
+        labels=wanted.labels,
+        address=wanted.address,
+        shipping=wanted.ship_founders,
+        metrics=name if config.trackers.prometheus else None,
+    )
+
+
+def _engine_spec(config: EngineConfig) -> EngineSpec:
+    return EngineSpec(**config.model_dump())
+
+
+def check_adapters(config: RunConfig) -> None:
+    """Refuse to apply factors where no founder has any.
+
+    Raises:
+        UserError: ``engine.adapters`` is ``apply``, and all founders are whole models.
+    """
+    if config.engine.adapters == "apply" and not any(map(is_adapter, config.founders.values())):
+        raise UserError(
+            "engine.adapters: apply, but every founder is a whole model and none a LoRA adapter: leave "
+            "it out, or name adapters of the base as founders"
+        )
+
+
+def check_paths(config: RunConfig) -> None:
+    """Refuse a search over data-flow paths that no host could run, before anything is started.
+
+    Raises:
+        UserError: the engine runs no paths, or the architecture of the base is not a known one.
+    """
+    if not uses_paths(config.algorithm):
+        return
+    if config.engine.kind != "hf":
+        raise UserError(
+            f"algorithm: {config.algorithm.name} searches the layers of language models; "
+            "it needs engine.kind: hf"
+        )
+    path = config.base / "config.json"
+    try:
+        architecture_of(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error

@@ -1,0 +1,1 @@
+"""The search loop and its evaluator. Knows no files but the lineage writer."""

@@ -1,0 +1,67 @@
+"""The demo: zoo, two evolutions, a table, a report, and the winner as a checkpoint."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import evo
+from evo.cli.commands import build_zoo, export_individual
+from evo.cli.commands_run import run_config
+from evo.errors import UserError
+from evo.lineage.summary import read_summary, results_table
+from evo.report.write import write_report
+
+
+def demo_config() -> Path:
+    """``examples/demo.yaml``: of the source tree, or of the installed package."""
+    package = Path(evo.__file__).parent
+    places = (package.parent / "examples" / "demo.yaml", package / "examples" / "demo.yaml")
+    found = next((p for p in places if p.is_file()), None)
+    if found is None:
+        raise UserError(f"examples/demo.yaml is missing; looked in {places[0]} and {places[1]}")
+    return found
+
+
+def run_demo(folder: Path) -> None:
+    """Leaves ``zoo``, ``run`` (recipe_search), ``genome_plus`` (as published) and ``best``.
+
+    A run that is there from an earlier demo is replaced; anything else in ``folder`` is left alone.
+
+    Raises:
+        UserError: ``folder/run`` (or another of these) is there and is no run of ours.
+    """
+    out = Console(stderr=True)
+    zoo, run, plus, best = (folder / n for n in ("zoo", "run", "genome_plus", "best"))
+    out.print(f"[bold]1/5[/] the zoo: a base model and ten experts, trained here ({zoo})")
+    build_zoo(zoo, seed=0)
+    for old, mark in ((run, "config.json"), (plus, "config.json"), (best, "recipe.json")):
+        if old.exists():
+            if not (old / mark).is_file():
+                raise UserError(f"{old}: is there, but not from a demo; move it away")
+            shutil.rmtree(old)
+    root = f"root={zoo.resolve()}"
+    out.print(f"[bold]2/5[/] recipe search over the merge coefficients ({run})")
+    summary = run_config(demo_config(), run, [root])
+    out.print(f"[bold]3/5[/] GENOME+ as published, on the weights, beside it ({plus})")
+    published = ["algorithm=genome_plus", "baselines={}"]
+    run_config(demo_config(), plus, [root, *published])
+    out.print(f"[bold]4/5[/] the winner as an ordinary checkpoint ({best})")
+    export_individual(run, "best", best)
+    path, line = write_report(run)
+    out.print(f"[bold]5/5[/] what happened, to look at in a browser ({path})")
+    Console().print(results_table(_with_genome_plus(summary, plus), "The demo in one table"))
+    Console().print(line, soft_wrap=True, highlight=False)
+
+
+def _with_genome_plus(summary: Mapping[str, Any], plus: Path) -> dict[str, Any]:
+    other = read_summary(plus)
+    if other is None:
+        raise UserError(f"{plus}: did not finish")
+    rows = [{**other["winner"], "name": "GENOME+ winner", "kind": "genome_plus"}]
+    if other["ensemble"]:
+        rows.append({**other["ensemble"], "name": "GENOME+ ensemble"})
+    winner = {**summary["winner"], "name": "recipe_search winner"}
+    return {**summary, "winner": winner, "baselines": [*summary["baselines"], *rows]}

@@ -1,0 +1,1 @@
+"""The engine for causal language models that transformers loads."""

@@ -1,0 +1,1 @@
+"""Model batches: several individuals in one forward pass."""

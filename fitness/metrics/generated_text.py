@@ -1,0 +1,126 @@
+"""Scores of generated text: the number in it, or what a user's function makes of it."""
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from math import isfinite
+from typing import Final
+
+from fitness.examples import NUMBER, PROMPT, Row, TaskError
+from fitness.functions import resolve
+from fitness.metrics.metric import Answer, Metric, Options, Scored, Voting, only
+from fitness.requests import Generate, Output, Request
+
+DEFAULT_MAX_TOKENS: Final = 256
+# A sign after a word or digit is a dash: "10-12" ends in 12.
+NUMBER_PATTERN: Final = r"(?:(?<!\w)[-+])?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+
+
+def _generate_requests(row: Row, options: Options) -> tuple[Request, ...]:
+    return (
+        Generate(
+            row["prompt"],
+            DEFAULT_MAX_TOKENS if options.max_tokens is None else options.max_tokens,
+            stop=options.stop,
+            temperature=options.temperature,
+            seed=options.seed,
+            chat=options.chat,
+        ),
+    )
+
+
+def extract_number(text: str, regex: str | None = None) -> str:
+    """The last number in ``text`` in plain canonical form ("1,500.0" -> "1500"), or "".
+
+    Args:
+        regex: what to look for instead; its first group counts if it has one, else all of it.
+            The last match counts. It may match text that is no number: then the result is "".
+    """
+    matches = list(re.finditer(regex or NUMBER_PATTERN, text))
+    if not matches:
+        return ""
+    last = matches[-1]
+    found = (last.group(1) if last.re.groups else last.group()) or ""
+    try:
+        number = Decimal(found.replace(",", "").strip().lstrip("$").rstrip("."))
+    except InvalidOperation:
+        return ""
+    if not number.is_finite():
+        return ""
+    # Not normalize(): it rounds to the context's 28 digits.
+    plain = str(number) if abs(number.adjusted()) > 400 else format(number, "f")
+    plain = plain.rstrip("0").rstrip(".") if "." in plain and "E" not in plain else plain
+    return "0" if plain in ("-0", "+0") else plain
+
+
+def _number(row: Row, outputs: Sequence[Output], options: Options) -> Answer:
+    return extract_number(only(outputs, str), options.regex)
+
+
+def _number_answer_score(row: Row, answer: Answer, options: Options) -> float:
+    return float(answer != "" and answer == extract_number(str(row["answer"])))
+
+
+def _number_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
+    answer = _number(row, outputs, options)
+    return (Scored(_number_answer_score(row, answer, options), answer),)
+
+
+def _has_number(row: Row, options: Options) -> str | None:
+    if extract_number(str(row["answer"])):
+        return None
+    return f"'answer' has no number in it: {str(row['answer'])[:60]!r}."
+
+
+_GENERATION = frozenset({"max_tokens", "stop", "chat", "temperature", "seed"})
+
+NUMERIC_MATCH: Final = Metric(
+    "numeric_match",
+    NUMBER,
+    _GENERATION | {"regex"},
+    _generate_requests,
+    _number_score,
+    voting=Voting(_generate_requests, _number, _number_answer_score),
+    check=_has_number,
+)
+"""1 iff the last number of the generated text equals the last number of the answer, as decimals.
+
+Commas are dropped; "18", "18.0" and "1.8e1" are equal. ``regex`` finds the number in the output.
+"""
+
+
+def _text_answer(row: Row, outputs: Sequence[Output], options: Options) -> Answer:
+    return only(outputs, str)
+
+
+def _function_answer_score(row: Row, answer: Answer, options: Options) -> float:
+    value = resolve(options.function)(dict(row), answer)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not isfinite(number):
+        raise TaskError(
+            f"metric {options.function!r} returned {value!r} for the example {dict(row)!r}. "
+            "It must return a finite number."
+        )
+    return number
+
+
+def _function_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
+    answer = _text_answer(row, outputs, options)
+    return (Scored(_function_answer_score(row, answer, options), answer),)
+
+
+FUNCTION: Final = Metric(
+    "function",
+    PROMPT,
+    _GENERATION,
+    _generate_requests,
+    _function_score,
+    voting=Voting(_generate_requests, _text_answer, _function_answer_score, free_text=True),
+)
+"""A user's ``f(example: dict, output: str) -> float`` on generated text; higher is better.
+
+``example`` has all keys of its row. The metric's name is the function's: "package.module:name".
+"""

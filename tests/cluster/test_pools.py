@@ -1,0 +1,214 @@
+"""One contract for every pool: each job completes exactly once, with scores or with a reason."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from toy_pools import jobs_for, make_spec
+
+from cluster.jobs import Ask, Job, PoolSpec
+from cluster.pool import LocalPool, Pool, PoolError, run_all
+from operators.recipe import Founder, linear
+
+
+@pytest.fixture(scope="module", params=["local", "ray-1", "ray-2"])
+def pool(request, spec) -> Iterator[Pool]:
+    if request.param == "local":
+        pool: Pool = LocalPool(spec)
+    else:
+        request.getfixturevalue("ray_session")
+        from cluster.ray.pool import RayPool
+
+        pool = RayPool(spec, hosts=int(request.param[-1]))
+    yield pool
+    pool.close()
+    pool.close()  # harmless
+
+
+def test_every_job_completes_exactly_once_with_its_own_scores(pool, spec):
+    a, b, c = (f.founder for f in spec.host.founders)
+    recipes = [linear({a: k / 40, b: 1 - k / 40, c: 0.3}) for k in range(1, 40)]
+    results = {r.job.key: r for r in run_all(pool, jobs_for(spec, recipes=recipes))}
+    assert sorted(results) == list(range(39))
+    assert pool.pending == 0
+    for key, result in results.items():
+        assert result.ok
+        assert result.job.recipe == recipes[key]
+        assert len(result.results[0].values) == 4
+    assert len({r.results[0].values for r in results.values()}) == 39
+
+
+def test_completion_in_any_order_changes_no_result(pool, spec):
+    quick = {r.job.key: r.results[0].values for r in run_all(pool, jobs_for(spec))}
+    slow = {r.job.key: r.results[0].values for r in run_all(pool, jobs_for(spec, "slow_for_a"))}
+    assert quick == slow
+
+
+def test_a_function_that_raises_fails_its_job_with_its_message(pool, spec):
+    results = {r.job.recipe.name: r for r in run_all(pool, jobs_for(spec, "broken_for_b"))}
+    assert results["a"].ok
+    assert results["c"].ok
+    assert "no fitness for b" in results["b"].error
+    assert results["b"].results == ()
+
+
+def test_weights_that_are_not_finite_fail_by_the_tensors_name(pool, spec):
+    a, b, _ = (f.founder for f in spec.host.founders)
+    huge = linear({a: 3e38, b: 3e38})
+    result = next(iter(run_all(pool, jobs_for(spec, recipes=[linear({huge: 3.0})]))))
+    assert not result.ok
+    assert "tensor x is not finite" in result.error
+
+
+def test_outputs_that_are_not_finite_fail_and_the_weights_are_cleared_of_it(pool, spec):
+    result = next(iter(run_all(pool, jobs_for(spec, "overflows")[:1])))
+    assert "not finite" in result.error
+    assert "all weights are finite" in result.error
+
+
+def test_a_scoring_function_that_raises_fails_its_job_alone(pool, spec):
+    results = {r.job.recipe.name: r for r in run_all(pool, jobs_for(spec, "score_raises_for_b"))}
+    assert "scoring" in results["b"].error
+    assert "b can't be scored" in results["b"].error
+    assert results["a"].ok
+    assert results["c"].ok
+
+
+def test_events_are_told_once(pool):
+    for event in pool.events():
+        assert event.kind
+        assert event.detail
+    assert pool.events() == ()
+
+
+def test_an_unknown_founder_fails_its_job_not_the_pool(pool, spec):
+    stranger = Job(7, Founder("stranger", "0"), (Ask("nearness", "dev"),))
+    results = {r.job.key: r for r in run_all(pool, [stranger, jobs_for(spec)[0]])}
+    assert "stranger" in results[7].error
+    assert results[0].ok
+
+
+def test_waiting_for_nothing_is_an_error_not_a_hang(pool):
+    with pytest.raises(LookupError):
+        pool.wait()
+
+
+def test_stats_name_every_host(pool, spec):
+    before = sum(s.jobs for s in pool.stats())
+    list(run_all(pool, jobs_for(spec)))
+    stats = pool.stats()
+    assert len({s.host for s in stats}) == pool.hosts
+    assert sum(s.jobs for s in stats) == before + 3
+    assert all(s.peak_bytes > 10**6 for s in stats)
+
+
+@pytest.fixture(scope="module")
+def ray_pool(ray_session, tmp_path_factory):
+    from cluster.ray.pool import RayPool
+
+    pool = RayPool(make_spec(tmp_path_factory.mktemp("mortal")), hosts=2)
+    yield pool
+    pool.close()
+
+
+def test_a_killed_host_costs_a_retry_not_a_job(ray_pool, spec):
+    a, b, _ = (f.founder for f in spec.host.founders)
+    recipes = [linear({a: 1.0, b: k / 100}) for k in range(10)]  # each takes 0.2 s
+    for job in jobs_for(spec, "slow_for_a", recipes):
+        ray_pool.submit(job)
+    first = ray_pool.wait()
+    os.kill(next(iter(ray_pool.host_pids.values())), signal.SIGKILL)
+    results = [first, *(ray_pool.wait() for _ in range(9))]
+    assert sorted(r.job.key for r in results) == list(range(10))
+    assert all(r.ok for r in results)
+    assert max(r.job.attempt for r in results) == 2
+    assert ray_pool.hosts >= 1
+
+
+def test_a_job_that_lost_its_host_is_done_again(ray_pool, spec):
+    results = list(run_all(ray_pool, jobs_for(spec, "once_deadly")))
+    assert all(r.ok for r in results)
+    assert max(r.job.attempt for r in results) == 2
+
+
+def test_a_candidate_that_kills_every_host_fails_for_good_and_alone(ray_pool, spec):
+    results = {r.job.recipe.name: r for r in run_all(ray_pool, jobs_for(spec, "deadly"))}
+    assert "lost with its host 3 times" in results["b"].error
+    assert results["a"].ok
+    assert results["c"].ok
+
+
+def crowd(spec: PoolSpec, function: str, size: int = 41) -> list[Job]:
+    """Small jobs, and founder b in the midst of them."""
+    a, b, c = (f.founder for f in spec.host.founders)
+    recipes = [linear({a: k / size, c: 1 - k / size}) for k in range(1, size)]
+    return jobs_for(spec, function, [*recipes[: size // 2], b, *recipes[size // 2 :]])
+
+
+def warm_up(pool: Pool, spec: PoolSpec, function: str) -> None:
+    """Until every host has been timed, and small jobs go out in groups."""
+    while pool.hosts < 2 or any(s.jobs < 2 for s in pool.stats()):
+        list(run_all(pool, [j for j in crowd(spec, function) if j.recipe.id != b_of(spec).id]))
+    pool.events()
+
+
+def b_of(spec: PoolSpec) -> Founder:
+    return spec.host.founders[1].founder
+
+
+def test_a_candidate_that_kills_hosts_takes_nobody_of_its_group_with_it(ray_pool, spec):
+    warm_up(ray_pool, spec, "deadly")
+    results = list(run_all(ray_pool, crowd(spec, "deadly")))
+    assert sorted(r.job.key for r in results) == list(range(41))
+    (failed,) = (r for r in results if not r.ok)
+    assert failed.job.recipe == b_of(spec)
+    assert "lost with its host 3 times" in failed.error
+    assert all(r.job.attempt <= 2 for r in results if r.ok)
+    lost = [e.detail for e in ray_pool.events() if e.kind == "host lost"]
+    # It was in a group at first; one that was answered and not yet delivered may be lost with that.
+    *in_groups, first, second, third = lost
+    assert in_groups
+    assert all("one of the jobs" in detail for detail in in_groups)
+    assert all(d.endswith(f"it was at job {failed.job.key}") for d in (first, second, third))
+
+
+def test_a_host_killed_with_a_group_loses_nobody_and_charges_nobody(ray_pool, spec):
+    warm_up(ray_pool, spec, "naps")
+    jobs = crowd(spec, "naps", 61)
+    for job in jobs:
+        ray_pool.submit(job)
+    first = ray_pool.wait()
+    os.kill(next(iter(ray_pool.host_pids.values())), signal.SIGKILL)
+    results = [first, *(ray_pool.wait() for _ in jobs[1:])]
+    assert sorted(r.job.key for r in results) == list(range(61))
+    assert all(r.ok for r in results)
+    (lost,) = (e.detail for e in ray_pool.events() if e.kind == "host lost")
+    assert "one of the jobs" in lost
+    assert {r.job.attempt for r in results} == {1}
+
+
+def test_groups_change_no_result(pool, spec):
+    jobs = crowd(spec, "broken_for_b")
+    alone = [next(iter(run_all(pool, [job]))) for job in jobs]
+    many = {r.job.key: r for r in run_all(pool, jobs)}
+    for one in alone:
+        other = many[one.job.key]
+        assert (one.results, one.error, one.made) == (other.results, other.error, other.made)
+    assert [r.job.recipe for r in alone if not r.ok] == [b_of(spec)]
+
+
+def test_a_host_that_cannot_start_is_refused_with_its_reason(ray_session, tmp_path):
+    from cluster.ray.pool import RayPool
+
+    spec = make_spec(tmp_path)
+    spec.host.founders[0].path.write_bytes(spec.host.founders[1].path.read_bytes())
+    with pytest.raises(PoolError, match="digests differ"):
+        RayPool(spec, hosts=1)
+
+
+def test_more_hosts_than_the_cluster_has_room_for_is_an_error_not_a_hang(ray_session, spec):
+    from cluster.ray.pool import RayPool
+
+    with pytest.raises(PoolError, match=r"30 hosts of 1 threads did not start within 3 s"):
+        RayPool(spec, hosts=30, start_timeout_s=3)

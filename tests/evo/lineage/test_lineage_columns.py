@@ -1,0 +1,337 @@
+"""Reading by column: what is read is checked, what is not asked for is not read, and old files read too."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from places import OLD_RUNS
+from toys import toy_config
+
+import evo.lineage
+from evo.errors import UserError
+from evo.evolution import Evolution
+from evo.lineage import SCHEMAS
+from evo.lineage.commits import commits
+from evo.lineage.schema_page import schema_markdown
+
+OLD = OLD_RUNS / "schema_1"
+
+
+def make_run(folder, **changes):
+    config = toy_config(folder / "f", algorithm={"name": "genome_plus"}, **changes)
+    with Evolution(config, folder / "run") as evolution:
+        list(evolution)
+        evolution.finish()
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("columns"), budget={"generations": 3})
+
+
+@pytest.fixture
+def copy(run_dir, tmp_path):
+    shutil.copytree(run_dir, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def flip(file, at):
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1 << (at % 8)
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_columns_are_those_of_the_whole_table(table, run_dir):
+    whole = evo.lineage.open(run_dir).table(table)
+    for column in SCHEMAS[table].names:
+        assert evo.lineage.open(run_dir).table(table, [column]).equals(whole.select([column]))
+    backwards = list(reversed(SCHEMAS[table].names))
+    assert evo.lineage.open(run_dir).table(table, backwards).equals(whole.select(backwards))
+
+
+def test_rows_are_chosen_by_columns_that_need_not_be_shown(run_dir):
+    lineage = evo.lineage.open(run_dir)
+    frame = lineage.evaluations.to_pandas()
+    where = (pc.field("split") == "test") & (pc.field("score") > 0.5)
+    found = lineage.table("evaluations", ["individual"], where)
+    wanted = frame[(frame["split"] == "test") & (frame["score"] > 0.5)]
+    assert found.column_names == ["individual"]
+    assert 0 < found.num_rows < len(frame)
+    assert found["individual"].to_pylist() == list(wanted["individual"])
+
+
+def test_a_column_or_condition_that_does_not_fit_is_refused(run_dir):
+    lineage = evo.lineage.open(run_dir)
+    with pytest.raises(UserError, match="has no column 'name'; there are: id, generation"):
+        lineage.table("individuals", ["id", "name"])
+    with pytest.raises(UserError, match=r"no condition on these columns: id, generation"):
+        lineage.table("individuals", ["id"], pc.field("name") == "x")
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_marks_cover_every_byte_of_a_file(table, run_dir):
+    entry = commits(run_dir / "lineage")[0]
+    marks = entry.files[table].marks
+    data = (run_dir / "lineage" / table / "000000.parquet").read_bytes()
+    covered = np.zeros(len(data), bool)
+    covered[:4] = True  # the format's name, which is compared
+    for spans in (marks.footer, *marks.columns.values()):
+        for start, length in zip(spans[::3], spans[1::3], strict=True):
+            assert not covered[start : start + length].any()
+            covered[start : start + length] = True
+    assert covered.all()
+
+
+@pytest.mark.parametrize("table", ["population", "events"])
+def test_a_flip_of_any_byte_is_noticed_by_the_columns_that_it_is_in(table, copy):
+    file = copy / "lineage" / table / "000000.parquet"
+    data = file.read_bytes()
+    marks = commits(copy / "lineage")[0].files[table].marks
+    right = evo.lineage.open(copy).table(table)
+    for at in range(len(data)):
+        flip(file, at)
+        hit = {
+            name
+            for name, (start, length, _) in marks.columns.items()
+            if start <= at < start + length
+        }
+        for column in SCHEMAS[table].names:
+            if hit and column not in hit:
+                found = evo.lineage.open(copy).table(table, [column])
+                assert found.equals(right.select([column]))
+            else:
+                with pytest.raises(UserError, match=r"000000\.parquet: damaged"):
+                    evo.lineage.open(copy).table(table, [column])
+        file.write_bytes(data)
+
+
+def test_a_column_of_many_row_groups_is_checked_to_its_end(tmp_path):
+    from evo.lineage.commits import commit
+
+    size = 1_100_000  # pyarrow begins a new row group at 2**20 rows
+    rows = pa.table(
+        {
+            "generation": np.zeros(size, np.int32),
+            "rank": np.arange(size, dtype=np.int32),
+            "individual": pa.repeat(pa.scalar("a" * 64), size),
+            "fitness": np.zeros(size),
+        },
+        schema=SCHEMAS["population"],
+    )
+    commit(tmp_path / "lineage", "000000", {"population": rows})
+    assert evo.lineage.open(tmp_path).table("population", ["rank"]).num_rows == size
+    (entry,) = commits(tmp_path / "lineage")
+    start, length, _ = entry.files["population"].marks.columns["rank"][-3:]
+    flip(tmp_path / "lineage" / "population" / "000000.parquet", start + length - 1)
+    with pytest.raises(UserError, match=r"000000\.parquet: damaged"):
+        evo.lineage.open(tmp_path).table("population", ["rank"])
+
+
+def test_a_missing_file_is_named(copy):
+    file = copy / "lineage" / "evaluations" / "000001.parquet"
+    file.unlink()
+    lineage = evo.lineage.open(copy)
+    assert lineage.table("individuals", ["id"]).num_rows
+    for ask in (lineage.best_so_far, lambda: lineage.table("evaluations", ["task"])):
+        with pytest.raises(UserError, match=r"000001\.parquet: damaged \(the file is gone\)"):
+            ask()
+
+
+@pytest.mark.parametrize("table", ["individuals", "commits"])
+def test_every_question_notices_a_damaged_family(table, copy):
+    file = next((copy / "lineage" / table).glob("000001.*"))
+    flip(file, file.stat().st_size // 2)
+    for ask in ("ancestors", "descendants", "tree", "find", "recipe", "founder_shares"):
+        with pytest.raises(UserError, match=rf"{file.name}: damaged"):
+            getattr(evo.lineage.open(copy), ask)("best" if ask != "find" else "a")
+
+
+def test_what_was_read_is_not_read_again(copy):
+    lineage = evo.lineage.open(copy)
+    before = lineage.best_so_far()
+    shutil.rmtree(copy / "lineage" / "evaluations")
+    assert lineage.best_so_far().equals(before)
+    with pytest.raises(UserError, match="the file is gone"):
+        evo.lineage.open(copy).best_so_far()
+
+
+def test_commits_that_were_set_aside_are_forgotten(copy):
+    lineage = evo.lineage.open(copy)
+    everybody = lineage.individuals.num_rows
+    assert lineage.ancestors("best").num_rows
+    commits_folder = copy / "lineage" / "commits"
+    first = json.loads((commits_folder / "000000.json").read_text())
+    for path in sorted(commits_folder.iterdir())[1:]:
+        path.unlink()
+    (copy / "summary.json").unlink()
+    shutil.copy(commits_folder / "000000.json", copy / "again.json")
+    (copy / "again.json").replace(commits_folder / "000000.json")
+    assert first["schema"] == "2"
+    founders = lineage.individuals
+    assert founders.num_rows < everybody
+    assert lineage.ancestors("best")["id"].to_pylist() == [lineage.best()]
+
+
+# -- versions ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def old():
+    return evo.lineage.open(OLD)
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_a_run_of_schema_1_reads_in_the_schema_of_today(table, old):
+    rows = old.table(table)
+    assert rows.num_rows
+    assert rows.schema.equals(SCHEMAS[table])
+
+
+def test_what_schema_1_lacks_is_null_or_made_of_what_it_has(old):
+    frame = old.evaluations.to_pandas()
+    assert frame["tokens"].isna().all()
+    assert frame["weights"].isna().all()
+    assert frame["fitness"].equals(frame["score"])
+    assert frame["fitness"].notna().any()
+    only = old.table("evaluations", ["fitness"]).column("fitness")
+    assert only.equals(old.evaluations.column("fitness"))
+
+
+def test_every_question_is_answered_of_a_run_of_schema_1(old):
+    best = old.best()
+    ids = old.individuals["id"].to_pylist()
+    assert old.find(best[:16]) == best
+    assert old.recipe("best").id == best
+    assert old.ancestors("best")["id"][0].as_py() == best
+    assert old.descendants(ids[0]).num_rows >= 1
+    assert old.tree("best").num_rows >= 1
+    assert old.best_so_far()["best"].to_pylist()[-1] == pc.max(old.population["fitness"]).as_py()
+    assert set(old.founder_shares("best")["founder"].to_pylist()) <= {"a", "b", "c", "noise"}
+    assert old.compare("best", ids[0], "test").items.num_rows == 4
+
+
+def test_two_tasks_of_schema_1_have_no_fitness():
+    from evo.lineage.versions import upgrade
+
+    rows = pa.table({"task": ["x", "y"], "score": [0.5, 1.0]})
+    assert upgrade("1", "evaluations", rows, ["score", "fitness"]).to_pydict() == {
+        "score": [0.5, 1.0],
+        "fitness": [None, None],
+    }
+
+
+@pytest.mark.parametrize("where", ["file", "commit"])
+def test_a_newer_schema_is_refused_with_the_remedy(where, copy):
+    if where == "commit":
+        file = copy / "lineage" / "commits" / "000001.json"
+        data = json.loads(file.read_text())
+        file.write_text(json.dumps({**data, "schema": "3"}))
+    else:
+        from evo.lineage.commits import commit
+
+        rows = pq.read_table(copy / "lineage" / "events" / "000000.parquet")
+        commit(
+            copy / "lineage",
+            "000004",
+            {"events": rows.replace_schema_metadata({"evo.schema": "3"})},
+        )
+    with pytest.raises(UserError, match=r"schema 3 .*Upgrade evo-models"):
+        _ = evo.lineage.open(copy).events
+
+
+def test_a_journal_of_schema_1_is_no_damage(tmp_path):
+    from evo.lineage.journal import read_journal
+
+    journal = OLD / "lineage" / "journal.arrows"
+    assert read_journal(journal).records == ()
+    later = tmp_path / "journal.arrows"
+    later.write_bytes(journal.read_bytes() + b"\xff\xff\xff\xffone more")
+    with pytest.raises(UserError, match=r"schema 1 of the lineage.*does not go on with"):
+        read_journal(later)
+
+
+# -- other readers -------------------------------------------------------------------------------
+
+
+def test_duckdb_opens_the_files_as_they_are(run_dir):
+    lineage = evo.lineage.open(run_dir)
+    folder = run_dir / "lineage"
+    rows = duckdb.sql(
+        f"""
+        SELECT operator, count(*) AS children, max(fitness) AS best
+        FROM '{folder}/individuals/*.parquet' AS i
+        JOIN '{folder}/evaluations/*.parquet' AS e ON i.id = e.individual
+        WHERE e.split = 'dev' GROUP BY operator ORDER BY operator
+        """
+    ).fetchall()
+    frame = lineage.individuals.to_pandas().merge(
+        lineage.evaluations.to_pandas(), left_on="id", right_on="individual"
+    )
+    frame = frame[frame["split"] == "dev"].groupby("operator")["fitness"].agg(["size", "max"])
+    assert rows == [(name, size, best) for name, size, best in frame.itertuples()]
+    parents = f"SELECT count(*) FROM (SELECT unnest(parents) FROM '{folder}/individuals/*.parquet')"
+    wanted = sum(map(len, lineage.individuals["parents"].to_pylist()))
+    assert duckdb.sql(parents).fetchall() == [(wanted,)]
+
+
+def test_polars_opens_the_files_as_they_are(run_dir):
+    lineage = evo.lineage.open(run_dir)
+    found = (
+        pl.scan_parquet(run_dir / "lineage" / "population" / "*.parquet")
+        .group_by("generation")
+        .agg(pl.col("fitness").max())
+        .sort("generation")
+        .collect()
+    )
+    frame = lineage.population.to_pandas().groupby("generation")["fitness"].max()
+    assert found["fitness"].to_list() == list(frame)
+    exploded = pl.scan_parquet(run_dir / "lineage" / "individuals" / "*.parquet").explode("parents")
+    known = set(lineage.individuals["id"].to_pylist())
+    assert set(exploded.collect()["parents"].drop_nulls()) <= known
+
+
+def test_reading_waits_for_nothing_heavy(run_dir):
+    code = f"""
+import sys, evo
+lineage = evo.lineage.open({str(run_dir)!r})
+for ask in ("ancestors", "descendants", "tree", "recipe", "founder_shares"):
+    getattr(lineage, ask)("best")
+lineage.best_so_far(), lineage.items, lineage.compare("best", "best")
+evo.lineage.open([{str(run_dir)!r}]).ancestors(lineage.best())
+heavy = {{"torch", "ray", "transformers"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("arguments", [["lineage", "--tree", "best"], ["show"]])
+def test_the_commands_that_look_wait_for_nothing_heavy(arguments, run_dir):
+    command = [arguments[0], str(run_dir), *arguments[1:]]
+    code = (
+        f"import sys; from evo.cli import cli; cli({command!r}, standalone_mode=False)\n"
+        "assert not {'torch', 'ray', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_schema_page_tells_of_every_table_and_column():
+    page = schema_markdown()
+    for name, schema in SCHEMAS.items():
+        section = page.split(f"## {name}\n")[1].split("\n## ")[0]
+        lines = [line for line in section.splitlines() if line.startswith("| `")]
+        assert [line.split("`")[1] for line in lines] == schema.names
+        for field, line in zip(schema, lines, strict=True):
+            _, _, kind, null, meaning, _ = (part.strip() for part in line.split("|"))
+            assert (null == "may be") == field.nullable
+            assert kind
+            assert meaning == field.metadata[b"doc"].decode()

@@ -1,0 +1,26 @@
+"""The examples run as they stand, and say what they should."""
+
+import subprocess
+import sys
+
+import pytest
+from places import EXAMPLES
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.slow
+def test_digits_evolves_a_classifier_that_beats_both_specialists(tmp_path):
+    output = run(EXAMPLES / "digits.py", tmp_path / "digits", cwd=tmp_path)
+    rows = [line.split() for line in output.splitlines() if "±" in line]
+    scores = {row[0]: float(row[-3]) for row in rows}
+    assert scores["winner"] > max(scores["low"], scores["high"]) + 0.1
+    assert (tmp_path / "digits" / "best" / "model.safetensors").is_file()
+
+
+def test_examples_are_short():
+    assert len((EXAMPLES / "evolve.py").read_text().splitlines()) < 60

@@ -1,0 +1,37 @@
+"""Shared by tests: taken out of test_pools."""
+
+from pathlib import Path
+
+import pytest
+from toys import scoring_tasks, write_founders
+
+from cluster.founders.checkpoints import load_founders
+from cluster.host.scorer import requests_for
+from cluster.jobs import Ask, EngineSpec, HostSpec, Job, PoolSpec
+from fitness.tasks.task import TaskSpec, load_task
+
+FUNCTIONS = ("nearness", "slow_for_a", "broken_for_b", "deadly", "once_deadly", "overflows", "naps")
+
+
+def make_spec(folder: Path) -> PoolSpec:
+    """The toy founders, and a task for each function; ``once_deadly`` remembers in ``folder``."""
+    paths = write_founders(folder)
+    files = load_founders(paths.pop("base"), paths)
+    data = {"once_deadly": str(folder / "marker"), "naps": "0.02"}
+    tasks = tuple(
+        load_task(TaskSpec(name=f, metric=f"toys:{f}", data=(("dev", data.get(f, "dev")),)))
+        for f in FUNCTIONS
+    )
+    engine = EngineSpec(kind="module", build="toys:build")
+    tasks += scoring_tasks(folder / "calls")
+    return PoolSpec(HostSpec(files.base, files.founders, engine, requests_for(tasks)), tasks)
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory) -> PoolSpec:
+    return make_spec(tmp_path_factory.mktemp("founders"))
+
+
+def jobs_for(spec: PoolSpec, function: str = "nearness", recipes=None) -> list[Job]:
+    founders = [f.founder for f in spec.host.founders]
+    return [Job(i, r, (Ask(function, "dev"),)) for i, r in enumerate(recipes or founders)]
