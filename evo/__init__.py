@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from evo import lineage
     from evo.config.loader import load_config
     from evo.config.schema import BudgetConfig, EngineConfig, PoolConfig, RunConfig, TaskConfig
-    from evo.errors import UserError
+    from evo.errors import EvoError
     from evo.evolution import Evolution
     from evo.search.loop import Generation
     from evo.trackers import Callback, TrackersConfig
@@ -16,13 +16,13 @@ __all__ = [
     "BudgetConfig",
     "Callback",
     "EngineConfig",
+    "EvoError",
     "Evolution",
     "Generation",
     "PoolConfig",
     "RunConfig",
     "TaskConfig",
     "TrackersConfig",
-    "UserError",
     "lineage",
     "load_config",
 ]
@@ -34,7 +34,7 @@ _HOME = {
     "RunConfig": "evo.config.schema",
     "TaskConfig": "evo.config.schema",
     "load_config": "evo.config.loader",
-    "UserError": "evo.errors",
+    "EvoError": "evo.errors",
     "Evolution": "evo.evolution",
     "Generation": "evo.search.loop",
     "Callback": "evo.trackers",

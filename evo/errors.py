@@ -1,5 +1,5 @@
-"""The one type of error that is the user's to mend: shown without a traceback, exit code 2."""
+"""The family of errors that a user can mend, under the name that users import."""
 
+from operators.errors import EvoError
 
-class UserError(ValueError):
-    """Says what happened, where, and what to do next."""
+__all__ = ["EvoError"]

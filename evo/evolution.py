@@ -12,7 +12,7 @@ from cluster.host.resources import peak_memory
 from cluster.pool import IN_FLIGHT, Pool
 from evo.algorithms import Algorithm, Candidate, Start, length_penalty, make, wants_influence
 from evo.config.schema import PoolConfig, RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.final.finalize import end, times
 from evo.final.finals import Finals
 from evo.lineage.commits import FINAL
@@ -69,7 +69,7 @@ class Evolution:
         callbacks: told of each finished generation, beside the trackers of ``config.trackers``.
 
     Raises:
-        UserError: ``run_dir`` holds a run already, another process is at work on it, or the founders'
+        EvoError: ``run_dir`` holds a run already, another process is at work on it, or the founders'
             vocabularies differ; or a tracker could not be started.
         CheckpointError, WeightsMismatchError, TaskError: founders or tasks can't be used.
     """
@@ -87,7 +87,7 @@ class Evolution:
         self._prepare(config, Path(run_dir), algorithm, pool, callbacks)
         try:
             if holds_run(self.run_dir):
-                raise UserError(
+                raise EvoError(
                     f"{self.run_dir}: holds a run already; `evo resume {self.run_dir}` goes on with it. "
                     "For a new one choose another folder"
                 )
@@ -134,7 +134,7 @@ class Evolution:
             callbacks: as above; a generation that one has been told of is not told again.
 
         Raises:
-            UserError: no run there, or a damaged one; it is at work or finished; or founders, tasks,
+            EvoError: no run there, or a damaged one; it is at work or finished; or founders, tasks,
                 config or code are others than at the start: the message names what.
         """
         run_dir = Path(run_dir)
@@ -151,7 +151,7 @@ class Evolution:
             moved = set_damage_aside(run_dir) if repair else []
             past = read_past(run_dir)
             if is_finished(past):
-                raise UserError(
+                raise EvoError(
                     f"{run_dir}: has finished; what it found is in its {SUMMARY_FILE} and its lineage"
                 )
             self._tasks = load_tasks(config.tasks)
@@ -214,7 +214,7 @@ class Evolution:
         chosen = self._make()
         made = {"algorithm": type(chosen).__qualname__, **made}
         if made["algorithm"] != type(chosen).__qualname__:
-            raise UserError(
+            raise EvoError(
                 f"{self.run_dir}: the run's algorithm is {made['algorithm']}, and this is "
                 f"{type(chosen).__qualname__}. Where it is one of your own, go on from your own code: "
                 "Evolution.resume(run_dir, algorithm=...)"
@@ -276,7 +276,7 @@ class Evolution:
     @property
     def _open_pool(self) -> Pool:
         if self._pool is None:
-            raise UserError("the run was closed")
+            raise EvoError("the run was closed")
         return self._pool
 
     def _in_flight_now(self) -> int | None:
@@ -320,12 +320,12 @@ class Evolution:
         """The winner after :meth:`finish`, before that the best on dev so far.
 
         Raises:
-            UserError: nothing has been evaluated yet.
+            EvoError: nothing has been evaluated yet.
         """
         if self._winner is not None:
             return self._winner
         if self._search.best is None:
-            raise UserError("nothing has been evaluated yet: iterate over the run first")
+            raise EvoError("nothing has been evaluated yet: iterate over the run first")
         return self._search.best.candidate
 
     def save(self, individual: str, out: Path | str) -> Path:
@@ -340,7 +340,7 @@ class Evolution:
         """Export an individual as a PEFT LoRA adapter of the base: exact, or of ``rank`` at most.
 
         Raises:
-            UserError: it is no low-rank change of the base, and no ``rank`` is given.
+            EvoError: it is no low-rank change of the base, and no ``rank`` is given.
         """
         from evo.export.lora import export_adapter
 
@@ -355,7 +355,7 @@ class Evolution:
         """Choose the winner by select, score it and the baselines on test, write the summary.
 
         Raises:
-            UserError: nothing has been evaluated yet.
+            EvoError: nothing has been evaluated yet.
         """
         started = perf_counter()
         finals = Finals(self._evaluator, self._writer, self._generation)

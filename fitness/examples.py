@@ -7,10 +7,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from operators.errors import EvoError
+
 Row = Mapping[str, Any]
 
 
-class TaskError(ValueError):
+class TaskError(EvoError):
     """A task's options or files are wrong; the message names the file, line and key."""
 
 

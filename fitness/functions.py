@@ -5,8 +5,10 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
+from operators.errors import EvoError
 
-class FunctionNameError(ValueError):
+
+class FunctionNameError(EvoError):
     """A ``package.module:name`` that leads to no function; the message says which part is wrong."""
 
 

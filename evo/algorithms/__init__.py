@@ -22,7 +22,7 @@ from evo.algorithms.protocol import Algorithm, Candidate, Scored, Start, SteadyA
 from evo.algorithms.random_search import RandomSearch, RandomSearchSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings, recipe_search
 from evo.algorithms.sequence import SequenceSettings, Stages, StageSettings
-from evo.errors import UserError
+from evo.errors import EvoError
 from operators.merge import MERGES
 
 __all__ = [
@@ -76,24 +76,24 @@ def make(settings: AlgorithmSettings, start: Start) -> SteadyAlgorithm:
     """The algorithm that ``settings`` name, at its beginning. Each one takes either loop.
 
     Raises:
-        UserError: more layer groups than the models have layers, or a filter that no tensor's name
+        EvoError: more layer groups than the models have layers, or a filter that no tensor's name
             has in it: some genes would do nothing. Or the algorithm refuses founders or settings.
     """
     groups = getattr(settings, "layer_groups", 1)
     if groups > max(1, start.layers):
-        raise UserError(
+        raise EvoError(
             f"algorithm.layer_groups: {groups} groups, but the models have {start.layers} layers that "
             "can be told apart by name (layers.N, h.N or blocks.N)"
         )
     for method in _methods(settings):
         if method in MERGES and MERGES[method].adapters_only and not start.adapters:
-            raise UserError(
+            raise EvoError(
                 f"algorithm: {method} merges LoRA adapters of the base, and not all founders are that"
             )
     for name in getattr(settings, "filters", ()):
         if start.tensors and not any(name in tensor for tensor in start.tensors):
             few = ", ".join(start.tensors[:3])
-            raise UserError(
+            raise EvoError(
                 f"algorithm.filters: no tensor of the models has {name!r} in its name; they are called "
                 f"{few} and so on"
             )

@@ -24,7 +24,7 @@ from evo.algorithms.path_space import PathSearch, PathSettings
 from evo.algorithms.protocol import Candidate, Contest, Scored, Start
 from evo.algorithms.scales import LIMIT, Form
 from evo.algorithms.strategies import Bits, Flat, Floats, Strategy
-from evo.errors import UserError
+from evo.errors import EvoError
 from operators.recipe import Recipe
 from operators.variation.paths import PathGenes, Slots, decode
 
@@ -79,7 +79,7 @@ class Dataflow(PathSearch):
         choices = self._space.choices
         self._slots = Slots(choices.models, choices.layers, settings.repeats)
         if choices.shortest > self._slots.count:
-            raise UserError(
+            raise EvoError(
                 f"algorithm.min_length: {choices.shortest} is more than the {self._slots.count} layers of "
                 f"{choices.models} models, {settings.repeats} times over; raise repeats"
             )

@@ -48,7 +48,7 @@ class GeneSearch(Steady):
     founders' fitness, or a number.
 
     Raises:
-        UserError: the methods don't take these founders or settings; see :func:`gene_space`.
+        EvoError: the methods don't take these founders or settings; see :func:`gene_space`.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from evo.algorithms.genes import MASK, METHOD, Choice, GeneSpace, Part, Range
 from evo.algorithms.protocol import Start
-from evo.errors import UserError
+from evo.errors import EvoError
 from operators.merge import method_named
 from operators.merge.table import MergeMethod, Parameter
 from operators.recipe import ParameterValue, Recipe
@@ -87,7 +87,7 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
     evaluations than they are worth. The others stay where a search of their own would start.
 
     Raises:
-        UserError: too few founders, methods that take different numbers of them, layer groups or
+        EvoError: too few founders, methods that take different numbers of them, layer groups or
             filters for a method that sees whole models, a value that a method refuses, or nothing to
             search.
     """
@@ -97,7 +97,7 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
     choices, parts = [], dict[str, Part]()
     for entry in entries:
         if entry.scope == "model" and columns > 1:
-            raise UserError(
+            raise EvoError(
                 f"{entry.name}: sees whole models, so its parameters can't differ by layer or tensor: "
                 "leave out algorithm.layer_groups and algorithm.filters"
             )
@@ -124,7 +124,7 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
             part = _part(p, inputs, columns, ranges[p.name])
             parts[p.name] = _shared(parts.get(p.name, part), part)
     if not parts:
-        raise UserError(
+        raise EvoError(
             f"{', '.join(methods)}: no parameter {'of all ' if len(entries) > 1 else ''}has a range to "
             "search; give one in algorithm.bounds, or choose another method"
         )
@@ -146,20 +146,20 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
             for x in (space.low, space.high):
                 space.decode(space.encode(space.values(x) | {METHOD: np.array(float(at))}))
     except ValueError as error:
-        raise UserError(f"algorithm.params or .bounds: {error}") from error
+        raise EvoError(f"algorithm.params or .bounds: {error}") from error
     return space
 
 
 def _founders(entries: Sequence[MergeMethod], founders: tuple[Recipe, ...]) -> tuple[Recipe, ...]:
     for entry in entries:
         if len(founders) < entry.inputs[0]:
-            raise UserError(
+            raise EvoError(
                 f"{entry.name}: takes {entry.inputs[0]} models or more, but there are {len(founders)}"
             )
     numbers = {e.name: len(founders[: e.inputs[1]]) for e in entries}
     if len(set(numbers.values())) > 1:
         each = ", ".join(f"{name} {count}" for name, count in numbers.items())
-        raise UserError(
+        raise EvoError(
             f"algorithm.methods: all must take the same number of models, but here they take: {each}"
         )
     return founders[: entries[0].inputs[1]]
@@ -182,7 +182,7 @@ def _start(parameter: Parameter, range_: Range) -> float:
 def _shared(a: Part, b: Part) -> Part:
     """One part for two methods' parameters of one name; each method keeps to its own range."""
     if (a.inputs, a.integer) != (b.inputs, b.integer):
-        raise UserError(
+        raise EvoError(
             f"algorithm.methods: {a.name} is not the same kind of number in all; search them one by one"
         )
     ends = (min(a.range[0], b.range[0]), max(a.range[1], b.range[1]))
@@ -219,9 +219,9 @@ def _range(entry: MergeMethod, parameter: Parameter, settings: GeneSettings) -> 
         free = parameter.name == "weight" and _weights_are_free(entry, settings)
         return (min(low, NEGATIVE * high), high) if free else (low, high)
     if parameter.choices or isinstance(parameter.default, bool | str):
-        raise UserError(
+        raise EvoError(
             f"algorithm.bounds.{parameter.name}: not a number; fix it in algorithm.params"
         )
     if parameter.integer and not all(b.is_integer() for b in given):
-        raise UserError(f"algorithm.bounds.{parameter.name}: must be whole numbers, got {given}")
+        raise EvoError(f"algorithm.bounds.{parameter.name}: must be whole numbers, got {given}")
     return given

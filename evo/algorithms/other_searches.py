@@ -77,7 +77,7 @@ class LoraHubSettings(GeneSettings):
 
 
 def cross_entropy(settings: CrossEntropySettings, start: Start) -> GeneSearch:
-    """Raises UserError where the method does not take these founders or settings; so do the others."""
+    """Raises EvoError where the method does not take these founders or settings; so do the others."""
 
     def new(x0: Vector, steps: Vector, seed: int) -> CrossEntropy:
         return CrossEntropy(

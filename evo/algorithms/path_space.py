@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from evo.algorithms.protocol import Candidate, Scored, Start, founder_candidates
 from evo.algorithms.steady import Steady
-from evo.errors import UserError
+from evo.errors import EvoError
 from operators.recipe import Founder, Recipe
 from operators.variation.paths import Choices
 from operators.variation.selection import ranking
@@ -56,22 +56,22 @@ def path_space(settings: PathSettings, start: Start) -> PathSpace:
     """The space of ``settings`` over the run's founders.
 
     Raises:
-        UserError: an unknown founder, limits that exclude each other, or models without layers.
+        EvoError: an unknown founder, limits that exclude each other, or models without layers.
     """
     by_name = {f.name: f for f in start.founders if isinstance(f, Founder)}
     for name in settings.models:
         if name not in by_name:
-            raise UserError(
+            raise EvoError(
                 f"algorithm.models: no founder is called {name!r}; there are {', '.join(by_name)}"
             )
     # Whatever an earlier stage of a sequence found takes part always.
     winners = [f for f in start.founders if not isinstance(f, Founder)]
     models = (*(by_name[n] for n in settings.models or by_name), *winners)
     if start.layers < 1:
-        raise UserError("algorithm: the models have no layers that can be told apart by name")
+        raise EvoError("algorithm: the models have no layers that can be told apart by name")
     longest = settings.max_length or 2 * start.layers
     if longest < settings.min_length:
-        raise UserError(
+        raise EvoError(
             f"algorithm.max_length: {longest} is less than min_length, {settings.min_length}"
         )
     influence = None

@@ -55,7 +55,7 @@ def recipe_search(settings: RecipeSearchSettings, start: Start) -> GeneSearch:
     """The search at its beginning.
 
     Raises:
-        UserError: the methods don't take these founders or settings.
+        EvoError: the methods don't take these founders or settings.
     """
     methods = settings.methods or (settings.method,)
     first = FIRST_STAGE * len(set(start.founders))

@@ -31,7 +31,7 @@ from evo.algorithms.protocol import (
 )
 from evo.algorithms.random_search import RandomSearchSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings
-from evo.errors import UserError
+from evo.errors import EvoError
 from operators.recipe import Route
 
 # Chance leaves a small population of genome without children for some rounds: those go on.
@@ -95,7 +95,7 @@ class Stages:
     are told: it starts from the best of all. This is the one wait in such a run.
 
     Raises:
-        UserError: a stage refuses the founders or its settings, or nothing is left for the last one.
+        EvoError: a stage refuses the founders or its settings, or nothing is left for the last one.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Stages:
         self._make = make
         spent, budget = sum(settings.evaluations), start.evaluations
         if budget is not None and settings.evaluations and spent >= budget:
-            raise UserError(
+            raise EvoError(
                 f"algorithm.evaluations: {spent} for all stages but the last leave it nothing of "
                 f"budget.evaluations, {budget}"
             )
@@ -194,7 +194,7 @@ class Stages:
     def _made(self, number: int, start: Start) -> SteadyAlgorithm:
         try:
             return self._make(self._stages[number], start)
-        except UserError as error:
-            raise UserError(
+        except EvoError as error:
+            raise EvoError(
                 f"algorithm.stages[{number}], {self._stages[number].name}: {error}"
             ) from error

@@ -3,6 +3,7 @@
 Each command stands in the module of its kind, and in the one list here.
 """
 
+import errno
 import io
 import os
 import sys
@@ -13,8 +14,11 @@ from typing import Any
 import click
 
 from evo.cli import look, models, runs, zoo
+from evo.errors import EvoError
 
 EXIT_OURS, EXIT_USERS = 1, 2
+# Of a disk or a limit, also where the error does not name a file.
+_USERS_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EMFILE)
 
 
 class _ReaderGoneError(Exception):
@@ -89,27 +93,12 @@ def main() -> None:
             click.echo(f"Error: {error}", err=True)
             sys.exit(EXIT_USERS)
         traceback.print_exc()
-        click.echo("This is a fault of evo-models, not yours. Please report it.", err=True)
+        click.echo("Internal error; please report it.", err=True)
         sys.exit(EXIT_OURS)
 
 
 def _is_users(error: Exception) -> bool:
-    from cluster.errors import CheckpointError, PoolError
-    from evo.errors import UserError
-
-    if isinstance(error, (UserError, CheckpointError, PoolError, OSError)):
-        return True  # without waiting for torch
-    from fitness.engines.base import EngineError
-    from fitness.examples import TaskError
-    from fitness.functions import FunctionNameError
-    from operators.build.materialize import MissingFounderError
-    from operators.tensors.weights import WeightsMismatchError
-
-    users = (
-        MissingFounderError,
-        WeightsMismatchError,
-        TaskError,
-        FunctionNameError,
-        EngineError,
-    )
-    return isinstance(error, users)
+    """Whether the user can mend it: one of our own errors, or a file that can't be read or written."""
+    if isinstance(error, OSError):
+        return error.filename is not None or error.errno in _USERS_ERRNOS
+    return isinstance(error, EvoError)

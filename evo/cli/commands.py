@@ -6,7 +6,7 @@ import click
 
 import evo.lineage
 from evo.cli.progress import bar
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.export.checkpoint import export
 from evo.export.lora import export_adapter
 from evo.merging.as_yaml import save_yaml
@@ -44,7 +44,7 @@ def export_individual(
 def import_config(config: Path, out: Path | None, evaluations: int | None) -> None:
     """Translate a mergekit-evolve config; the notes go to stderr, so that the rest can be piped."""
     if out is not None and out.exists():
-        raise UserError(f"{out}: exists already; choose another --out")
+        raise EvoError(f"{out}: exists already; choose another --out")
     imported = import_evolve(config, evaluations=evaluations)
     if out is None:
         click.echo(imported.text, nl=False)
@@ -75,10 +75,10 @@ def build_adapters(folder: Path, seed: int) -> None:
 def write_zoo_task(folder: Path, mix: str, name: str, seed: int) -> None:
     """Write one task's splits and name the files."""
     if not (folder / "zoo.json").is_file():
-        raise UserError(f"{folder}: no zoo here; first run: evo zoo build {folder}")
+        raise EvoError(f"{folder}: no zoo here; first run: evo zoo build {folder}")
     try:
         files = write_task(folder / "tasks", parse_mix(mix), name=name, seed=seed)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise EvoError(str(error)) from error
     for path in files.values():
         click.echo(path)

@@ -31,7 +31,7 @@ from cluster.submit.job import (
 )
 from cluster.submit.results import check_free, packed, unpack
 from cluster.submit.working_folder import is_left_out, pack
-from evo.errors import UserError
+from evo.errors import EvoError
 
 INTERRUPTED, STOPPED = 130, 143  # exit codes of a process that SIGINT or SIGTERM ended
 
@@ -60,7 +60,7 @@ def submit_config(
 ) -> None:
     """Ship the config's folder and run it there; print the job's id."""
     if run_dir is not None and not Path(run_dir).is_absolute():
-        raise UserError(
+        raise EvoError(
             f"--run-dir {run_dir}: is a folder on the cluster: give an absolute path, on a disk that "
             "outlives the job"
         )
@@ -145,7 +145,7 @@ def relocate(config: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
     and must be there on the cluster.
 
     Raises:
-        UserError: the config is wrong, or a path in the folder is not there or is not shipped whole.
+        EvoError: the config is wrong, or a path in the folder is not there or is not shipped whole.
     """
     from evo.config.loader import load_config
 
@@ -161,16 +161,16 @@ def relocate(config: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
             return str(path)
         inside = path.relative_to(folder)
         if not path.exists():
-            raise UserError(f"{config}: {key}: no such file or folder: {path}")
+            raise EvoError(f"{config}: {key}: no such file or folder: {path}")
         if is_left_out(inside):
-            raise UserError(
+            raise EvoError(
                 f"{config}: {key}: {path} would not be shipped: hidden folders and folders named "
                 f"{inside.parts[0]!r} are left out. Move it, or put it outside of {folder}, where the "
                 "cluster sees it too"
             )
         for file in path.rglob("*"):
             if file.is_file() and not file.resolve().is_relative_to(folder):
-                raise UserError(
+                raise EvoError(
                     f"{config}: {key}: {file} is a link that leads out of {folder}, and would not be shipped. "
                     "Put the file itself there, or name the folder that it is in"
                 )

@@ -14,7 +14,7 @@ from rich.console import Console
 import evo.lineage
 from evo.cli.show import picture
 from evo.cli.show_family import family_tree, shares_table
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage import SCHEMAS, Lineage, Lineages
 from evo.lineage.frozen import layers_of
 from evo.lineage.records import RACED
@@ -51,11 +51,11 @@ def print_lineage(
     }
     chosen = [name for name, value in asked.items() if value is not None]
     if len(chosen) > 1:
-        raise UserError(f"choose {' or '.join(chosen)}, not both")
+        raise EvoError(f"choose {' or '.join(chosen)}, not both")
     if chosen and table != "individuals":
-        raise UserError(f"{chosen[0]} goes with the table individuals, not {table}")
+        raise EvoError(f"{chosen[0]} goes with the table individuals, not {table}")
     if split is not None and compare is None:
-        raise UserError("--split goes with --compare")
+        raise EvoError("--split goes with --compare")
     lineage: Lineage | Lineages = evo.lineage.open(runs)
     if ancestors is not None:
         _print(lineage.ancestors(ancestors, EVERYTHING), form, limit)
@@ -88,7 +88,7 @@ def _single(lineage: Lineage | Lineages, option: str) -> Lineage:
         return lineage
     if len(lineage) == 1:
         return lineage[lineage.runs[0]]
-    raise UserError(
+    raise EvoError(
         f"{option} looks at one run, and these are {len(lineage)}: {', '.join(lineage.runs)}"
     )
 

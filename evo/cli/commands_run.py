@@ -16,7 +16,7 @@ from cluster.pool import PoolError
 from evo.cli.progress import RunProgress
 from evo.config.loader import apply_override, load_config
 from evo.config.schema import PoolConfig, RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage.summary import read_summary, results_table
 from evo.run.autotune import settled_as
@@ -85,7 +85,7 @@ def resume_settings(
     """The run's ``pool`` and ``trackers`` with changes; None each without.
 
     Raises:
-        UserError: a key of something else: it would make another run of this one.
+        EvoError: a key of something else: it would make another run of this one.
     """
     if not overrides:
         return None, None
@@ -94,7 +94,7 @@ def resume_settings(
     for override in overrides:
         key = apply_override(data, override)
         if key[0] not in ("pool", "trackers"):
-            raise UserError(
+            raise EvoError(
                 f"--set {override}: only keys of pool and trackers may change when a run goes on; for any "
                 "other begin a new run"
             )
@@ -105,7 +105,7 @@ def resume_settings(
         problem = error.errors()[0]
         section = "pool" if error.title == PoolConfig.__name__ else "trackers"
         name = ".".join([section, *(str(part) for part in problem["loc"])])
-        raise UserError(f"--set {name}: {problem['msg']}") from error
+        raise EvoError(f"--set {name}: {problem['msg']}") from error
 
 
 def print_status(run_dir: Path, *, as_json: bool) -> None:
@@ -129,7 +129,7 @@ def _check_same(config: RunConfig, run_dir: Path, path: Path) -> None:
         if found.get(key) != start[section].get(key)
     )
     if names:
-        raise UserError(
+        raise EvoError(
             f"{run_dir}: holds a run of another config than {path}: {', '.join(names)} differ. Choose another "
             f"--run-dir, or go on with `evo resume {run_dir}`"
         )

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from evo.config.schema import RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 
 Key = tuple[str | int, ...]
 # Beside its own error PyYAML lets through what its constructors raise: 2024-13-01 is a ValueError,
@@ -28,14 +28,14 @@ def load_config(
     Without ``check_files``, files and folders that it names need not be on this machine.
 
     Raises:
-        UserError: the file can't be read, is no YAML, or something in it is wrong. All mistakes are
+        EvoError: the file can't be read, is no YAML, or something in it is wrong. All mistakes are
             listed at once.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read ({error})") from error
+        raise EvoError(f"{path}: can't be read ({error})") from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -43,9 +43,9 @@ def load_config(
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
-        raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
+        raise EvoError(f"{path}{line}: not valid YAML: {problem}") from error
     if not isinstance(data, dict) or node is None:
-        raise UserError(f"{path}: expected keys such as base, founders and tasks")
+        raise EvoError(f"{path}: expected keys such as base, founders and tasks")
     lines = dict(_lines(node, (), path, set()))
     if isinstance(data.get("algorithm"), str):  # so that --set algorithm.sigma=1 has a place
         data["algorithm"] = {"name": data["algorithm"]}
@@ -61,9 +61,9 @@ def load_config(
         context = {"folder": folder, "root": root, "check_files": check_files}
         return RunConfig.model_validate(data, context=context)
     except ValidationError as error:
-        raise UserError(_explain(error, path, lines, data)) from error
+        raise EvoError(_explain(error, path, lines, data)) from error
     except (OSError, ValueError, RuntimeError) as error:  # a path that no system call takes
-        raise UserError(f"{path}: {error}") from error
+        raise EvoError(f"{path}: {error}") from error
 
 
 def _lines(node: yaml.Node, at: Key, path: Path, met: set[int]) -> Iterator[tuple[Key, str]]:
@@ -81,7 +81,7 @@ def _lines(node: yaml.Node, at: Key, path: Path, met: set[int]) -> Iterator[tupl
             line = key.start_mark.line + 1
             name = str(key.value)
             if name in seen:
-                raise UserError(
+                raise EvoError(
                     f"{path}, line {line}: {name!r} is set twice, first on line {seen[name]}"
                 )
             seen[name] = line
@@ -96,28 +96,28 @@ def apply_override(data: dict[str, Any], override: str) -> Key:
     """Change ``data`` as ``override`` ("key.key=value") says; gives the key.
 
     Raises:
-        UserError: it has no such form, or leads nowhere.
+        EvoError: it has no such form, or leads nowhere.
     """
     name, separator, text = override.partition("=")
     parts = [p.strip() for p in name.split(".")]
     if not separator or not all(parts):
-        raise UserError(f"--set {override}: expected key=value, e.g. budget.evaluations=50")
+        raise EvoError(f"--set {override}: expected key=value, e.g. budget.evaluations=50")
     try:
         value = yaml.safe_load(text) if text.strip() else ""
     except _NOT_YAML as error:
-        raise UserError(f"--set {override}: the value is no YAML ({error})") from error
+        raise EvoError(f"--set {override}: the value is no YAML ({error})") from error
     key: list[str | int] = []
     at: Any = data
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
         if isinstance(at, list):
             if not part.isdecimal() or int(part) >= len(at):
-                raise UserError(f"--set {override}: {part!r} is no position in a list of {len(at)}")
+                raise EvoError(f"--set {override}: {part!r} is no position in a list of {len(at)}")
             step: str | int = int(part)
         elif isinstance(at, dict):
             step = part
         else:
-            raise UserError(f"--set {override}: {'.'.join(parts[:depth])} has no keys of its own")
+            raise EvoError(f"--set {override}: {'.'.join(parts[:depth])} has no keys of its own")
         key.append(step)
         if last:
             # Another algorithm has other settings: `algorithm=genome` means that one's defaults.

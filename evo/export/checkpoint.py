@@ -23,7 +23,7 @@ from cluster.founders.checkpoints import (
     map_founders,
     tensors_by_file,
 )
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.export.path import config_of, path_checkpoint
 from operators.build.architectures import architecture_of
 from operators.build.materialize import Materializer
@@ -43,7 +43,7 @@ def export(recipe: Recipe, founders: FounderSet, out: Path, *, dtype: str = "") 
     beside ``out`` and renamed, so a half-written checkpoint never has the name.
 
     Raises:
-        UserError: ``out`` exists and is not empty.
+        EvoError: ``out`` exists and is not empty.
         CheckpointError: founders changed since the run.
     """
     with whole_folder(out) as folder:
@@ -56,10 +56,10 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside ``out`` that gets its name when the block ends well, and else goes.
 
     Raises:
-        UserError: ``out`` exists and is not empty.
+        EvoError: ``out`` exists and is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists already; choose another --out")
+        raise EvoError(f"{out}: exists already; choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cluster.founders.adapters import ADAPTER_CONFIG, ADAPTER_FILE
 from cluster.founders.checkpoints import FounderSet, base_weights, layout_for, map_founders
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.export.checkpoint import whole_folder, write_origin
 from evo.vocabulary.write import TABLES_FILE
 from operators.build.materialize import Materializer
@@ -85,15 +85,15 @@ def export_adapter(
     report and the model card say how much that is.
 
     Raises:
-        UserError: ``rank`` is negative, ``out`` is not empty, the base is no transformers model, the
+        EvoError: ``rank`` is negative, ``out`` is not empty, the base is no transformers model, the
             individual is the base or a path, or its change has no exact low rank and no ``rank`` is
             given.
         CheckpointError: founders changed since the run.
     """
     if rank < 0:
-        raise UserError(f"rank must be 1 or more, or 0 for an exact adapter; got {rank}")
+        raise EvoError(f"rank must be 1 or more, or 0 for an exact adapter; got {rank}")
     if isinstance(recipe, Route):
-        raise UserError(
+        raise EvoError(
             f"individual {recipe.id[:12]} is a data-flow path, which no adapter can be: "
             "export it as a checkpoint, without --adapter"
         )
@@ -104,7 +104,7 @@ def export_adapter(
         materializer = Materializer(layout_for(base, torch.float32), mapped)
         exact = materializer.factors(recipe)
         if exact is None and not rank:
-            raise UserError(
+            raise EvoError(
                 "this individual is no low-rank change of the base: it holds whole models, full-rank "
                 "noise, or a merge of full tensors. Export it merged (without --adapter), or give a "
                 "--rank to keep only that much of it"
@@ -127,7 +127,7 @@ def _targets(base: Path, trust_remote_code: bool) -> dict[str, _Target]:
     from transformers.pytorch_utils import Conv1D
 
     if not (base / "config.json").is_file():
-        raise UserError(f"{base}: no config.json, so peft can't load it; export without --adapter")
+        raise EvoError(f"{base}: no config.json, so peft can't load it; export without --adapter")
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     config = transformers.AutoConfig.from_pretrained(base, local_files_only=True, **common)
     with torch.device("meta"):
@@ -173,10 +173,10 @@ def _fitted(
         if name in targets:
             kept[name], share = truncate(change, min(rank or change.rank, *change.shape))
         elif not rank:
-            raise UserError(f"tensor {name!r} is in no module that peft can change; give a --rank")
+            raise EvoError(f"tensor {name!r} is in no module that peft can change; give a --rank")
         lost[name] = share if rank else 0.0, _energy(change)
     if not kept:
-        raise UserError("this individual changes no matrix of the base: there is nothing to export")
+        raise EvoError("this individual changes no matrix of the base: there is nothing to export")
     total = sum(energy for _, energy in lost.values())
     discarded = sum(share * energy for share, energy in lost.values())
     worst = max(lost, key=lambda name: lost[name][0])

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cluster.founders.checkpoints import tensors_by_file
-from evo.errors import UserError
+from evo.errors import EvoError
 from operators.build.architectures import Architecture, path_config
 from operators.build.paths import LayerPath, PathBuilder, folded
 from operators.recipe import Route
@@ -37,7 +37,7 @@ def path_checkpoint(
     """The tensors of a path as a model of its own, and the entries of the base's config that change.
 
     Raises:
-        UserError: the path's scales multiply up to what the weights' dtype can't hold.
+        EvoError: the path's scales multiply up to what the weights' dtype can't hold.
         ArchitectureError: layers that are not there.
     """
     path = builder.build(route)
@@ -45,7 +45,7 @@ def path_checkpoint(
     seen: set[int] = set()
     for name, tensor in folded(path, builder.architecture):
         if not bool(torch.isfinite(tensor).all()):
-            raise UserError(
+            raise EvoError(
                 f"individual {route.id[:12]}: folding its scales into {name} gives infinite values in "
                 f"{str(tensor.dtype).removeprefix('torch.')}; export it in float32 (engine.dtype)"
             )

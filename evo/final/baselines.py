@@ -12,7 +12,7 @@ import numpy as np
 from evo.algorithms import Candidate, Scored, Start, make
 from evo.algorithms.random_search import RandomSearchSettings
 from evo.config.schema import BudgetConfig, RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.final.finals import Entry, Finals
 from evo.lineage.curve import STATIC
 from evo.lineage.reader import LINEAGE_FOLDER
@@ -138,6 +138,6 @@ def _best(
     """The row of a baseline's winner, chosen as the run's own: by select among the best by dev."""
     order = finals.order(ranked, finalists)
     if not order:
-        raise UserError(f"{name}: every candidate failed; see the lineage's evaluations")
+        raise EvoError(f"{name}: every candidate failed; see the lineage's evaluations")
     entry = finals.entry(name, kind, order[0].candidate, order[0].fitness)
     return replace(entry, evaluations=evaluations)

@@ -5,7 +5,7 @@ from pathlib import Path
 from evo.algorithms import Candidate, Start
 from evo.algorithms.genome import GenomePlusSettings
 from evo.config.schema import RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.final.baselines import score_baselines
 from evo.final.finals import Entry, Finals
 from evo.search.evaluator import Evaluator
@@ -23,16 +23,16 @@ def end(
     """The winner by select, and the rows of the final table as ``summary.json`` has them.
 
     Raises:
-        UserError: nothing has been evaluated yet, or no finalist could be on select.
+        EvoError: nothing has been evaluated yet, or no finalist could be on select.
     """
     ranked = search.ranked()
     if not ranked:
-        raise UserError("nothing has been evaluated yet: iterate over the run first")
+        raise EvoError("nothing has been evaluated yet: iterate over the run first")
     settings = config.algorithm
     voters = settings.ensemble if isinstance(settings, GenomePlusSettings) else 0
     order = finals.order(ranked, max(config.finalists, voters))
     if not order:
-        raise UserError(
+        raise EvoError(
             f"every finalist failed on the select split; the first says: {finals.last_error}"
         )
     winner = order[0]

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.files import write_whole
 from evo.lineage.schema import SCHEMA_VERSION
 from evo.lineage.versions import check_version
@@ -120,7 +120,7 @@ def commits(folder: Path) -> list[Commit]:
     """All commits in order: generations by number, ``final`` last.
 
     Raises:
-        UserError: a commit's file is damaged or gone, or of a newer schema.
+        EvoError: a commit's file is damaged or gone, or of a newer schema.
     """
     paths = commit_files(folder)
     check_numbers(paths)
@@ -131,7 +131,7 @@ def check_numbers(paths: list[Path]) -> None:
     """Check that none is gone of the commits' files, which are given in order.
 
     Raises:
-        UserError: one is, and later ones are here.
+        EvoError: one is, and later ones are here.
     """
     numbered = [p for p in paths if p.stem != FINAL]
     for number, path in enumerate(numbered):
@@ -150,7 +150,7 @@ def read_commit(path: Path) -> Commit:
     """What one commit's file says.
 
     Raises:
-        UserError: it is damaged, or of a newer schema.
+        EvoError: it is damaged, or of a newer schema.
     """
     try:
         text = path.read_bytes()
@@ -165,7 +165,7 @@ def read_commit(path: Path) -> Commit:
             table: FileMark(digest, Marks(**data["marks"][table]))
             for table, digest in data["files"].items()
         }
-    except UserError:
+    except EvoError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, str(error)) from error
@@ -180,9 +180,9 @@ def _read_unmarked(name: str, data: Mapping[str, Any]) -> Commit:
     return Commit(name, {table: FileMark(digest) for table, digest in digests.items()})
 
 
-def damaged(path: Path, why: str) -> UserError:
+def damaged(path: Path, why: str) -> EvoError:
     """The error for a file of the lineage that can't be trusted."""
-    return UserError(
+    return EvoError(
         f"{path}: damaged ({why}). Restore the file, or let `evo resume --repair` set it and what came "
         "after it aside and evaluate that again"
     )

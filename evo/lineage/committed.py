@@ -49,7 +49,7 @@ def read_committed(
     asked for are read and checked; all the same of a file whose columns were not marked.
 
     Raises:
-        UserError: the file is gone, is not the one that was committed, or is of a newer schema.
+        EvoError: the file is gone, is not the one that was committed, or is of a newer schema.
     """
     schema = SCHEMAS[table]
     wanted = schema.names if columns is None else list(columns)
@@ -107,7 +107,7 @@ class Committed:
         """All commits so far, in order.
 
         Raises:
-            UserError: a commit's file is damaged or gone, or of a newer schema.
+            EvoError: a commit's file is damaged or gone, or of a newer schema.
         """
         found = _listed(self._folder / COMMITS)
         known = len(self._seen)
@@ -127,7 +127,7 @@ class Committed:
         """These columns of a table, in order of commit.
 
         Raises:
-            UserError: a file is damaged, gone, or of a newer schema.
+            EvoError: a file is damaged, gone, or of a newer schema.
         """
         entries = self.entries()
         behind: dict[int, list[str]] = {}
@@ -154,7 +154,7 @@ class Committed:
         ``since`` is how many commits to leave out. ``work`` runs in threads.
 
         Raises:
-            UserError: as `read`.
+            EvoError: as `read`.
         """
 
         def some(group: Sequence[Commit]) -> list[_Out]:
@@ -172,7 +172,7 @@ class Committed:
         ``rows`` are numbered over all commits that were read so far of this table, ascending.
 
         Raises:
-            UserError: as `read`.
+            EvoError: as `read`.
         """
         lengths = np.array([self._lengths[table][e.name] for e in self._entries], np.int64)
         ends = np.cumsum(lengths)

@@ -3,20 +3,20 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evo.errors import UserError
+from evo.errors import EvoError
 
 
 def fields_of(where: pc.Expression, schema: pa.Schema) -> list[str]:
     """The columns of ``schema`` that ``where`` needs, found by leaving each out of an empty table.
 
     Raises:
-        UserError: it does not fit the schema.
+        EvoError: it does not fit the schema.
     """
     empty = schema.empty_table()
     try:
         empty.filter(where)
     except (pa.ArrowException, KeyError, TypeError) as error:
-        raise UserError(
+        raise EvoError(
             f"{where}: no condition on these columns: {', '.join(schema.names)} ({error})"
         ) from error
     return [name for name in schema.names if not _holds(where, empty.drop_columns(name))]

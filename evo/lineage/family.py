@@ -44,7 +44,7 @@ class Family:
         """Read what was committed since.
 
         Raises:
-            UserError: a file is damaged, gone, or of a newer schema.
+            EvoError: a file is damaged, gone, or of a newer schema.
         """
         commits, resets = len(self.committed.entries()), self.committed.resets
         if self._read == (resets, commits):

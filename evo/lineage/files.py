@@ -10,7 +10,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from evo.errors import UserError
+from evo.errors import EvoError
 
 LOCK_FILE = "lock"
 TRIES = 5
@@ -52,7 +52,7 @@ class RunLock:
     """The right to write to a run's folder. It ends with its process, however that ends.
 
     Raises:
-        UserError: another process has it; the message says which.
+        EvoError: another process has it; the message says which.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -63,7 +63,7 @@ class RunLock:
             os.close(self._file)
             self._file = -1
             who = holder(run_dir) or "another process"
-            raise UserError(f"{run_dir}: {who} is at work on this run. Wait for it, or stop it")
+            raise EvoError(f"{run_dir}: {who} is at work on this run. Wait for it, or stop it")
         mine = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, json.dumps(mine).encode(), 0)

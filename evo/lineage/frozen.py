@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from fitness.metrics import METRICS
 from operators.build.architectures import ArchitectureError, architecture_of
 from operators.recipe import Founder
@@ -38,16 +38,14 @@ def task_shares(run_dir: Path) -> dict[str, float]:
     """Each task's weight in the fitness, negative where a lower score is better; |weights| add up to 1.
 
     Raises:
-        UserError: the run's config is gone or damaged.
+        EvoError: the run's config is gone or damaged.
     """
     path = run_dir / "config.json"
     try:
         weights = {t["name"]: float(t.get("weight", 1.0)) for t in _read(path)["tasks"]}
         metrics = {t["name"]: str(t["metric"]) for t in _read(path)["tasks"]}
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: gone or damaged, and it says how the tasks are weighed"
-        ) from error
+        raise EvoError(f"{path}: gone or damaged, and it says how the tasks are weighed") from error
     lower = _read(run_dir / "start.json").get("lower_is_better")
     if lower is None:
         lower = [n for n, m in metrics.items() if m in METRICS and not METRICS[m].higher_is_better]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from evo.errors import UserError
+from evo.errors import EvoError
 
 ID_LENGTH = 64  # hex digits of a SHA-256
 KEY_DIGITS = 16
@@ -25,7 +25,7 @@ def keys_of(ids: pa.ChunkedArray) -> Keys:
     :meth:`Index.of` says so.
 
     Raises:
-        UserError: these are no ids, of 64 hex digits each.
+        EvoError: these are no ids, of 64 hex digits each.
     """
     parts = [_keys(chunk) for chunk in ids.chunks if len(chunk)]
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
@@ -35,7 +35,7 @@ def _keys(ids: pa.StringArray) -> Keys:
     _, offsets, data = ids.buffers()
     starts = np.frombuffer(offsets, np.int32)[ids.offset : ids.offset + len(ids) + 1]
     if ids.null_count or (np.diff(starts) != ID_LENGTH).any():
-        raise UserError("an id in the lineage is not 64 hex digits, as the SHA-256 of a recipe is")
+        raise EvoError("an id in the lineage is not 64 hex digits, as the SHA-256 of a recipe is")
     # Eight digits at a time, the first one in the highest byte.
     words = np.frombuffer(data, ">u8", len(ids) * ID_LENGTH // 8, int(starts[0]))
     first = words.reshape(len(ids), ID_LENGTH // 8)[:, : KEY_DIGITS // 8].astype(np.uint64)
@@ -63,11 +63,11 @@ class Index:
         """Of these keys.
 
         Raises:
-            UserError: two of them are the same.
+            EvoError: two of them are the same.
         """
         index = pd.Index(keys)
         if not index.is_unique:
-            raise UserError(
+            raise EvoError(
                 f"two individuals of the lineage have ids that begin with the same {KEY_DIGITS} digits"
             )
         return cls(index)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.jobs import JobResult
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.files import named, write_whole
 from evo.lineage.records import (
     Items,
@@ -105,7 +105,7 @@ def read_journal(path: Path) -> Recovered:
     """Read a journal, also one that is being written.
 
     Raises:
-        UserError: it is damaged: bytes were changed after they were written.
+        EvoError: it is damaged: bytes were changed after they were written.
     """
     try:
         data = path.read_bytes()
@@ -119,7 +119,7 @@ def read_journal(path: Path) -> Recovered:
         if older in MISSING and start == len(data):
             return Recovered()
         if older in MISSING:
-            raise UserError(
+            raise EvoError(
                 f"{path}: written with schema {older} of the lineage, which this evo-models reads but does "
                 "not go on with. Resume with the version of evo-models in the run's start.json; "
                 "`evo lineage` and `evo export` read what it has committed"
@@ -152,8 +152,8 @@ def _head(data: bytes) -> tuple[str, bool, int]:
     return version, version == SCHEMA_VERSION and found.equals(SCHEMA), source.tell()
 
 
-def _damaged(path: Path, at: int, good: int) -> UserError:
-    return UserError(
+def _damaged(path: Path, at: int, good: int) -> EvoError:
+    return EvoError(
         f"{path}: damaged at byte {at}; the {good} evaluations before it are whole. Restore the file, or "
         "let `evo resume --repair` set it aside and evaluate again what it held"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.expressions import fields_of
 from evo.lineage.family import COLUMNS as FAMILY_COLUMNS
 from evo.lineage.reader import Lineage
@@ -30,7 +30,7 @@ class Lineages(Tables):
     def __init__(self, lineages: Sequence[Lineage]) -> None:
         self._lineages = {str(one.run_dir): one for one in lineages}
         if not self._lineages:
-            raise UserError("no runs to open")
+            raise EvoError("no runs to open")
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ class Lineages(Tables):
             return self._lineages[str(run)]
         named = [one for one in self._lineages.values() if one.run_dir.name == str(run)]
         if len(named) != 1:
-            raise UserError(f"no run {str(run)!r} here; there are: {', '.join(self.runs)}")
+            raise EvoError(f"no run {str(run)!r} here; there are: {', '.join(self.runs)}")
         return named[0]
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Lineages(Tables):
         """As :meth:`Lineage.table`, with the column ``run``, which ``where`` may use too.
 
         Raises:
-            UserError: as there.
+            EvoError: as there.
         """
         chosen = None if columns is None else [c for c in columns if c != RUN.name]
         if columns and not chosen and name in SCHEMAS:
@@ -76,16 +76,16 @@ class Lineages(Tables):
         """The full id that begins with ``prefix``, whichever run it is of.
 
         Raises:
-            UserError: no individual of any run, or more than one, begins like this.
+            EvoError: no individual of any run, or more than one, begins like this.
         """
         if prefix == "best":
-            raise UserError(f"each run has a best of its own: open one of {', '.join(self.runs)}")
+            raise EvoError(f"each run has a best of its own: open one of {', '.join(self.runs)}")
         ids = self.table("individuals", ["id"]).column("id").unique()
         found = ids.filter(pc.starts_with(ids, prefix)).to_pylist() if prefix else []
         if len(found) == 1:
             return str(found[0])
         what = "no individual's id begins" if not found else f"{len(found)} ids begin"
-        raise UserError(f"{what} with {prefix!r} in any of {', '.join(self.runs)}")
+        raise EvoError(f"{what} with {prefix!r} in any of {', '.join(self.runs)}")
 
     def ancestors(self, individual: str, columns: Sequence[str] = FAMILY_COLUMNS) -> pa.Table:
         """As :meth:`Lineage.ancestors`, in every run where the individual was tried."""

@@ -5,7 +5,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, overload
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.many import Lineages
 from evo.lineage.reader import LINEAGE_FOLDER, Lineage
 
@@ -23,7 +23,7 @@ def open_lineage(path: Path | str | Iterable[Path | str]) -> Lineage | Lineages:
     hold a run.
 
     Raises:
-        UserError: a folder is no run, or no run fits the pattern.
+        EvoError: a folder is no run, or no run fits the pattern.
     """
     if isinstance(path, Path):
         return _open_run(path)
@@ -33,12 +33,12 @@ def open_lineage(path: Path | str | Iterable[Path | str]) -> Lineage | Lineages:
         folders = [Path(f) for f in sorted(glob(path, recursive=True))]
         runs = [f for f in folders if (f / LINEAGE_FOLDER).is_dir()]
         if not runs:
-            raise UserError(f"{path}: no run fits this (a run has a folder {LINEAGE_FOLDER!r})")
+            raise EvoError(f"{path}: no run fits this (a run has a folder {LINEAGE_FOLDER!r})")
         return Lineages([Lineage(f) for f in runs])
     return Lineages([_open_run(Path(p)) for p in path])
 
 
 def _open_run(path: Path) -> Lineage:
     if not (path / LINEAGE_FOLDER).is_dir():
-        raise UserError(f"{path}: no run here (it has no folder {LINEAGE_FOLDER!r})")
+        raise EvoError(f"{path}: no run here (it has no folder {LINEAGE_FOLDER!r})")
     return Lineage(path)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.committed import Committed
 from evo.lineage.comparison import Comparison, compared
 from evo.lineage.curve import best_so_far
@@ -64,7 +64,7 @@ class Lineage(Tables):
         asked for.
 
         Raises:
-            UserError: no such table or column, or a file is damaged, gone, or of a newer schema.
+            EvoError: no such table or column, or a file is damaged, gone, or of a newer schema.
         """
         chosen = _columns(name, columns)
         schema = SCHEMAS[name]
@@ -78,7 +78,7 @@ class Lineage(Tables):
         """The full id that begins with ``prefix``; ``best`` is the winner's, and a founder has its name.
 
         Raises:
-            UserError: no individual, or more than one, begins like this.
+            EvoError: no individual, or more than one, begins like this.
         """
         if prefix == "best":
             return self.best()
@@ -86,7 +86,7 @@ class Lineage(Tables):
         if len(rows) == 1:
             return str(self._known.take(rows, ["id"]).column("id")[0].as_py())
         what = f"{len(rows)} ids begin" if len(rows) else "no individual's id begins"
-        raise UserError(
+        raise EvoError(
             f"{what} with {prefix!r}. `evo lineage {self.run_dir}` lists all {len(self._known.graph)} "
             "individuals"
         )
@@ -100,14 +100,14 @@ class Lineage(Tables):
         keys = keys_of(pa.chunked_array([pa.array([found])]))
         (row,) = self._family().index.find(keys).tolist()
         if row < 0:
-            raise UserError(f"{self.run_dir}: its winner {found[:12]} is not in its lineage")
+            raise EvoError(f"{self.run_dir}: its winner {found[:12]} is not in its lineage")
         return int(row)
 
     def best(self) -> str:
         """The winner's id: of a finished run as it was chosen, of a running one by dev fitness.
 
         Raises:
-            UserError: nobody has been evaluated yet.
+            EvoError: nobody has been evaluated yet.
         """
         from evo.lineage.summary import read_summary
 
@@ -119,7 +119,7 @@ class Lineage(Tables):
             tried = self.table("population", ["individual", "fitness"])
         top = pc.max(tried["fitness"])
         if not top.is_valid:
-            raise UserError(f"{self.run_dir}: no generation has finished yet")
+            raise EvoError(f"{self.run_dir}: no generation has finished yet")
         row = pc.index(tried["fitness"], top).as_py()  # of equals the first
         return str(tried["individual"][row].as_py())
 
@@ -127,7 +127,7 @@ class Lineage(Tables):
         """The recipe of an individual.
 
         Raises:
-            UserError: there is no such individual, or its recipe is another's.
+            EvoError: there is no such individual, or its recipe is another's.
         """
         rows = np.array([self._row(individual)])
         ((found, text),) = zip(
@@ -135,7 +135,7 @@ class Lineage(Tables):
         )
         recipe = from_json(text)
         if recipe.id != found:
-            raise UserError(
+            raise EvoError(
                 f"{self.run_dir}: the recipe stored for {found[:12]} is that of {recipe.id[:12]}: the "
                 "lineage was changed after it was written"
             )
@@ -238,7 +238,7 @@ class Lineage(Tables):
         ``task`` is the one to look at, by default all. ``seed`` is the bootstrap's.
 
         Raises:
-            UserError: one of them has no scores on that split and task.
+            EvoError: one of them has no scores on that split and task.
         """
         ids = self.find(a), self.find(b)
         keep = pc.field("split") == split
@@ -248,7 +248,7 @@ class Lineage(Tables):
         for found, rows in zip(ids, (first, second), strict=True):
             if not rows.num_rows:
                 of = f"{split} of task {task!r}" if task is not None else split
-                raise UserError(f"{self.run_dir}: {found[:12]} has no scores on {of}")
+                raise EvoError(f"{self.run_dir}: {found[:12]} has no scores on {of}")
         keys = ["task", "split", "example"]
         if not first.select(keys).equals(second.select(keys)):
             # One of them was dropped from a race: what both have met is what there is to compare.
@@ -279,13 +279,11 @@ class Lineage(Tables):
 
 def _columns(table: str, columns: Sequence[str] | None) -> list[str]:
     if table not in SCHEMAS:
-        raise UserError(f"no table {table!r}; there are: {', '.join(SCHEMAS)}")
+        raise EvoError(f"no table {table!r}; there are: {', '.join(SCHEMAS)}")
     names = SCHEMAS[table].names
     if columns is not None and not columns:
-        raise UserError(f"table {table} without columns; there are: {', '.join(names)}")
+        raise EvoError(f"table {table} without columns; there are: {', '.join(names)}")
     for column in columns or ():
         if column not in names:
-            raise UserError(
-                f"table {table} has no column {column!r}; there are: {', '.join(names)}"
-            )
+            raise EvoError(f"table {table} has no column {column!r}; there are: {', '.join(names)}")
     return list(names if columns is None else columns)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.files import write_whole
 
 SUMMARY_FILE = "summary.json"
@@ -35,7 +35,7 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
     """The summary of a finished run, None for one that has not finished.
 
     Raises:
-        UserError: the file is damaged.
+        EvoError: the file is damaged.
     """
     path = run_dir / SUMMARY_FILE
     try:
@@ -43,9 +43,9 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{path}: damaged ({error})") from error
+        raise EvoError(f"{path}: damaged ({error})") from error
     if not isinstance(data, dict):
-        raise UserError(f"{path}: damaged (no JSON object)")
+        raise EvoError(f"{path}: damaged (no JSON object)")
     return data
 
 

@@ -9,7 +9,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.schema import SCHEMA_VERSION, SCHEMAS
 
 
@@ -45,11 +45,11 @@ def check_version(version: str, path: Path) -> None:
     """Check that files of a schema can be read.
 
     Raises:
-        UserError: the schema is newer than this package, or no schema at all.
+        EvoError: the schema is newer than this package, or no schema at all.
     """
     if version == SCHEMA_VERSION or version in MISSING:
         return
-    raise UserError(
+    raise EvoError(
         f"{path}: written with schema {version} of the lineage; this evo-models reads schemas "
         f"{', '.join([*MISSING, SCHEMA_VERSION])}. Upgrade evo-models: pip install --upgrade evo-models"
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cluster.jobs import AskResult, JobResult
 from evo.algorithms.protocol import Candidate, Scored
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.commits import commit
 from evo.lineage.journal import Journal
 from evo.lineage.records import evaluation_rows
@@ -91,7 +91,7 @@ class LineageWriter:
         """Write all rows gathered as ``<table>/<name>.parquet``; they count all at once, or not at all.
 
         Raises:
-            UserError: the run committed this before, and other individuals than now.
+            EvoError: the run committed this before, and other individuals than now.
             OSError: it can't be written; then what was committed and the journal stay as they are.
         """
         stem = f"{name:06d}" if isinstance(name, int) else name
@@ -143,7 +143,7 @@ def _compare(name: str, then: Sequence[str], now: Sequence[str]) -> None:
     at = next((i for i, (a, b) in enumerate(zip(then, now, strict=False)) if a != b), None)
     at = min(len(then), len(now)) if at is None else at
     was, is_ = (ids[at][:12] if at < len(ids) else "nobody" for ids in (then, now))
-    raise UserError(
+    raise EvoError(
         f"generation {name}: evaluation {at} was of {was} when the run was made, and now the algorithm asks "
         f"for {is_}. What decides the search has changed (this package, numpy, cmaes): go on with the "
         "versions in start.json, or begin a new run"

@@ -8,7 +8,7 @@ import yaml
 
 from cluster.founders.adapters import is_adapter
 from cluster.founders.checkpoints import FounderSet, open_checkpoint
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.merging.recipe_file import DTYPES
 from operators.merge import MERGES
 from operators.recipe import Founder, Linear, Merge, ParameterValue, Recipe, Route, describe, walk
@@ -31,7 +31,7 @@ def dump(
     each layer. ``tensors`` are the names of the model's tensors.
 
     Raises:
-        UserError: the recipe holds noise, or a merge of something else than founders.
+        EvoError: the recipe holds noise, or a merge of something else than founders.
     """
     content: dict[str, Any]
     match recipe:
@@ -47,11 +47,11 @@ def dump(
         case Merge():
             content = _merge(recipe, founders, tensors)
         case Route():
-            raise UserError(
+            raise EvoError(
                 f"{describe(recipe)}: mergekit's YAML has no words for a path; export it as a checkpoint"
             )
         case _:
-            raise UserError(f"{describe(recipe)}: mergekit's YAML has no words for noise")
+            raise EvoError(f"{describe(recipe)}: mergekit's YAML has no words for noise")
     if dtype:
         content["dtype"] = dtype
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
@@ -61,14 +61,14 @@ def save_yaml(recipe: Recipe, founders: FounderSet, out: Path, *, dtype: str = "
     """Write an individual of a run as YAML to the file ``out``; ``dtype`` is the run's, or the base's.
 
     Raises:
-        UserError: as :func:`dump`, a founder is an adapter, or ``out`` exists.
+        EvoError: as :func:`dump`, a founder is an adapter, or ``out`` exists.
     """
     if out.exists():
-        raise UserError(f"{out}: exists already; choose another --out")
+        raise EvoError(f"{out}: exists already; choose another --out")
     paths = {f.founder: f.path.resolve() for f in founders.all_files()}
     for part in walk(recipe):
         if isinstance(part, Founder) and is_adapter(paths[part]):
-            raise UserError(
+            raise EvoError(
                 f"{paths[part]}: is an adapter, and a static merge takes whole models. Export a "
                 "checkpoint, or an adapter (--adapter)"
             )
@@ -83,7 +83,7 @@ def save_yaml(recipe: Recipe, founders: FounderSet, out: Path, *, dtype: str = "
 
 def _model(part: Recipe, founders: Mapping[Founder, Path], parameters: dict[str, Any]) -> Any:
     if not isinstance(part, Founder):
-        raise UserError(
+        raise EvoError(
             f"{describe(part)} is a part of the individual: mergekit's YAML merges founders in one "
             "step, and has no words for noise or for merges of merges. Export a checkpoint instead"
         )
@@ -96,7 +96,7 @@ def _merge(
 ) -> dict[str, Any]:
     method = MERGES[recipe.method]
     if method.base != "none" and recipe.base in recipe.inputs:
-        raise UserError(
+        raise EvoError(
             f"{describe(recipe)}: its base is one of its inputs too, which mergekit's YAML can't say"
         )
     each: list[dict[str, Any]] = [{} for _ in recipe.inputs]

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from cluster.founders.checkpoints import CheckpointError
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.export.checkpoint import SHARD_BYTES, whole_folder
 from evo.merging.checkpoint import Checkpoint, open_model, stacked_config
 from evo.merging.plan import MergePlan, plan
@@ -57,7 +57,7 @@ def merge_file(
     ``progress`` gets the bytes of each tensor that is done, and of all.
 
     Raises:
-        UserError: something in the file is wrong, models don't fit together, or ``out`` exists.
+        EvoError: something in the file is wrong, models don't fit together, or ``out`` exists.
         CheckpointError: a model can't be read.
     """
     recipe = load(recipe_file)
@@ -115,7 +115,7 @@ def parse_size(text: str) -> int:
     """Bytes of ``5GB``, ``200MB``, ``1GiB`` or ``4096``.
 
     Raises:
-        UserError: it is none of these, or nothing.
+        EvoError: it is none of these, or nothing.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
     size = 0
@@ -124,7 +124,7 @@ def parse_size(text: str) -> int:
         power = " KMGT".index(unit.upper() or " ")
         size = int(float(number) * (1024 if binary else 1000) ** power)
     if size <= 0:
-        raise UserError(f"--shard-size {text}: expected a size such as 5GB or 200MB")
+        raise EvoError(f"--shard-size {text}: expected a size such as 5GB or 200MB")
     return size
 
 
@@ -170,7 +170,7 @@ def _write_config(
         try:
             config = stacked_config(config, origins)
         except (ValueError, LookupError) as error:
-            raise UserError(
+            raise EvoError(
                 f"{path}: the number of layers can't be set ({error}); slices need it"
             ) from error
     if recipe.dtype:

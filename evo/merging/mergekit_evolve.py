@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from evo.config.schema import SPLITS, RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.merging.mergekit_evolve_format import (
     EvolveConfig,
     EvolveTask,
@@ -55,7 +55,7 @@ def import_evolve(path: Path, *, evaluations: int | None = None) -> Imported:
     files are named and left to write. ``evaluations`` is what --max-fevals was; else its default.
 
     Raises:
-        UserError: the file is no mergekit-evolve config, or one that no run of ours can be.
+        EvoError: the file is no mergekit-evolve config, or one that no run of ours can be.
     """
     theirs = read_evolve(path)
     writer = _Writer(theirs, evaluations or EVALUATIONS)
@@ -70,7 +70,7 @@ def import_evolve(path: Path, *, evaluations: int | None = None) -> Imported:
     try:
         RunConfig.model_validate(yaml.safe_load(text), context=context)
     except ValidationError as error:
-        raise UserError(f"{path}: can't become a run config: {reasons(error)}") from error
+        raise EvoError(f"{path}: can't become a run config: {reasons(error)}") from error
     return Imported(text, tuple(writer.notes))
 
 

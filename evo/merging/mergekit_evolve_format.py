@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from evo.errors import UserError
+from evo.errors import EvoError
 
 Word = Annotated[str, Field(min_length=1)]
 
@@ -108,23 +108,23 @@ def read_evolve(path: Path) -> EvolveConfig:
     """The mergekit-evolve config in file ``path``.
 
     Raises:
-        UserError: names the file and every key that is wrong.
+        EvoError: names the file and every key that is wrong.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read ({error})") from error
+        raise EvoError(f"{path}: can't be read ({error})") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
+        raise EvoError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict) or "genome" not in data:
         hint = ""
         if isinstance(data, dict) and "merge_method" in data:
             hint = ". This is a recipe of mergekit-yaml, for: evo merge"
-        raise UserError(f"{path}: not a mergekit-evolve config, which has genome and tasks{hint}")
+        raise EvoError(f"{path}: not a mergekit-evolve config, which has genome and tasks{hint}")
     try:
         return EvolveConfig.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{path}: {reasons(error)}") from error
+        raise EvoError(f"{path}: {reasons(error)}") from error
 
 
 def reasons(error: ValidationError) -> str:

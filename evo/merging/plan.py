@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.merging.checkpoint import Checkpoint
 from evo.merging.recipe_file import MergeFile, Slice, Source
 from evo.merging.settings import Settings, resolve
@@ -53,7 +53,7 @@ def plan(recipe: MergeFile, models: Mapping[Path, Checkpoint]) -> MergePlan:
     """Plan a merge of opened models.
 
     Raises:
-        UserError: layers that a model lacks, tensors that only some models have, shapes that differ,
+        EvoError: layers that a model lacks, tensors that only some models have, shapes that differ,
             parameters that are out of bounds where they were interpolated.
     """
     return _Planner(recipe, models).plan()
@@ -203,7 +203,7 @@ class _Planner:
             try:
                 resolved = resolve(method, len(inputs), part.base is not None, params)
             except ValueError as error:
-                raise UserError(f"{self._recipe.path}: tensor {name!r}: {error}") from error
+                raise EvoError(f"{self._recipe.path}: tensor {name!r}: {error}") from error
             self._resolved[key] = Values(dict(resolved))
         return self._resolved[key]
 

@@ -71,7 +71,7 @@ def load(path: Path) -> MergeFile:
     """Read and check a merge's YAML. Model folders are sought from here, then from beside the file.
 
     Raises:
-        UserError: something in it is wrong; the message names the file, the line and the remedy.
+        EvoError: something in it is wrong; the message names the file, the line and the remedy.
     """
     root, text = read(path)
     keys = root.mapping("the recipe", (*KEYS, *_REFUSED))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cluster.founders.checkpoints import INDEX_FILE, SINGLE_FILE
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.merging.checkpoint import Checkpoint
 from evo.merging.plan import MergePlan, TensorAt, TensorPlan
 from operators.merge.blocks import spans
@@ -205,7 +205,7 @@ class _Merger:
         try:
             return self._method.function(inputs, origin, values, self._seed, name)
         except ValueError as error:  # a method of adapters, say
-            raise UserError(f"{f'tensor {name!r}: ' if name else ''}{error}") from error
+            raise EvoError(f"{f'tensor {name!r}: ' if name else ''}{error}") from error
 
     @torch.inference_mode()
     def _merge_wholes(self, plans: Sequence[TensorPlan]) -> None:

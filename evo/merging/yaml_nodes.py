@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import yaml
 
-from evo.errors import UserError
+from evo.errors import EvoError
 
 Scalar: TypeAlias = float | bool | str | None
 _DEPTH = 20  # of mappings and lists within each other; an alias may go in a circle
@@ -23,7 +23,7 @@ class Node:
     line: int
 
     def fail(self, problem: str) -> NoReturn:
-        raise UserError(f"{self.path}, line {self.line}: {problem}")
+        raise EvoError(f"{self.path}, line {self.line}: {problem}")
 
     def mapping(self, what: str, known: Iterable[str] = ()) -> "Mapping[str, Node]":
         """The keys of a mapping, which must be among ``known`` if any are."""
@@ -60,28 +60,28 @@ def read(path: Path) -> tuple[Node, str]:
     """The YAML file ``path`` as nodes, and its text.
 
     Raises:
-        UserError: it can't be read or is no YAML, or a key is there twice.
+        EvoError: it can't be read or is no YAML, or a key is there twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
-            raise UserError(f"{path}: is empty; expected keys such as merge_method and models")
+            raise EvoError(f"{path}: is empty; expected keys such as merge_method and models")
         return _node(root, loader.construct_object, path, 0), text
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read ({error})") from error
+        raise EvoError(f"{path}: can't be read ({error})") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
-        raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
+        raise EvoError(f"{path}{line}: not valid YAML: {problem}") from error
 
 
 def _node(node: Any, construct: Callable[[Any], Any], path: Path, depth: int) -> Node:
     line = node.start_mark.line + 1
     if depth > _DEPTH:
-        raise UserError(f"{path}, line {line}: more than {_DEPTH} levels deep")
+        raise EvoError(f"{path}, line {line}: more than {_DEPTH} levels deep")
     if isinstance(node, yaml.SequenceNode):
         items = tuple(_node(n, construct, path, depth + 1) for n in node.value)
         return Node(items, path, line)
@@ -90,7 +90,7 @@ def _node(node: Any, construct: Callable[[Any], Any], path: Path, depth: int) ->
         for key, value in node.value:
             name = str(key.value)
             if name in made:
-                raise UserError(
+                raise EvoError(
                     f"{path}, line {key.start_mark.line + 1}: {name!r} is set twice, first on line "
                     f"{made[name].line}"
                 )
@@ -100,4 +100,4 @@ def _node(node: Any, construct: Callable[[Any], Any], path: Path, depth: int) ->
     try:
         return Node(construct(node), path, line)
     except (ValueError, LookupError, AttributeError) as error:  # `!!bool maybe`, 2024-13-01
-        raise UserError(f"{path}, line {line}: not a YAML value ({error})") from error
+        raise EvoError(f"{path}, line {line}: not a YAML value ({error})") from error

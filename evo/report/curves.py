@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.reader import LINEAGE_FOLDER, Lineage
 from evo.report.contract import BaselineLine, Curve, FitnessFacts, ScoreRow
 from evo.report.reading import TABLES
@@ -93,7 +93,7 @@ def best_so_far(run_dir: Path, shares: Mapping[str, float]) -> Curve | None:
     try:
         evaluations = lineage.table("evaluations", TABLES["evaluations"])
         individuals = lineage.table("individuals", TABLES["individuals"])
-    except UserError:
+    except EvoError:
         return None
     trials = trials_of(individuals, evaluations, shares)
     if not trials.ids:

@@ -19,7 +19,7 @@ def diversity(source: Source) -> DiversityFacts | None:
     """Of the populations at the ends of generations; evenly thinned where there are many.
 
     Raises:
-        UserError: a file of examples is damaged.
+        EvoError: a file of examples is damaged.
     """
     members = _members(source)
     found: DiversityFacts = {"generation": [], "disagreement": [], "distinct": []}

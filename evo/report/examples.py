@@ -25,7 +25,7 @@ def items_of(source: Source, individuals: Collection[str], split: str) -> pa.Tab
     """Rows of ``items``: those of the individuals on one split, in order of task and example.
 
     Raises:
-        UserError: a file is damaged.
+        EvoError: a file is damaged.
     """
     names = pa.array(list(individuals), pa.string())
     parts = []
@@ -40,7 +40,7 @@ def comparison(source: Source, a: str, b: str, split: str) -> Comparison | None:
     """Two individuals on the same examples; None where their examples are not all there.
 
     Raises:
-        UserError: a file is damaged.
+        EvoError: a file is damaged.
     """
     rows = items_of(source, {a, b}, split)
     first, second = (rows.filter(pc.equal(rows.column("individual"), i)) for i in (a, b))

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage import Lineage
 from evo.lineage.files import holder
 from evo.lineage.journal import JOURNAL_FILE
@@ -40,7 +40,7 @@ def facts(lineage: Lineage) -> Facts:
     def tried(part: Callable[[], PartT]) -> PartT | None:
         try:
             return part()
-        except UserError as error:
+        except EvoError as error:
             problems.append(str(error))
             return None
 

@@ -20,7 +20,7 @@ def family(source: Source) -> FamilyFacts:
     it was made from. So a child also gets an edge from each founder that is in it and in no parent.
 
     Raises:
-        UserError: a file of recipes is damaged.
+        EvoError: a file of recipes is damaged.
     """
     made_of = {
         i: [f for f in founders_of(recipe) if f in source.founders]

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.commits import FINAL, commit_files, read_commit
 from evo.lineage.committed import read_committed
 from evo.lineage.files import holder
@@ -40,7 +40,7 @@ def read(lineage: Lineage) -> Source:
     def tried(name: str, part: Callable[[Path], PartT], otherwise: PartT) -> PartT:
         try:
             return part(run_dir)
-        except UserError as error:
+        except EvoError as error:
             problems.append(str(error))
         except OSError as error:
             problems.append(f"{run_dir / name}: {error.strerror or error}")
@@ -54,7 +54,7 @@ def read(lineage: Lineage) -> Source:
     try:
         tables = {name: lineage.table(name, columns) for name, columns in TABLES.items()}
         names = [path.stem for path in commit_files(run_dir / LINEAGE_FOLDER)]
-    except UserError as error:
+    except EvoError as error:
         problems.append(f"{error}. What was recorded before that is shown")
         names, tables = _undamaged(run_dir / LINEAGE_FOLDER)
     if beginning(run_dir):
@@ -97,7 +97,7 @@ def _undamaged(folder: Path) -> tuple[list[str], dict[str, pa.Table]]:
                 name: read_committed(folder, entry, name, columns, whole=False)
                 for name, columns in TABLES.items()
             }
-        except UserError:
+        except EvoError:
             break
         for name, table in found.items():
             parts[name].append(table)

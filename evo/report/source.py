@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.commits import COMMITS, FINAL, read_commit
 from evo.lineage.committed import read_committed
 from evo.lineage.journal import JOURNAL_FILE, read_journal
@@ -93,7 +93,7 @@ class Source:
         """Some columns of a table's rows in one commit; none where the commit is not there.
 
         Raises:
-            UserError: its file is damaged.
+            EvoError: its file is damaged.
         """
         if commit not in self.commits:
             return SCHEMAS[table].empty_table().select(columns)
@@ -105,7 +105,7 @@ class Source:
         """Their recipes by id, from the files of the generations that they are of.
 
         Raises:
-            UserError: a file is damaged, or a recipe is not the one of its id.
+            EvoError: a file is damaged, or a recipe is not the one of its id.
         """
         generation = self.individuals.column("generation")
         rows = [self.place[i] for i in individuals if i in self.place]
@@ -116,7 +116,7 @@ class Source:
             for row in table.filter(pc.is_in(table.column("id"), value_set=names)).to_pylist():
                 recipe = found[row["id"]] = from_json(row["recipe"])
                 if recipe.id != row["id"]:
-                    raise UserError(
+                    raise EvoError(
                         f"{self.run_dir}: the recipe stored for {row['id'][:12]} is another one's: the "
                         "lineage was changed after it was written"
                     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import evo.lineage
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.files import write_whole
 from evo.report.facts import facts
 from evo.report.headline import in_a_line
@@ -17,13 +17,13 @@ def write_report(run_dir: Path, out: Path | None = None) -> tuple[Path, str]:
     what could not be read is on lines of its own.
 
     Raises:
-        UserError: ``run_dir`` holds no run, or ``out`` is a folder or a device.
+        EvoError: ``run_dir`` holds no run, or ``out`` is a folder or a device.
     """
     path = run_dir / REPORT_FILE if out is None else out
     if path.is_dir():
-        raise UserError(f"--out {path}: is a folder; name a file, such as {path / REPORT_FILE}")
+        raise EvoError(f"--out {path}: is a folder; name a file, such as {path / REPORT_FILE}")
     if path.exists() and not path.is_file():  # it would be replaced, as a file is
-        raise UserError(f"--out {path}: is no file that could be replaced; name one")
+        raise EvoError(f"--out {path}: is no file that could be replaced; name one")
     told = facts(evo.lineage.open(run_dir))
     write_whole(path, page(told).encode())
     problem = f"\nNot all could be read: {told['problem']}" if told["problem"] else ""

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from cluster.founders.checkpoints import FounderFiles, FounderSet
 from cluster.host.builder import Builder
 from evo.config.schema import RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.opening import open_lineage
 from evo.lineage.reader import Lineage
 from evo.lineage.summary import versions
@@ -61,7 +61,7 @@ def rebuild(
         check: refuse weights that are not those recorded; else ``same`` tells.
 
     Raises:
-        UserError: no such run or individual; a founder is gone or another one; or the weights differ.
+        EvoError: no such run or individual; a founder is gone or another one; or the weights differ.
         CheckpointError: a founder can't be read.
     """
     lineage = run if isinstance(run, Lineage) else open_lineage(Path(run))
@@ -75,7 +75,7 @@ def rebuild(
     digest = builder.digest(built)
     recorded = _recorded(lineage, found, digest)
     if check and recorded not in (None, digest):
-        raise UserError(
+        raise EvoError(
             f"{lineage.run_dir}: individual {found[:12]} is not what it was: its weights were "
             f"{str(recorded)[:12]}.. (SHA-256) when it was evaluated, and are {digest[:12]}.. now. Its recipe "
             f"and its founders are the same. {causes(lineage.run_dir, config)} rebuild(..., check=False) "
@@ -93,11 +93,11 @@ def moved(config: RunConfig, places: Mapping[str, Path]) -> RunConfig:
     """``config`` with founders, or the base, in other places.
 
     Raises:
-        UserError: the run has no founder of that name.
+        EvoError: the run has no founder of that name.
     """
     known = {"base", *config.founders}
     if unknown := sorted(places.keys() - known):
-        raise UserError(
+        raise EvoError(
             f"founders: the run has no {unknown[0]!r}; there are {', '.join(sorted(known))}"
         )
     paths = {name: Path(path) for name, path in places.items()}
@@ -110,7 +110,7 @@ def founders_of(recipes: Collection[Recipe], config: RunConfig, run_dir: Path) -
     """The base, and the founders that ``recipes`` are made of: those that the run began with.
 
     Raises:
-        UserError: one of them is gone, or holds other tensors now; the message names it.
+        EvoError: one of them is gone, or holds other tensors now; the message names it.
         CheckpointError: one can't be read.
     """
     used = {part.name for r in recipes for part in walk(r) if isinstance(part, Founder)}
@@ -122,8 +122,8 @@ def founders_of(recipes: Collection[Recipe], config: RunConfig, run_dir: Path) -
     return found
 
 
-def _changed(name: str, entry: FounderFiles, run_dir: Path) -> UserError:
-    return UserError(
+def _changed(name: str, entry: FounderFiles, run_dir: Path) -> EvoError:
+    return EvoError(
         f"{entry.path}: its tensors are not those that founder {name!r} had when the run in {run_dir} "
         "began (digests differ), so what descends from it can't be rebuilt. Restore the files, or say "
         "where they are: rebuild(..., founders={name: path})"

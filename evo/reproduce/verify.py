@@ -13,7 +13,7 @@ from cluster.founders.checkpoints import FounderSet
 from cluster.jobs import Ask, Job, JobResult
 from cluster.pool import run_all
 from evo.config.schema import PoolConfig, RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.opening import open_lineage
 from evo.lineage.reader import Lineage
 from evo.lineage.records import RACED
@@ -90,18 +90,18 @@ def verify(
         advance: called with a text and a fraction as it goes on.
 
     Raises:
-        UserError: no such run or individual, one that was not evaluated on ``split``, or founders or
+        EvoError: no such run or individual, one that was not evaluated on ``split``, or founders or
             tasks that are not those that the run began with.
         CheckpointError, TaskError: founders or tasks can't be read.
     """
     lineage = open_lineage(run_dir)
     recorded = _by_individual(lineage, "evaluations", split)
     if not recorded:
-        raise UserError(f"{run_dir}: nobody has been evaluated on {split}")
+        raise EvoError(f"{run_dir}: nobody has been evaluated on {split}")
     if individuals:
         chosen = list(dict.fromkeys(lineage.find(name) for name in individuals))
         if away := next((name for name in chosen if name not in recorded), None):
-            raise UserError(f"{run_dir}: individual {away[:12]} was not evaluated on {split}")
+            raise EvoError(f"{run_dir}: individual {away[:12]} was not evaluated on {split}")
     else:
         everybody = list(recorded)
         count = len(everybody) if sample is None else min(sample, len(everybody))
@@ -149,14 +149,14 @@ def _changes(
     """What of the code and the versions is not what the run was made with.
 
     Raises:
-        UserError: tasks or config are not, either.
+        EvoError: tasks or config are not, either.
     """
     start = read_start(lineage.run_dir)
     # Founders have been checked, and only those that are needed are here.
     now = {**made_with(config, founders, tasks), "founders": start["founders"]}
     fatal, code = changes(start, now)
     if fatal:
-        raise UserError(
+        raise EvoError(
             f"{lineage.run_dir} can't be verified:\n"
             + "\n".join(f"- {c}" for c in fatal)
             + "\nPut back what was there"

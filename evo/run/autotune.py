@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster.founders.checkpoints import FounderSet
 from evo.config.schema import EngineConfig, RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.search.evaluator import WeighedTask
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def settled(config: RunConfig, founders: FounderSet, tasks: Sequence[WeighedTask
     """``config`` without ``auto``.
 
     Raises:
-        UserError: this machine lacks the device that hosts run on, so nothing can be found out here.
+        EvoError: this machine lacks the device that hosts run on, so nothing can be found out here.
     """
     engine, unknown = config.engine, _unknown(config.engine)
     if not unknown:
@@ -53,7 +53,7 @@ def _check_device(engine: EngineConfig, key: str) -> None:
     import torch
 
     if engine.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
+        raise EvoError(
             f"engine.{key}: auto is found out where the run begins, and this machine has no CUDA device "
             f"(engine.device: {engine.device}). Set engine.{key} to a value"
         )

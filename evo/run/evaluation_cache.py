@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from cluster.jobs import Ask, AskResult, HostStats, Job, JobResult, PoolEvent, Timing
 from cluster.pool import Pool
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.commits import commits
 from evo.lineage.committed import read_committed
 from evo.lineage.reader import LINEAGE_FOLDER
@@ -48,19 +48,19 @@ def find_reusable(patterns: Sequence[Path], made: Mapping[str, Any], run_dir: Pa
     A run that goes on does so though others are gone or damaged by now.
 
     Raises:
-        UserError: no run there, or a damaged one.
+        EvoError: no run there, or a damaged one.
     """
     known: dict[tuple[str, tuple[Ask, ...], str], Record] = {}
     folders, notes = _runs(patterns, run_dir)
     for folder in folders:
         if not (folder / START_FILE).is_file():
             if not holds_run(run_dir):
-                raise UserError(f"reuse: {folder}: no run there (it has no {START_FILE})")
+                raise EvoError(f"reuse: {folder}: no run there (it has no {START_FILE})")
             notes.append(f"{folder}: not reused: it is gone")
             continue
         try:
             found, other = _evaluated(folder, made)
-        except UserError as error:
+        except EvoError as error:
             if not holds_run(run_dir):
                 raise
             notes.append(f"{folder}: not reused: {error}")

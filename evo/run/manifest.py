@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.summary import versions, write_json
 
 if TYPE_CHECKING:  # these import torch, which who reads a run does without
@@ -97,17 +97,17 @@ def read_start(run_dir: Path) -> dict[str, Any]:
     """What ``start.json`` says.
 
     Raises:
-        UserError: it is missing or damaged.
+        EvoError: it is missing or damaged.
     """
     path = run_dir / START_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: missing, so nothing says what the run began with") from error
+        raise EvoError(f"{path}: missing, so nothing says what the run began with") from error
     except ValueError as error:
-        raise UserError(f"{path}: damaged ({error})") from error
+        raise EvoError(f"{path}: damaged ({error})") from error
     if not isinstance(found, dict) or found.pop("check", "") != _digest(found):
-        raise UserError(
+        raise EvoError(
             f"{path}: damaged (its bytes are not those that were written). Restore the file"
         )
     return found
@@ -143,17 +143,17 @@ def check_drift(run_dir: Path, now: Mapping[str, Any], *, accept_code: bool) -> 
     """Refuse to go on with what has changed; gives the changes of code that were accepted.
 
     Raises:
-        UserError: names each file, key or version that is another one now.
+        EvoError: names each file, key or version that is another one now.
     """
     fatal, code = changes(read_start(run_dir), now)
     if fatal:
-        raise UserError(
+        raise EvoError(
             f"{run_dir} can't go on:\n"
             + "\n".join(f"- {c}" for c in fatal)
             + "\nPut back what was there, or begin a new run"
         )
     if code and not accept_code:
-        raise UserError(
+        raise EvoError(
             f"{run_dir} was made with other code:\n"
             + "\n".join(f"- {c}" for c in code)
             + "\nGo on with what was there, or with --accept-drift: what was evaluated stays as it is, "

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from evo.config.schema import RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.commits import (
     COMMITS,
     FINAL,
@@ -54,39 +54,37 @@ def read_config(run_dir: Path, *, check_files: bool) -> RunConfig:
     """The config that a run was frozen with.
 
     Raises:
-        UserError: there is no run, or its config is damaged or no longer holds.
+        EvoError: there is no run, or its config is damaged or no longer holds.
     """
     path = run_dir / CONFIG_FILE
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
         if (run_dir / LINEAGE_FOLDER).exists():
-            raise UserError(
-                f"{path}: the file is gone; restore it to go on with the run"
-            ) from error
+            raise EvoError(f"{path}: the file is gone; restore it to go on with the run") from error
         if who := holder(run_dir):
-            raise UserError(f"{run_dir}: {who} is beginning a run here") from error
-        raise UserError(f"{run_dir}: no run here (it has no {CONFIG_FILE})") from error
+            raise EvoError(f"{run_dir}: {who} is beginning a run here") from error
+        raise EvoError(f"{run_dir}: no run here (it has no {CONFIG_FILE})") from error
     except ValueError as error:
-        raise UserError(f"{path}: damaged ({error})") from error
+        raise EvoError(f"{path}: damaged ({error})") from error
     try:
         return RunConfig.model_validate_json(text, context={"check_files": check_files})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         where = f"{key}: " if key else ""
-        raise UserError(
+        raise EvoError(
             f"{path}: the run's config no longer holds: {where}{first['msg']}"
         ) from error
     except ValueError as error:
-        raise UserError(f"{path}: damaged ({error})") from error
+        raise EvoError(f"{path}: damaged ({error})") from error
 
 
 def read_past(run_dir: Path) -> Past:
     """Everything committed, and then the journal.
 
     Raises:
-        UserError: a file is damaged; nothing is changed.
+        EvoError: a file is damaged; nothing is changed.
     """
     folder = run_dir / LINEAGE_FOLDER
     records: list[Record] = []
@@ -116,7 +114,7 @@ def _check_uncommitted(folder: Path, records: Sequence[Record]) -> None:
     """A kill in mid-commit leaves tables without their commit; then the journal has what they hold.
 
     Raises:
-        UserError: it has not, so the commit was there and is gone.
+        EvoError: it has not, so the commit was there and is gone.
     """
     held = {(r.individual, r.key[1]) for r in records}
     for path in _uncommitted(folder):
@@ -138,7 +136,7 @@ def set_damage_aside(run_dir: Path) -> list[str]:
     try:
         read_past(run_dir)
         return []
-    except UserError:
+    except EvoError:
         pass
     moved: list[str] = []
     aside = free_folder(run_dir / DAMAGED_FOLDER)
@@ -171,7 +169,7 @@ def _first_damaged(folder: Path) -> str | None:
             entry = read_commit(path)
             for table in SCHEMAS:
                 read_committed(folder, entry, table)
-        except UserError:
+        except EvoError:
             return path.stem
     return None
 

@@ -13,7 +13,7 @@ from cluster.jobs import EngineSpec, HostSpec, PoolSpec
 from cluster.pool import LocalPool, Pool
 from evo.algorithms import uses_paths
 from evo.config.schema import EngineConfig, PoolConfig, RunConfig, TaskConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.search.evaluator import WeighedTask
 from evo.search.rungs import rungs_of
 from evo.vocabulary.align import Aligned, align, aligned_paths
@@ -62,7 +62,7 @@ def open_founders(config: RunConfig, run_dir: Path) -> tuple[FounderSet, tuple[s
     ``run_dir/founders``, and their names to ``run_dir/aligned.json``. A failure leaves neither.
 
     Raises:
-        UserError: vocabularies differ and ``config.vocabulary`` is not set, or can't be aligned.
+        EvoError: vocabularies differ and ``config.vocabulary`` is not set, or can't be aligned.
         CheckpointError, WeightsMismatchError: as `load_founders`.
     """
     (run_dir / ALIGNED_FILE).unlink(missing_ok=True)  # of a run that did not get to begin
@@ -107,7 +107,7 @@ def reopen_founders(config: RunConfig, run_dir: Path, used: Collection[str]) -> 
     """The base and those founders named in ``used`` of the run in ``run_dir``, as it has aligned them.
 
     Raises:
-        UserError: one of them is gone; the message says which, and what to do.
+        EvoError: one of them is gone; the message says which, and what to do.
         CheckpointError, WeightsMismatchError: as `load_founders`.
     """
     marker, out = run_dir / ALIGNED_FILE, _aligned_folder(run_dir)
@@ -119,12 +119,12 @@ def reopen_founders(config: RunConfig, run_dir: Path, used: Collection[str]) -> 
         *((f"founders.{n}", config.founders[n], path) for n, path in models.items()),
     ):
         if not original.exists():
-            raise UserError(
+            raise EvoError(
                 f"{original}: no such checkpoint; it is {key} of the run in {run_dir}. Put it back, or "
                 f"edit {key} in the config.json there"
             )
         if not path.exists():
-            raise UserError(
+            raise EvoError(
                 f"{path}: the aligned checkpoint that is {key} of the run is gone: restore it"
             )
     return load_founders(base, models)
@@ -174,10 +174,10 @@ def check_adapters(config: RunConfig) -> None:
     """Refuse to apply factors where no founder has any.
 
     Raises:
-        UserError: ``engine.adapters`` is ``apply``, and all founders are whole models.
+        EvoError: ``engine.adapters`` is ``apply``, and all founders are whole models.
     """
     if config.engine.adapters == "apply" and not any(map(is_adapter, config.founders.values())):
-        raise UserError(
+        raise EvoError(
             "engine.adapters: apply, but every founder is a whole model and none a LoRA adapter: leave "
             "it out, or name adapters of the base as founders"
         )
@@ -187,12 +187,12 @@ def check_paths(config: RunConfig) -> None:
     """Refuse a search over data-flow paths that no host could run, before anything is started.
 
     Raises:
-        UserError: the engine runs no paths, or the architecture of the base is not a known one.
+        EvoError: the engine runs no paths, or the architecture of the base is not a known one.
     """
     if not uses_paths(config.algorithm):
         return
     if config.engine.kind != "hf":
-        raise UserError(
+        raise EvoError(
             f"algorithm: {config.algorithm.name} searches the layers of language models; "
             "it needs engine.kind: hf"
         )
@@ -200,4 +200,4 @@ def check_paths(config: RunConfig) -> None:
     try:
         architecture_of(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error
+        raise EvoError(f"{path}: {error}") from error

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.commits import FINAL, commits
 from evo.lineage.committed import read_committed
 from evo.lineage.files import holder
@@ -73,7 +73,7 @@ def status_of(run_dir: Path) -> Status:
     """Read where a run stands.
 
     Raises:
-        UserError: there is no run.
+        EvoError: there is no run.
     """
     config = read_config(run_dir, check_files=False)
     folder = run_dir / LINEAGE_FOLDER
@@ -92,7 +92,7 @@ def status_of(run_dir: Path) -> Status:
             for table, into in (("evaluations", rows), ("events", events), ("population", alive)):
                 read = read_committed(folder, entry, table, _NEEDED[table], whole=False)
                 into += [{**row, "commit": entry.name} for row in read.to_pylist()]
-    except UserError as error:
+    except EvoError as error:
         problem = str(error)
     # Merges that the search is compared with are tried on dev too, after it.
     dev = {

@@ -10,7 +10,7 @@ from time import perf_counter
 
 from cluster.jobs import Ask, Job, JobResult, Kind, PoolEvent
 from cluster.pool import Pool
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.records import RACED, Key, Record, what_of
 from evo.search.rungs import DEV, Rungs
 from fitness.tasks.task import Task
@@ -139,7 +139,7 @@ class Evaluator:
         """The next result of what was submitted.
 
         Raises:
-            UserError: the past has evaluations that nobody asks for any more.
+            EvoError: the past has evaluations that nobody asks for any more.
         """
         if self._recalled:
             _, job = heappop(self._recalled)
@@ -208,7 +208,7 @@ class Evaluator:
     def _check_past(self) -> None:
         if self._past:
             _, first = min(self._past.values(), key=lambda entry: entry[0])
-            raise UserError(
+            raise EvoError(
                 f"{len(self._past)} evaluations were recorded that the algorithm no longer asks for, the "
                 f"first of {first.individual[:12]} on {first.key[1]}. What decides the search has changed "
                 "(this package, numpy, cmaes): go on with the versions in start.json, or begin a new run"
@@ -218,12 +218,12 @@ class Evaluator:
         """Block influence of each layer by recipe id, the mean over the tasks' dev examples.
 
         Raises:
-            UserError: a model of these has no layers to tell apart.
+            EvoError: a model of these has no layers to tell apart.
         """
         found = {}
         for recipe, result in zip(recipes, self.run(recipes, "dev", "influence"), strict=True):
             if not result.ok:
-                raise UserError(f"block influence of {describe(recipe)}: {result.error}")
+                raise EvoError(f"block influence of {describe(recipe)}: {result.error}")
             each = [r.values for r in result.results]
             found[recipe.id] = tuple(math.fsum(v) / len(each) for v in zip(*each, strict=True))
         return found

@@ -9,7 +9,7 @@ from cluster.jobs import JobResult, Timing
 from evo.algorithms import Algorithm, Candidate, Scored
 from evo.algorithms.protocol import Contest, SteadyAlgorithm, contest_of
 from evo.config.schema import BudgetConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.writer import LineageWriter
 from evo.search.evaluator import Evaluator
 from evo.search.racing import Race, is_partial
@@ -140,7 +140,7 @@ class Search:
     def _steadily(self, in_flight: int) -> Iterator[Generation]:
         algorithm = self._algorithm
         if not isinstance(algorithm, SteadyAlgorithm):
-            raise UserError(f"loop: {type(algorithm).__name__} does not take steady_state")
+            raise EvoError(f"loop: {type(algorithm).__name__} does not take steady_state")
         told: list[Scored] = []
         idle = 0
         while True:
@@ -219,7 +219,7 @@ class Search:
         if generation <= 1 and fitness and not any(math.isfinite(f) for f in fitness):
             self._lineage.commit(generation)
             who = "founder" if generation == 0 else "child of the founders"
-            raise UserError(f"every {who} failed; the first says: {self._first_error}")
+            raise EvoError(f"every {who} failed; the first says: {self._first_error}")
 
     def _show(self, generation: int, heard: Sequence[float], evaluations: int) -> None:
         if self._observe is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from cluster.jobs import Ask, AskResult, Job, JobResult, Made, Timing
 from evo.config.racing import RacingConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from fitness.racing import cuts
 from fitness.statistics import mean_and_error
 from fitness.tasks.task import Task
@@ -95,7 +95,7 @@ def rungs_of(config: RacingConfig | None, tasks: Sequence[Task]) -> Rungs | None
     """The rungs of a run; None where it does not race.
 
     Raises:
-        UserError: a task's examples can't be met one after the other.
+        EvoError: a task's examples can't be met one after the other.
     """
     if config is None:
         return None
@@ -108,7 +108,7 @@ def rungs_of(config: RacingConfig | None, tasks: Sequence[Task]) -> Rungs | None
         elif len(task.splits[DEV]) < 2:
             why = "has one dev example"
         if why:
-            raise UserError(
+            raise EvoError(
                 f"racing: task {task.name!r} {why}, so a part of it says nothing of the whole. "
                 "Remove racing from the config, or the task"
             )

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from evo.config.trackers import TrackersConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.trackers.mlflow import MlflowTracker
 from evo.trackers.prometheus import PrometheusTracker
 from evo.trackers.protocol import Callback, RunFacts
@@ -40,7 +40,7 @@ def make_trackers(config: TrackersConfig, *, on_ray: bool) -> dict[str, Callback
     """The trackers that a config names, none of them started.
 
     Raises:
-        UserError: the package of one is not installed, or ``prometheus`` is asked for without Ray.
+        EvoError: the package of one is not installed, or ``prometheus`` is asked for without Ray.
     """
     found = {}
     for name, kind in TRACKERS.items():
@@ -49,12 +49,12 @@ def make_trackers(config: TrackersConfig, *, on_ray: bool) -> dict[str, Callback
             continue
         spec = find_spec(kind.package)
         if spec is None or spec.origin is None:  # no origin: a mere folder of that name
-            raise UserError(
+            raise EvoError(
                 f"trackers.{name}: the package {kind.package} is not installed: "
                 f"pip install 'evo-models[{kind.extra}]'"
             )
         if name == "prometheus" and not on_ray:
-            raise UserError(
+            raise EvoError(
                 "trackers.prometheus: goes through Ray's own metrics, so it needs pool.kind: ray"
             )
         found[name] = kind.make(settings)

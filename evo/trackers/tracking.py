@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.files import write_whole
 from evo.trackers.protocol import Callback, RunFacts
 
@@ -65,7 +65,7 @@ class Tracking:
         """Start all callbacks.
 
         Raises:
-            UserError: one of them can't be; the others are closed again.
+            EvoError: one of them can't be; the others are closed again.
         """
         if not self._callbacks:
             return
@@ -78,7 +78,7 @@ class Tracking:
             # Other people's packages: they may raise anything.
             except Exception as error:
                 self.close()
-                raise UserError(
+                raise EvoError(
                     f"trackers.{name}: could not start: {_line(error)}. Set it right, or leave it out"
                 ) from error
             if known_as != before.known_as:
@@ -139,7 +139,7 @@ class Tracking:
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(
+            raise EvoError(
                 f"{self._path}: damaged ({error}). Without the file, trackers begin new runs and are told "
                 "everything again"
             ) from error

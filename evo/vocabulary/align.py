@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from cluster.founders.adapters import is_adapter
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.export.checkpoint import whole_folder
 from evo.vocabulary.files import (
     EMBEDDINGS,
@@ -68,12 +68,12 @@ def align(models: Mapping[str, Path], base: Path, mode: Mode | Path, out: Path) 
     not at all, and not where nothing had to change.
 
     Raises:
-        UserError: a model has no embedding by a known name or no tokenizer though its size is its
+        EvoError: a model has no embedding by a known name or no tokenizer though its size is its
             own; hidden sizes differ; a tokenizer can't be read or extended; ``out`` exists.
         CheckpointError: a checkpoint can't be read.
     """
     if out.exists():
-        raise UserError(f"{out}: exists already; aligned checkpoints need a new folder")
+        raise EvoError(f"{out}: exists already; aligned checkpoints need a new folder")
     read, base_name = _read_all(models, base)
     target = _target(read, base_name, mode)
     vocabularies = {name: Vocabulary(c.tokens, c.rows) for name, c in read.items()}
@@ -112,7 +112,7 @@ def _read_all(models: Mapping[str, Path], base: Path) -> tuple[dict[str, Checkpo
     """Every model once, the base first, and the base's name."""
     ours = read_checkpoint(base)
     if ours is None or ours.state is None:
-        raise UserError(
+        raise EvoError(
             f"{base}: vocabularies can't be aligned to it: that takes a folder with an embedding "
             f"({', '.join(EMBEDDINGS)}) and a tokenizer ({STATE_FILE})"
         )
@@ -127,10 +127,10 @@ def _read_all(models: Mapping[str, Path], base: Path) -> tuple[dict[str, Checkpo
         if theirs is None:
             if is_adapter(path):
                 continue
-            raise UserError(f"{path}: has no embedding ({', '.join(EMBEDDINGS)}) to align")
+            raise EvoError(f"{path}: has no embedding ({', '.join(EMBEDDINGS)}) to align")
         mine, other = ours.shapes[ours.embedding], theirs.shapes[theirs.embedding]
         if mine[1:] != other[1:]:
-            raise UserError(
+            raise EvoError(
                 f"{path}: its embedding is {list(other)}, and that of {base} {list(mine)}. "
                 "Vocabularies may differ, but not the architecture"
             )
@@ -144,7 +144,7 @@ def _target(read: Mapping[str, Checkpoint], base_name: str, mode: Mode | Path) -
     if isinstance(mode, Path):
         found = tokenizer_state(mode, ours)
         if found is None:
-            raise UserError(f"{mode}: no tokenizer there ({STATE_FILE})")
+            raise EvoError(f"{mode}: no tokenizer there ({STATE_FILE})")
         keeper = next((n for n, c in read.items() if c.path.resolve() == mode.resolve()), None)
         return Target(found, tokens_of(found), mode, keeper, False)
     more = [c for c in read.values() if mode == "union" and c.tokens.keys() - ours.tokens.keys()]
@@ -154,14 +154,14 @@ def _target(read: Mapping[str, Checkpoint], base_name: str, mode: Mode | Path) -
         union = union_state(state, [c.state for c in more if c.state is not None])
         known = Tokenizer.from_str(json.dumps(union)).get_vocab()
     except Exception as error:  # tokenizers raises bare Exceptions
-        raise UserError(
+        raise EvoError(
             f"{ours.path / STATE_FILE}: can't take in the tokens of "
             f"{', '.join(str(c.path) for c in more)} ({error}). Align to the base's alone"
         ) from error
     tokens = tokens_of(union)
     if known != tokens:
         wrong = sorted(t for t, i in tokens.items() if known.get(t) != i)
-        raise UserError(
+        raise EvoError(
             f"{ours.path / STATE_FILE}: once extended, it gives {some(wrong)} other ids than "
             "planned. Align to the base's alone"
         )

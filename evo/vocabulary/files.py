@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from cluster.founders.adapters import is_adapter
 from cluster.founders.checkpoints import tensors_by_file
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.vocabulary.tokens import tokens_of
 
 STATE_FILE = "tokenizer.json"
@@ -64,7 +64,7 @@ def read_checkpoint(path: Path, base: Checkpoint | None = None) -> Checkpoint | 
     None for adapters, and for what has no embedding by a known name.
 
     Raises:
-        UserError: two tensors could be the embedding, or the tokenizer can't be read.
+        EvoError: two tensors could be the embedding, or the tokenizer can't be read.
         CheckpointError: the checkpoint can't be read.
     """
     if is_adapter(path):
@@ -82,7 +82,7 @@ def read_checkpoint(path: Path, base: Checkpoint | None = None) -> Checkpoint | 
                 shapes[str(name)] = tuple(opened.get_slice(name).get_shape())
     for name, shape in shapes.items():
         if shape[0] != shapes[embedding][0]:
-            raise UserError(
+            raise EvoError(
                 f"{path}: {embedding!r} has {shapes[embedding][0]} rows, but {name!r} has {shape[0]}"
             )
     config = json_of(path / "config.json")
@@ -96,7 +96,7 @@ def read_checkpoint(path: Path, base: Checkpoint | None = None) -> Checkpoint | 
 def _only(names: Sequence[str], known: Sequence[str], path: Path) -> str | None:
     found = [n for n in names if any(n == k or n.endswith(f".{k}") for k in known)]
     if len(found) > 1:
-        raise UserError(f"{path}: which is the table of tokens: {' or '.join(map(repr, found))}?")
+        raise EvoError(f"{path}: which is the table of tokens: {' or '.join(map(repr, found))}?")
     return found[0] if found else None
 
 
@@ -106,7 +106,7 @@ def tokenizer_state(path: Path, base: Checkpoint | None = None) -> Mapping[str, 
     None where there are no tokenizer files.
 
     Raises:
-        UserError: the tokenizer can't be read.
+        EvoError: the tokenizer can't be read.
     """
     if not _has_tokenizer(path):
         return None
@@ -117,7 +117,7 @@ def tokenizer_state(path: Path, base: Checkpoint | None = None) -> Mapping[str, 
             if state is not None and not _named_elsewhere(path) - tokens_of(state).keys():
                 return state
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(
+            raise EvoError(
                 f"{path / STATE_FILE}: not a tokenizer's files ({error!r}). Copy them again from "
                 "where the model came from"
             ) from error
@@ -130,7 +130,7 @@ def tokenizer_state(path: Path, base: Checkpoint | None = None) -> Mapping[str, 
         )
         loaded: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
-        raise UserError(
+        raise EvoError(
             f"{path}: its tokenizer can't be read ({error}). Load it with transformers and save it "
             f"there with save_pretrained, which writes {STATE_FILE}"
         ) from error
@@ -166,16 +166,16 @@ def json_of(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where there is no such file.
 
     Raises:
-        UserError: it holds something else.
+        EvoError: it holds something else.
     """
     if not path.is_file():
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from error
+        raise EvoError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(data, dict):
-        raise UserError(f"{path}: expected an object, got {type(data).__name__}")
+        raise EvoError(f"{path}: expected an object, got {type(data).__name__}")
     return data
 
 
@@ -186,7 +186,7 @@ def check_agreement(base: Path, models: Mapping[str, Path], *, key: str = "vocab
     and nothing is where ``base`` has no embedding or no tokenizer.
 
     Raises:
-        UserError: names both files, what differs, and the key that aligns them.
+        EvoError: names both files, what differs, and the key that aligns them.
         CheckpointError: a checkpoint can't be read.
     """
     ours = read_checkpoint(base) if _has_tokenizer(base) else None
@@ -200,7 +200,7 @@ def check_agreement(base: Path, models: Mapping[str, Path], *, key: str = "vocab
         if theirs.state is None:
             theirs = with_tokens_of(ours, theirs)
         if problem := _difference(ours, theirs):
-            raise UserError(
+            raise EvoError(
                 f"{problem} Set '{key}: base' in the config to align tokens by string to the "
                 f"base's tokenizer, or '{key}: union' to keep every model's tokens; both untie "
                 "the heads where some are tied and some are not"
@@ -211,10 +211,10 @@ def with_tokens_of(ours: Checkpoint, theirs: Checkpoint) -> Checkpoint:
     """``theirs``, which has no tokenizer, with the tokenizer of ``ours``.
 
     Raises:
-        UserError: their sizes differ, so that can't be its tokenizer.
+        EvoError: their sizes differ, so that can't be its tokenizer.
     """
     if ours.rows != theirs.rows:
-        raise UserError(
+        raise EvoError(
             f"{theirs.path}: its embedding has {theirs.rows} rows and that of {ours.path} "
             f"{ours.rows}, and it comes without a tokenizer, so which row is which token is not "
             f"known. Put its tokenizer files ({STATE_FILE}, {TOKENIZER_CONFIG}) beside it"

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cluster.founders.checkpoints import INDEX_FILE, tensors_by_file
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.vocabulary.files import (
     OTHER_STATES,
     STATE_FILE,
@@ -56,7 +56,7 @@ def read_tables(checkpoint: Checkpoint, untie: bool) -> dict[str, Tensor]:
     """The tables by kind, memory-mapped. To ``untie``, a model without a head takes its embedding.
 
     Raises:
-        UserError: a table holds NaN, or the config ties the head to the embedding, but the files hold
+        EvoError: a table holds NaN, or the config ties the head to the embedding, but the files hold
             another one.
     """
     kinds = {getattr(checkpoint, k): k for k in KINDS if getattr(checkpoint, k)}
@@ -67,12 +67,12 @@ def read_tables(checkpoint: Checkpoint, untie: bool) -> dict[str, Tensor]:
     for kind, table in tables.items():
         # Models that lack a token take the mean of these rows: a NaN would show up in theirs.
         if not bool(torch.isfinite(table).all()):
-            raise UserError(
+            raise EvoError(
                 f"{checkpoint.path}: tensor {getattr(checkpoint, kind)!r} holds NaN or infinite values"
             )
     twice = checkpoint.tied and "head" in tables
     if twice and not torch.equal(tables["embedding"], tables["head"]):
-        raise UserError(
+        raise EvoError(
             f"{checkpoint.path}: config.json says tie_word_embeddings, but {checkpoint.head!r} is "
             f"not {checkpoint.embedding!r}. Set tie_word_embeddings to false there, or delete the head"
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.files import holder
 from evo.lineage.journal import JOURNAL_FILE
 from evo.lineage.reader import LINEAGE_FOLDER
@@ -20,13 +20,13 @@ def check_watchable(run_dir: Path) -> None:
     """Refuse a folder in which there is no run and none is beginning.
 
     Raises:
-        UserError: that is so.
+        EvoError: that is so.
     """
     begun = (run_dir / LINEAGE_FOLDER).exists() or (run_dir / CONFIG_FILE).exists()
     if not begun and holder(run_dir) is None:
         runs = sorted(p.parent.name for p in run_dir.glob(f"*/{LINEAGE_FOLDER}"))
         hint = f". There are runs in it: give one, such as {run_dir / runs[0]}" if runs else ""
-        raise UserError(f"{run_dir}: no run here (it has no {CONFIG_FILE}){hint}")
+        raise EvoError(f"{run_dir}: no run here (it has no {CONFIG_FILE}){hint}")
 
 
 class Changes:

@@ -15,7 +15,7 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.reader import Lineage
 from evo.report.facts import facts
 from evo.report.page import page
@@ -62,7 +62,7 @@ class Live:
         """What is known now.
 
         Raises:
-            UserError: nothing could be read of the run, not even that something is damaged.
+            EvoError: nothing could be read of the run, not even that something is damaged.
         """
         with self._lock:
             if self._changes.due() or self._reading is None:
@@ -78,7 +78,7 @@ class Live:
         try:
             check_watchable(self._run_dir)
             found = dict(facts(self._lineage))
-        except (UserError, OSError) as error:
+        except (EvoError, OSError) as error:
             if before is None:
                 raise
             found = before.facts | {"problem": f"{error}. What was there before is shown"}
@@ -90,7 +90,7 @@ def make_server(run_dir: Path, port: int) -> ThreadingHTTPServer:
     """A server of the run's live view on loopback; port 0 is any that is free. ``serve_forever`` runs it.
 
     Raises:
-        UserError: there is no run, or the port can't be had.
+        EvoError: there is no run, or the port can't be had.
     """
     live = Live(run_dir)
 
@@ -100,7 +100,7 @@ def make_server(run_dir: Path, port: int) -> ThreadingHTTPServer:
     try:
         server = _Server((LOOPBACK, port), Handler)
     except OSError as error:
-        raise UserError(
+        raise EvoError(
             f"--port {port}: {error.strerror}. Give another one, or none for any that is free"
         ) from error
     return server
@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_data(self) -> None:
         try:
             now = self.run.reading()
-        except (UserError, OSError) as error:
+        except (EvoError, OSError) as error:
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"{error}\n".encode())
             return
         if self.headers.get("If-None-Match") == now.tag:

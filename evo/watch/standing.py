@@ -6,7 +6,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow.compute as pc
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.files import holder
 from evo.lineage.reader import Lineage
 from evo.report.contract import OperatorFacts, State
@@ -73,7 +73,7 @@ def standing(lineage: Lineage) -> Standing:
     pending = 0
     try:
         pending = len(source.pending)
-    except UserError as error:
+    except EvoError as error:
         problems.append(str(error))
     state: State = "running" if who else "stopped"
     if beginning(lineage.run_dir):

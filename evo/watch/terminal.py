@@ -25,7 +25,7 @@ def follow(run_dir: Path, *, once: bool = False) -> None:
     """Show how the run stands until it has ended, with ``once`` only as it is now.
 
     Raises:
-        UserError: there is no run.
+        EvoError: there is no run.
     """
     check_watchable(run_dir)
     console = Console(highlight=False)
@@ -43,7 +43,7 @@ def standings(run_dir: Path) -> Iterator[Standing]:
     """How the run stands, after each change; the last one is when nobody is at work on it any more.
 
     Raises:
-        UserError: the run's folder is gone.
+        EvoError: the run's folder is gone.
     """
     changes, lineage = Changes(run_dir), Lineage(run_dir)
     while True:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.zoo.plan import Course, Lesson, zoo_plan
 
 Figures = Mapping[str, Mapping[str, float]]
@@ -89,15 +89,15 @@ def train_adapters(
     Returns exact match (0 to 1) on dev by adapter: of its own skill, and of the task trio.
 
     Raises:
-        UserError: there is no zoo, its adapters are of another seed, or peft is not installed.
+        EvoError: there is no zoo, its adapters are of another seed, or peft is not installed.
     """
     if not (zoo / "zoo.json").is_file():
-        raise UserError(f"{zoo}: no zoo here; first run: evo zoo build {zoo}")
+        raise EvoError(f"{zoo}: no zoo here; first run: evo zoo build {zoo}")
     out = zoo / FOLDER
     if out.exists():
         return _there(out, seed)
     if importlib.util.find_spec("peft") is None:
-        raise UserError("training adapters needs peft: pip install 'evo-models[lora]'")
+        raise EvoError("training adapters needs peft: pip install 'evo-models[lora]'")
     partial = zoo / f".{FOLDER}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -124,9 +124,9 @@ def _there(out: Path, seed: int) -> Figures:
         figures: Figures = manifest["figures"]
         found = manifest["seed"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{out}: holds no whole set of adapters ({error!r}). {advice}") from error
+        raise EvoError(f"{out}: holds no whole set of adapters ({error!r}). {advice}") from error
     if found != seed:
-        raise UserError(f"{out}: holds the adapters of seed {found}, not {seed}. {advice}")
+        raise EvoError(f"{out}: holds the adapters of seed {found}, not {seed}. {advice}")
     return figures
 
 

@@ -21,7 +21,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any, Final
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.zoo import worker, world
 from evo.zoo.plan import Course, ZooPlan, zoo_plan
 from evo.zoo.tasks import DEFAULT_SIZES, parse_mix, task_rows, write_task, write_whole
@@ -79,10 +79,10 @@ def build(
         progress: called now and then with what is being done and the share done, 0 to 1.
 
     Raises:
-        UserError: ``directory`` is a file, holds other files, or holds another zoo.
+        EvoError: ``directory`` is a file, holds other files, or holds another zoo.
     """
     if workers < 1:
-        raise UserError(f"workers is {workers}; building the zoo needs one worker at least")
+        raise EvoError(f"workers is {workers}; building the zoo needs one worker at least")
     plan = plan or zoo_plan()
     if (directory / _MANIFEST).is_file():
         return _reuse(directory, plan, seed)
@@ -114,24 +114,24 @@ def _reuse(directory: Path, plan: ZooPlan, seed: int) -> ZooReport:
     """The report of a zoo that is there.
 
     Raises:
-        UserError: ``zoo.json`` is damaged or of another zoo, or a checkpoint is gone.
+        EvoError: ``zoo.json`` is damaged or of another zoo, or a checkpoint is gone.
     """
     path = directory / _MANIFEST
     advice = "Choose another folder, or remove this one to build it again."
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}). {advice}") from error
+        raise EvoError(f"{path} is not JSON ({error}). {advice}") from error
     wanted = _identity(plan, seed)
     for key, value in wanted.items():
         found = manifest.get(key) if isinstance(manifest, dict) else None
         if found != value:
-            raise UserError(
+            raise EvoError(
                 f"{directory} holds another zoo: its {key} is {found!r}, wanted {value!r}. {advice}"
             )
     for name in _names(plan):
         if not (directory / name / "model.safetensors").is_file():
-            raise UserError(f"{directory}: {_MANIFEST} is there but {name}/ is not. {advice}")
+            raise EvoError(f"{directory}: {_MANIFEST} is there but {name}/ is not. {advice}")
     return ZooReport(directory, seed, _names(plan)[1:], manifest["figures"], reused=True)
 
 
@@ -139,14 +139,14 @@ def _claim(directory: Path, plan: ZooPlan) -> None:
     """Make ``directory`` ours and empty of what a killed build left.
 
     Raises:
-        UserError: it is a file, or holds files that are not of a half-built zoo.
+        EvoError: it is a file, or holds files that are not of a half-built zoo.
     """
     if directory.exists() and not directory.is_dir():
-        raise UserError(f"{directory} is a file; the zoo needs a folder of its own")
+        raise EvoError(f"{directory} is a file; the zoo needs a folder of its own")
     marker = directory / _MARKER
     if directory.is_dir() and any(directory.iterdir()) and not marker.is_file():
         some = ", ".join(sorted(path.name for path in directory.iterdir())[:3])
-        raise UserError(
+        raise EvoError(
             f"{directory} is not empty and holds no zoo (there is {some}); "
             "choose a new or an empty folder"
         )

@@ -10,7 +10,7 @@ from rich.console import Console
 import evo
 from evo.cli.commands import build_zoo, export_individual
 from evo.cli.commands_run import run_config
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.summary import read_summary, results_table
 from evo.report.write import write_report
 
@@ -21,7 +21,7 @@ def demo_config() -> Path:
     places = (package.parent / "examples" / "demo.yaml", package / "examples" / "demo.yaml")
     found = next((p for p in places if p.is_file()), None)
     if found is None:
-        raise UserError(f"examples/demo.yaml is missing; looked in {places[0]} and {places[1]}")
+        raise EvoError(f"examples/demo.yaml is missing; looked in {places[0]} and {places[1]}")
     return found
 
 
@@ -31,7 +31,7 @@ def run_demo(folder: Path) -> None:
     A run that is there from an earlier demo is replaced; anything else in ``folder`` is left alone.
 
     Raises:
-        UserError: ``folder/run`` (or another of these) is there and is no run of ours.
+        EvoError: ``folder/run`` (or another of these) is there and is no run of ours.
     """
     out = Console(stderr=True)
     zoo, run, plus, best = (folder / n for n in ("zoo", "run", "genome_plus", "best"))
@@ -40,7 +40,7 @@ def run_demo(folder: Path) -> None:
     for old, mark in ((run, "config.json"), (plus, "config.json"), (best, "recipe.json")):
         if old.exists():
             if not (old / mark).is_file():
-                raise UserError(f"{old}: is there, but not from a demo; move it away")
+                raise EvoError(f"{old}: is there, but not from a demo; move it away")
             shutil.rmtree(old)
     root = f"root={zoo.resolve()}"
     out.print(f"[bold]2/5[/] recipe search over the merge coefficients ({run})")
@@ -59,7 +59,7 @@ def run_demo(folder: Path) -> None:
 def _with_genome_plus(summary: Mapping[str, Any], plus: Path) -> dict[str, Any]:
     other = read_summary(plus)
     if other is None:
-        raise UserError(f"{plus}: did not finish")
+        raise EvoError(f"{plus}: did not finish")
     rows = [{**other["winner"], "name": "GENOME+ winner", "kind": "genome_plus"}]
     if other["ensemble"]:
         rows.append({**other["ensemble"], "name": "GENOME+ ensemble"})

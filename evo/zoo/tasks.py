@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.zoo import world
 
 DEFAULT_SIZES: Final[Mapping[str, int]] = MappingProxyType(
@@ -39,32 +39,32 @@ def parse_mix(text: str) -> tuple[Ask, ...]:
     """Read ``"swap:1,pmax:1"``. Without ``:alphabet`` a skill is asked in plain digits.
 
     Raises:
-        UserError: the mix is empty, repeats an entry, or names a skill or an alphabet that the
+        EvoError: the mix is empty, repeats an entry, or names a skill or an alphabet that the
             world does not have.
     """
     mix = tuple(_parse_ask(part.strip(), text) for part in text.split(","))
     for ask in mix:
         if mix.count(ask) > 1:
-            raise UserError(f"mix {text!r} has {ask} more than once; name each entry once")
+            raise EvoError(f"mix {text!r} has {ask} more than once; name each entry once")
     return mix
 
 
 def _parse_ask(part: str, text: str) -> Ask:
     skill, colon, alphabet = part.partition(":")
     if not skill:
-        raise UserError(
+        raise EvoError(
             f"mix {text!r} has an empty entry; write skill:alphabet, with commas between, "
             "as in 'swap:1,pmax:1'"
         )
     if skill not in world.SKILLS:
         nearest = difflib.get_close_matches(skill, world.SKILLS, n=1, cutoff=0.5)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise UserError(
+        raise EvoError(
             f"mix {text!r}: no skill {skill!r}.{hint} The skills are {', '.join(world.SKILLS)}."
         )
     alphabets = {str(i): i for i in range(len(world.ALPHABETS))}
     if colon and alphabet not in alphabets:
-        raise UserError(
+        raise EvoError(
             f"mix {text!r}: no alphabet {alphabet!r} in {part!r}; the alphabets are "
             f"{', '.join(alphabets)}, where 0 is plain digits"
         )
@@ -77,13 +77,13 @@ def task_rows(
     """``count`` rows of one split, no input twice. They depend on the arguments alone.
 
     Raises:
-        UserError: the mix is empty, the split is unknown, or it has fewer than ``count`` inputs.
+        EvoError: the mix is empty, the split is unknown, or it has fewer than ``count`` inputs.
     """
     if not mix:
-        raise UserError(f"task {name!r} has an empty mix; give one skill at least")
+        raise EvoError(f"task {name!r} has an empty mix; give one skill at least")
     available = world.inputs(split)
     if not 1 <= count <= len(available):
-        raise UserError(
+        raise EvoError(
             f"task {name!r} asks for {count} examples in {split!r}; "
             f"the world has {len(available)} there, so choose 1 to {len(available)}"
         )
@@ -112,15 +112,15 @@ def write_task(
     whole or not at all.
 
     Raises:
-        UserError: the name is not a plain file name, or see `task_rows`.
+        EvoError: the name is not a plain file name, or see `task_rows`.
     """
     if not _NAME.fullmatch(name):
-        raise UserError(
+        raise EvoError(
             f"task name {name!r} becomes a file name: use letters, digits, '-' and '_' only, "
             "64 at most"
         )
     if not sizes:
-        raise UserError(f"task {name!r} has no splits; give sizes such as dev=200, test=1000")
+        raise EvoError(f"task {name!r} has no splits; give sizes such as dev=200, test=1000")
     rows = {
         split: task_rows(mix, split, count, name=name, seed=seed) for split, count in sizes.items()
     }

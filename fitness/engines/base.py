@@ -6,11 +6,12 @@ from typing import Protocol
 
 from fitness.requests import Output, Request
 from operators.build.paths import LayerPath
+from operators.errors import EvoError
 from operators.tensors.low_rank import Adapted
 from operators.tensors.weights import Stack, Weights
 
 
-class EngineError(ValueError):
+class EngineError(EvoError):
     """An engine cannot do what it was asked; the message says what to change."""
 
 

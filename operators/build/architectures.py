@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from operators.errors import EvoError
+
 if TYPE_CHECKING:  # readers of a lineage ask for a layout, and must not wait for torch
     from torch import Tensor
 
 
-class ArchitectureError(ValueError):
+class ArchitectureError(EvoError):
     """A model's layers can't be rearranged; the message names its architecture and the known ones."""
 
 

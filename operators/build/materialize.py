@@ -10,6 +10,7 @@ from torch import Tensor
 
 from operators.build.one_tensor import OneTensor, Wholes
 from operators.build.packed import MOST_ELEMENTS, Packed, Vector
+from operators.errors import EvoError
 from operators.merge import MERGES
 from operators.merge.table import Number, Values
 from operators.recipe import Founder, Linear, Merge, Noise, ParameterValue, Recipe, walk
@@ -22,7 +23,7 @@ from operators.tensors.weights import Layout, Weights, allocate
 NOISE_CACHE_BYTES = 256 * 2**20
 
 
-class MissingFounderError(ValueError):
+class MissingFounderError(EvoError):
     """A recipe names a founder that is not at hand, or whose tensors have changed."""
 
 

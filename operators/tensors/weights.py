@@ -13,12 +13,14 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from operators.errors import EvoError
+
 # Every tensor starts on a cache line. Kernels choose their path by alignment, and the same path
 # gives the same last bit whether a model was born alone or after forty others.
 ALIGNMENT_BYTES = 64
 
 
-class WeightsMismatchError(ValueError):
+class WeightsMismatchError(EvoError):
     """Two models' tensors do not fit together; the message names the tensor and both models."""
 
 

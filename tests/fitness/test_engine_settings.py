@@ -16,7 +16,7 @@ import evo.lineage
 from cluster.founders.checkpoints import load_founders
 from evo.cli.commands_run import run_config
 from evo.config.schema import RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.run.autotune import settled
 from evo.run.setup import load_tasks
 from fitness.engines.hf import token_budget
@@ -70,7 +70,7 @@ def test_auto_is_found_once_and_frozen_with_the_run(folder: Path) -> None:
 def test_auto_needs_the_device_where_the_run_begins(folder: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
-    with pytest.raises(UserError, match=r"engine\.dtype: auto .*no CUDA device.*Set engine\.dtype"):
+    with pytest.raises(EvoError, match=r"engine\.dtype: auto .*no CUDA device.*Set engine\.dtype"):
         run(folder, "cuda", "{dtype: auto, device: cuda}")
     assert not (folder / "cuda" / "config.json").exists()
 

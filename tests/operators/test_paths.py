@@ -12,7 +12,7 @@ import transformers
 from path_models import CONFIGS, WINDING, A, B, Pair, pair
 
 from cluster.founders.checkpoints import FounderSet, load_founders
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.export.checkpoint import export
 from evo.export.lora import export_adapter
 from evo.merging.as_yaml import dump
@@ -278,10 +278,10 @@ def test_what_is_no_path_refuses_one(tmp_path):
     models = pair("llama")
     files = saved(models, tmp_path)
     route = route_over(files, WINDING.steps)
-    with pytest.raises(UserError, match="data-flow path, which no adapter can be"):
+    with pytest.raises(EvoError, match="data-flow path, which no adapter can be"):
         export_adapter(route, files, tmp_path / "adapter", rank=4)
     assert not (tmp_path / "adapter").exists()
-    with pytest.raises(UserError, match="no words for a path"):
+    with pytest.raises(EvoError, match="no words for a path"):
         dump(route, {}, ())
 
 
@@ -289,7 +289,7 @@ def test_scales_that_the_weights_cannot_hold_are_refused(tmp_path):
     models = pair("llama")
     files = saved(models, tmp_path)
     steps = tuple(Step(A, i % 4, 0.05) for i in range(12))
-    with pytest.raises(UserError, match="infinite values in float16"):
+    with pytest.raises(EvoError, match="infinite values in float16"):
         export(route_over(files, steps), files, tmp_path / "out", dtype="float16")
     assert not (tmp_path / "out").exists()
 

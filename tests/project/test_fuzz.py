@@ -15,7 +15,7 @@ from models import A, B, C
 
 import evo.lineage
 from evo.cli import _is_users
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage import SCHEMAS
 from evo.merging import recipe_file
@@ -136,7 +136,7 @@ dtype: bfloat16
 def test_a_merge_file_of_any_bytes_is_read_or_refused(raw, tmp_path_factory):
     path = tmp_path_factory.mktemp("merge") / "m.yaml"
     path.write_bytes(raw)
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(EvoError):
         recipe_file.load(path)
 
 
@@ -166,8 +166,8 @@ def test_a_run_with_any_file_changed_is_read_or_refused_and_never_half_resumed(
         refused = True
     if refused:
         assert {p: p.read_bytes() for p in files} == before
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(EvoError):
         status_of(run_dir).describe()
     for table in SCHEMAS:
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(EvoError):
             evo.lineage.open(run_dir).table(table)

@@ -20,7 +20,7 @@ from cluster.ray.credentials import find_token, refusal
 from cluster.submit import results
 from cluster.submit.results import packed, unpack
 from evo.config.loader import load_config
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.vocabulary.files import tokenizer_state
 from fitness.engines.base import EngineError
 from fitness.engines.hf.engine import HFEngine
@@ -65,7 +65,7 @@ def test_a_tokenizers_code_is_not_run_nor_asked_about(booby_trapped, monkeypatch
     own = {"AutoTokenizer": ["own.Tokenizer", None]}
     edit(folder / "tokenizer_config.json", auto_map=own, tokenizer_class="OwnTokenizer")
     (folder / "tokenizer.json").rename(folder / "vocab.json")
-    with pytest.raises(UserError, match="tokenizer can't be read"):
+    with pytest.raises(EvoError, match="tokenizer can't be read"):
         tokenizer_state(folder)
     assert not mark.exists()
 
@@ -100,7 +100,7 @@ def test_an_adapter_beside_the_model_does_not_put_another_model_in_its_place(
 def test_a_config_runs_nothing(text, tmp_path):
     mark = tmp_path / "mark"
     (tmp_path / "c.yaml").write_text(text.replace("{mark}", str(mark)))
-    with pytest.raises(UserError, match="not valid YAML"):
+    with pytest.raises(EvoError, match="not valid YAML"):
         load_config(tmp_path / "c.yaml")
     assert not mark.exists()
 

@@ -10,7 +10,7 @@ from evo.algorithms import ALGORITHMS, Candidate, Scored, Start, make
 from evo.algorithms.genome import GenomePlusSettings, GenomeSettings
 from evo.algorithms.random_search import RandomSearchSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings
-from evo.errors import UserError
+from evo.errors import EvoError
 from operators.recipe import Founder, Linear, Noise
 from operators.recipe.coefficients import Grouped
 
@@ -293,5 +293,5 @@ def test_a_merge_of_adapters_is_refused_where_founders_are_whole_models():
         RecipeSearchSettings(method="evo_lora_published"),
         GenomeSettings(crossover="evo_lora_published"),
     ):
-        with pytest.raises(UserError, match="evo_lora_published merges LoRA adapters"):
+        with pytest.raises(EvoError, match="evo_lora_published merges LoRA adapters"):
             make(settings, start())

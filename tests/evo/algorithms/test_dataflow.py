@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from evo.algorithms import Scored, Start, make, read_settings
 from evo.algorithms.scales import gene_count, scales_of
 from evo.algorithms.sequence import Stages
-from evo.errors import UserError
+from evo.errors import EvoError
 from operators.recipe import Founder, Linear, Recipe, Route
 from operators.variation.paths import (
     MOVES,
@@ -260,7 +260,7 @@ def test_a_sequence_gives_its_winner_to_the_next_stage():
     ],
 )
 def test_impossible_settings_are_named(settings, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(EvoError, match=message):
         make(read_settings(settings), START)
 
 
@@ -289,7 +289,7 @@ def test_wrong_settings_are_named(settings, message):
 
 
 def test_models_without_layers_are_refused():
-    with pytest.raises(UserError, match="no layers that can be told apart"):
+    with pytest.raises(EvoError, match="no layers that can be told apart"):
         make(read_settings({"name": "dataflow"}), Start(MODELS, BASE, 0))
 
 

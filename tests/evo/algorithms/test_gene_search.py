@@ -17,7 +17,7 @@ from evo.algorithms.other_searches import (
     LoraHubSettings,
 )
 from evo.algorithms.recipe_search import RecipeSearchSettings
-from evo.errors import UserError
+from evo.errors import EvoError
 from operators.merge import MERGES
 from operators.recipe import Founder, Linear, Merge
 from operators.recipe.coefficients import Grouped
@@ -257,9 +257,9 @@ def test_recipe_search_refuses_what_makes_no_sense(changes, message):
 
 
 def test_what_the_founders_can_not_do_is_refused_before_anything_runs():
-    with pytest.raises(UserError, match="pcb: sees whole models"):
+    with pytest.raises(EvoError, match="pcb: sees whole models"):
         make(RecipeSearchSettings(method="pcb", layer_groups=2), start())
-    with pytest.raises(UserError, match="layer_groups: 9 groups, but the models have 4"):
+    with pytest.raises(EvoError, match="layer_groups: 9 groups, but the models have 4"):
         make(CrossEntropySettings(layer_groups=9), start())
 
 
@@ -283,7 +283,7 @@ def test_the_example_shows_every_setting_and_is_one():
 def test_a_filter_that_no_tensor_has_in_its_name_is_refused():
     known = Start(FOUNDERS, BASE, 0, layers=4, tensors=("model.layers.0.mlp.up_proj.weight",))
     make(RecipeSearchSettings(filters=("mlp",)), known)
-    with pytest.raises(UserError, match="no tensor of the models has 'atn' in its name"):
+    with pytest.raises(EvoError, match="no tensor of the models has 'atn' in its name"):
         make(RecipeSearchSettings(filters=("mlp", "atn")), known)
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from evo.algorithms import Start
 from evo.algorithms.gene_space import GeneSettings, checked_methods, gene_space
 from evo.algorithms.genes import GeneSpace
-from evo.errors import UserError
+from evo.errors import EvoError
 from operators.merge import MERGES
 from operators.recipe import Founder, Linear, Merge
 from operators.recipe.canonical import from_json, to_json
@@ -93,13 +93,13 @@ def test_encoding_turns_decoded_values_back(method, seed):
 @pytest.mark.parametrize("method", [n for n, m in SEARCHED.items() if m.scope == "model"])
 @pytest.mark.parametrize("changes", [{"layer_groups": 2}, {"filters": ("mlp",)}])
 def test_methods_that_see_whole_models_refuse_to_differ_by_layer(method, changes):
-    with pytest.raises(UserError, match=f"{method}: sees whole models.*layer_groups"):
+    with pytest.raises(EvoError, match=f"{method}: sees whole models.*layer_groups"):
         space_of(method, **changes)
 
 
 @pytest.mark.parametrize("method", sorted(set(MERGES) - set(SEARCHED)))
 def test_a_method_without_ranges_says_what_to_do(method):
-    with pytest.raises(UserError, match=f"{method}: no parameter has a range.*bounds"):
+    with pytest.raises(EvoError, match=f"{method}: no parameter has a range.*bounds"):
         space_of(method)
 
 
@@ -171,7 +171,7 @@ def test_several_methods_share_the_parameters_that_all_have_and_a_gene_says_whic
 
 
 def test_several_methods_that_share_nothing_are_refused():
-    with pytest.raises(UserError, match="task_arithmetic, sce: no parameter of all has a range"):
+    with pytest.raises(EvoError, match="task_arithmetic, sce: no parameter of all has a range"):
         gene_space(["task_arithmetic", "sce"], GeneSettings(), start())
 
 
@@ -184,7 +184,7 @@ def test_each_of_several_methods_keeps_to_its_own_range():
 
 
 def test_methods_that_take_different_numbers_of_models_are_not_mixed():
-    with pytest.raises(UserError, match=r"same number of models.*ties 4, slerp 2"):
+    with pytest.raises(EvoError, match=r"same number of models.*ties 4, slerp 2"):
         gene_space(["ties", "slerp"], GeneSettings(), start(4))
 
 
@@ -208,7 +208,7 @@ def test_a_start_keeps_its_weights_and_the_rest_is_within_the_range():
 
 
 def test_too_few_founders_are_refused_and_too_many_are_left_out():
-    with pytest.raises(UserError, match="slerp: takes 2 models or more, but there are 1"):
+    with pytest.raises(EvoError, match="slerp: takes 2 models or more, but there are 1"):
         gene_space(["slerp"], GeneSettings(), start(1))
     assert [f.name for f in gene_space(["slerp"], GeneSettings(), start(4)).founders] == [
         "f0",
@@ -226,7 +226,7 @@ def test_too_few_founders_are_refused_and_too_many_are_left_out():
     ],
 )
 def test_values_that_the_method_refuses_are_refused_at_once(changes, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(EvoError, match=message):
         space_of("ties", **changes)
 
 

@@ -29,7 +29,7 @@ from cluster.submit.dashboard import job_client, open_dashboard
 from cluster.submit.job import NO_EVO, OTHER_EVO, new_job_id, script
 from cluster.submit.working_folder import pack
 from evo.cli.commands_cluster import relocate
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.lineage.reader import Lineage
 
 pytest.importorskip("aiohttp", reason="needs the extra `cluster`: ray[default]")
@@ -471,7 +471,7 @@ def test_paths_within_the_folder_are_shipped_and_others_named(tmp_path):
 def test_what_would_be_missing_on_the_cluster_is_said_here(tmp_path, path, says):
     config = write_project(tmp_path / "project")
     write_founders(tmp_path / "project" / ".hidden")
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(EvoError, match=says):
         relocate(config, [f"base={path}"])
 
 
@@ -481,7 +481,7 @@ def test_a_founder_of_links_into_a_cache_elsewhere_is_not_sent_without_its_files
     founder = tmp_path / "project" / "downloaded"
     founder.mkdir()
     (founder / "model.safetensors").symlink_to(tmp_path / "cache" / "a.safetensors")
-    with pytest.raises(UserError, match=r"downloaded/model\.safetensors is a link"):
+    with pytest.raises(EvoError, match=r"downloaded/model\.safetensors is a link"):
         relocate(config, ["founders.a=downloaded"])
 
 

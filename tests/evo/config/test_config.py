@@ -12,7 +12,7 @@ from places import EXAMPLES
 
 from evo.config.loader import load_config
 from evo.config.schema import BudgetConfig, RunConfig, TaskConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 
 OTHERS = ("merge.yaml", "cluster.yaml")  # for evo merge, for Ray's launcher
 CONFIGS = sorted(p for p in EXAMPLES.glob("*.yaml") if p.name not in OTHERS)
@@ -55,7 +55,7 @@ def load(place):
 @pytest.fixture
 def refusal(load):
     def refusal(text, *overrides):
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(EvoError) as caught:
             load(text, *overrides)
         return str(caught.value)
 
@@ -232,12 +232,12 @@ def test_all_mistakes_are_listed_at_once(refusal):
 
 
 def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"none\.yaml: can't be read"):
+    with pytest.raises(EvoError, match=r"none\.yaml: can't be read"):
         load_config(tmp_path / "none.yaml")
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(EvoError, match="can't be read"):
         load_config(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(UserError, match=r"binary\.yaml: can't be read"):
+    with pytest.raises(EvoError, match=r"binary\.yaml: can't be read"):
         load_config(tmp_path / "binary.yaml")
 
 
@@ -417,5 +417,5 @@ TEXTS = st.one_of(
 @given(text=TEXTS, override=st.text(max_size=12) | st.just("seed=1"))
 def test_whatever_the_text_the_answer_is_a_config_or_a_user_error(load, text, override):
     for overrides in ((), (override,)):
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(EvoError):
             assert isinstance(load(text, *overrides), RunConfig)

@@ -18,7 +18,7 @@ from cluster.founders.checkpoints import (
     open_checkpoint,
 )
 from evo.cli.commands import export_individual
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.export.checkpoint import export
 from fitness.engines.hf.engine import HFEngine
@@ -171,7 +171,7 @@ def test_what_exists_is_not_overwritten(founders, tmp_path):
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     (tmp_path / "file").write_text("more work")
     for name in ("full", "file"):
-        with pytest.raises(UserError, match=f"{name}: exists already"):
+        with pytest.raises(EvoError, match=f"{name}: exists already"):
             export(recipe, founders, tmp_path / name)
     assert (tmp_path / "full" / "thesis.txt").read_text() == "years of work"
     assert (tmp_path / "file").read_text() == "more work"
@@ -189,7 +189,7 @@ def test_an_export_needs_the_founders_that_are_in_it_and_no_others(tmp_path):
     config.founders[other].unlink()
     export_individual(tmp_path / "run", ids[wanted], tmp_path / "out")
     assert (tmp_path / "out" / "model.safetensors").is_file()
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(EvoError) as caught:
         export_individual(tmp_path / "run", ids[other], tmp_path / "more")
     message = str(caught.value)
     assert message.startswith(f"{config.founders[other]}: no such checkpoint")

@@ -26,7 +26,7 @@ from cluster.founders.checkpoints import (
 )
 from evo.cli import cli
 from evo.config.schema import RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.export.checkpoint import export
 from evo.export.lora import export_adapter
@@ -450,7 +450,7 @@ def test_truncation_reports_the_energy_that_numpys_svd_leaves_out(founders, tmp_
 
 def test_full_rank_noise_needs_a_rank(founders, tmp_path):
     recipe = perturb(mix(founders), sigma=0.05, rate=0.5, seed=3)
-    with pytest.raises(UserError, match=r"without --adapter\), or give a --rank"):
+    with pytest.raises(EvoError, match=r"without --adapter\), or give a --rank"):
         export_adapter(recipe, founders, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     report = export_adapter(recipe, founders, tmp_path / "out", rank=6)
@@ -470,7 +470,7 @@ def test_full_rank_noise_needs_a_rank(founders, tmp_path):
 def test_a_whole_fine_tune_can_be_cut_to_an_adapter(bases, tmp_path):
     whole = save(tmp_path / "whole", build_model("gpt2", seed=4))
     founders = load_founders(bases["gpt2"], {"whole": whole})
-    with pytest.raises(UserError, match="it holds whole models"):
+    with pytest.raises(EvoError, match="it holds whole models"):
         export_adapter(founders.founders[0].founder, founders, tmp_path / "out")
     report = export_adapter(founders.founders[0].founder, founders, tmp_path / "out", rank=32)
     merged, own = merged_by_peft(bases["gpt2"], tmp_path / "out"), open_checkpoint(whole)
@@ -490,18 +490,16 @@ def test_no_matrix_is_written_with_more_rank_than_it_can_have(founders, tmp_path
             module = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
             assert len(tensor) <= min(base[f"{module}.weight"].shape), name
     assert report.rank <= 32
-    with pytest.raises(
-        UserError, match="rank must be 1 or more, or 0 for an exact adapter; got -1"
-    ):
+    with pytest.raises(EvoError, match="rank must be 1 or more, or 0 for an exact adapter; got -1"):
         export_adapter(recipe, founders, tmp_path / "negative", rank=-1)
 
 
 def test_there_must_be_something_to_export(founders, tmp_path):
-    with pytest.raises(UserError, match="changes no matrix"):
+    with pytest.raises(EvoError, match="changes no matrix"):
         export_adapter(founders.base.founder, founders, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(EvoError, match="exists already"):
         export_adapter(mix(founders), founders, tmp_path / "full")
 
 
@@ -560,7 +558,7 @@ def test_noise_on_adapters_is_dense_and_still_right(tmp_path):
     )
     noise = (child["layer.weight"] - quiet) / 0.1
     assert 0.6 < float(noise.std()) < 1.5
-    with pytest.raises(UserError, match=r"no config\.json"):
+    with pytest.raises(EvoError, match=r"no config\.json"):
         export_adapter(linear({one: 1.0, other: 0.5}), files, tmp_path / "out")
 
 
@@ -665,7 +663,7 @@ def test_the_zoos_adapters_are_trained_and_found_again(tmp_path):
     from evo.zoo.adapters import adapter_plans, train_adapters
     from evo.zoo.build import build
 
-    with pytest.raises(UserError, match="first run: evo zoo build"):
+    with pytest.raises(EvoError, match="first run: evo zoo build"):
         train_adapters(tmp_path / "zoo")
     build(tmp_path / "zoo", plan=tiny())
     plans = adapter_plans(steps=3)[:2]
@@ -681,5 +679,5 @@ def test_the_zoos_adapters_are_trained_and_found_again(tmp_path):
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "zoo").rglob("*")}
     assert train_adapters(tmp_path / "zoo") == figures
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "zoo").rglob("*")}
-    with pytest.raises(UserError, match="adapters of seed 0, not 1"):
+    with pytest.raises(EvoError, match="adapters of seed 0, not 1"):
         train_adapters(tmp_path / "zoo", seed=1)

@@ -7,7 +7,7 @@ import pytest
 from toys import toy_config
 
 import evo.lineage
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage import SCHEMAS, Lineage
 from evo.lineage.family import COLUMNS as FAMILY_COLUMNS
@@ -159,7 +159,7 @@ def test_a_founder_is_found_by_its_name(lineage):
     for row in lineage.individuals.to_pylist():
         if row["operator"] == "founder":
             assert lineage.find(row["description"]) == row["id"]
-    with pytest.raises(UserError, match="no individual's id begins with 'base'"):
+    with pytest.raises(EvoError, match="no individual's id begins with 'base'"):
         lineage.find("base")  # the founders' ancestor is no individual of this run
 
 
@@ -167,12 +167,12 @@ def test_what_finds_nobody_or_several_is_refused(lineage):
     ids = lineage.individuals["id"].to_pylist()
     common = next(c for c in "0123456789abcdef" if sum(i.startswith(c) for i in ids) > 1)
     several = sum(i.startswith(common) for i in ids)
-    with pytest.raises(UserError, match=f"{several} ids begin with '{common}'"):
+    with pytest.raises(EvoError, match=f"{several} ids begin with '{common}'"):
         lineage.find(common)
     for wrong in ("xyz", "", ids[0] + "0", ids[0].upper() + "?"):
-        with pytest.raises(UserError, match=r"no individual's id begins with .*evo lineage"):
+        with pytest.raises(EvoError, match=r"no individual's id begins with .*evo lineage"):
             lineage.find(wrong)
-    with pytest.raises(UserError, match="no individual's id begins"):
+    with pytest.raises(EvoError, match="no individual's id begins"):
         lineage.ancestors("xyz")
 
 
@@ -186,18 +186,18 @@ def test_best_is_the_winner_of_the_summary(made, lineage):
 
 
 def test_a_table_that_does_not_exist_is_refused_with_those_that_do(lineage):
-    with pytest.raises(UserError, match="no table 'people'; there are: individuals, evaluations"):
+    with pytest.raises(EvoError, match="no table 'people'; there are: individuals, evaluations"):
         lineage.table("people")
 
 
 def test_a_running_run_can_be_read(tmp_path):
     with Evolution(toy_config(tmp_path / "f"), tmp_path / "run") as evolution:
         other = evo.lineage.open(tmp_path / "run")
-        with pytest.raises(UserError, match="no generation has finished yet"):
+        with pytest.raises(EvoError, match="no generation has finished yet"):
             other.best()
         for name, schema in SCHEMAS.items():
             assert other.table(name).equals(schema.empty_table())
-        with pytest.raises(UserError, match="all 0 individuals"):
+        with pytest.raises(EvoError, match="all 0 individuals"):
             other.find("a")
         for generation in evolution:
             assert set(other.population["generation"].to_pylist()) == set(
@@ -230,7 +230,7 @@ def test_a_damaged_file_is_named(name, damage, tmp_path):
     file.write_bytes(
         {"truncated": data[: len(data) // 2], "empty": b"", "garbage": b"x" * 500}[damage]
     )
-    with pytest.raises(UserError, match=f"{name}.*000000.parquet"):
+    with pytest.raises(EvoError, match=f"{name}.*000000.parquet"):
         evo.lineage.open(run_dir).table(name)
 
 
@@ -241,7 +241,7 @@ def test_every_flipped_bit_is_noticed(name, tmp_path):
     data = file.read_bytes()
     for at in range(0, len(data), max(1, len(data) // 50)):
         file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-        with pytest.raises(UserError, match=r"000000\.parquet: damaged"):
+        with pytest.raises(EvoError, match=r"000000\.parquet: damaged"):
             evo.lineage.open(run_dir).table(name)
 
 
@@ -249,14 +249,14 @@ def test_a_damaged_summary_is_named(tmp_path):
     run_dir, _ = make_run(tmp_path, "random_search", budget={"generations": 1})
     for text in ("{", "[]", ""):
         (run_dir / "summary.json").write_text(text)
-        with pytest.raises(UserError, match=r"summary\.json: damaged"):
+        with pytest.raises(EvoError, match=r"summary\.json: damaged"):
             evo.lineage.open(run_dir).best()
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "nowhere", tmp_path / "file", str(tmp_path)):
-        with pytest.raises(UserError, match="no run here"):
+        with pytest.raises(EvoError, match="no run here"):
             evo.lineage.open(path)
 
 

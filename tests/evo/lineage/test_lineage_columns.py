@@ -16,7 +16,7 @@ from places import OLD_RUNS
 from toys import toy_config
 
 import evo.lineage
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage import SCHEMAS
 from evo.lineage.commits import commits
@@ -72,9 +72,9 @@ def test_rows_are_chosen_by_columns_that_need_not_be_shown(run_dir):
 
 def test_a_column_or_condition_that_does_not_fit_is_refused(run_dir):
     lineage = evo.lineage.open(run_dir)
-    with pytest.raises(UserError, match="has no column 'name'; there are: id, generation"):
+    with pytest.raises(EvoError, match="has no column 'name'; there are: id, generation"):
         lineage.table("individuals", ["id", "name"])
-    with pytest.raises(UserError, match=r"no condition on these columns: id, generation"):
+    with pytest.raises(EvoError, match=r"no condition on these columns: id, generation"):
         lineage.table("individuals", ["id"], pc.field("name") == "x")
 
 
@@ -110,7 +110,7 @@ def test_a_flip_of_any_byte_is_noticed_by_the_columns_that_it_is_in(table, copy)
                 found = evo.lineage.open(copy).table(table, [column])
                 assert found.equals(right.select([column]))
             else:
-                with pytest.raises(UserError, match=r"000000\.parquet: damaged"):
+                with pytest.raises(EvoError, match=r"000000\.parquet: damaged"):
                     evo.lineage.open(copy).table(table, [column])
         file.write_bytes(data)
 
@@ -133,7 +133,7 @@ def test_a_column_of_many_row_groups_is_checked_to_its_end(tmp_path):
     (entry,) = commits(tmp_path / "lineage")
     start, length, _ = entry.files["population"].marks.columns["rank"][-3:]
     flip(tmp_path / "lineage" / "population" / "000000.parquet", start + length - 1)
-    with pytest.raises(UserError, match=r"000000\.parquet: damaged"):
+    with pytest.raises(EvoError, match=r"000000\.parquet: damaged"):
         evo.lineage.open(tmp_path).table("population", ["rank"])
 
 
@@ -143,7 +143,7 @@ def test_a_missing_file_is_named(copy):
     lineage = evo.lineage.open(copy)
     assert lineage.table("individuals", ["id"]).num_rows
     for ask in (lineage.best_so_far, lambda: lineage.table("evaluations", ["task"])):
-        with pytest.raises(UserError, match=r"000001\.parquet: damaged \(the file is gone\)"):
+        with pytest.raises(EvoError, match=r"000001\.parquet: damaged \(the file is gone\)"):
             ask()
 
 
@@ -152,7 +152,7 @@ def test_every_question_notices_a_damaged_family(table, copy):
     file = next((copy / "lineage" / table).glob("000001.*"))
     flip(file, file.stat().st_size // 2)
     for ask in ("ancestors", "descendants", "tree", "find", "recipe", "founder_shares"):
-        with pytest.raises(UserError, match=rf"{file.name}: damaged"):
+        with pytest.raises(EvoError, match=rf"{file.name}: damaged"):
             getattr(evo.lineage.open(copy), ask)("best" if ask != "find" else "a")
 
 
@@ -161,7 +161,7 @@ def test_what_was_read_is_not_read_again(copy):
     before = lineage.best_so_far()
     shutil.rmtree(copy / "lineage" / "evaluations")
     assert lineage.best_so_far().equals(before)
-    with pytest.raises(UserError, match="the file is gone"):
+    with pytest.raises(EvoError, match="the file is gone"):
         evo.lineage.open(copy).best_so_far()
 
 
@@ -245,7 +245,7 @@ def test_a_newer_schema_is_refused_with_the_remedy(where, copy):
             "000004",
             {"events": rows.replace_schema_metadata({"evo.schema": "3"})},
         )
-    with pytest.raises(UserError, match=r"schema 3 .*Upgrade evo-models"):
+    with pytest.raises(EvoError, match=r"schema 3 .*Upgrade evo-models"):
         _ = evo.lineage.open(copy).events
 
 
@@ -256,7 +256,7 @@ def test_a_journal_of_schema_1_is_no_damage(tmp_path):
     assert read_journal(journal).records == ()
     later = tmp_path / "journal.arrows"
     later.write_bytes(journal.read_bytes() + b"\xff\xff\xff\xffone more")
-    with pytest.raises(UserError, match=r"schema 1 of the lineage.*does not go on with"):
+    with pytest.raises(EvoError, match=r"schema 1 of the lineage.*does not go on with"):
         read_journal(later)
 
 

@@ -16,7 +16,7 @@ from toys import FOUNDERS, toy_config
 
 import evo.lineage
 from evo.algorithms import Candidate
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.final.baselines import static_grid
 from evo.lineage.graph import Graph, Index, keys_of
@@ -75,12 +75,12 @@ def test_keys_are_the_first_digits_as_a_number():
     assert keys_of(whole).tolist() == [int(i[:16], 16) for i in ids]
     sliced = pa.chunked_array([pa.array(["1" * 64, *ids]).slice(2)])
     assert keys_of(sliced).tolist() == [int(i[:16], 16) for i in ids[1:]]
-    with pytest.raises(UserError, match="64 hex digits"):
+    with pytest.raises(EvoError, match="64 hex digits"):
         keys_of(pa.chunked_array([["abc"]]))
 
 
 def test_ids_that_begin_alike_are_no_silent_mix_up():
-    with pytest.raises(UserError, match="begin with the same 16 digits"):
+    with pytest.raises(EvoError, match="begin with the same 16 digits"):
         Index.of(np.array([5, 7, 5], np.uint64))
 
 
@@ -132,7 +132,7 @@ def test_a_family_has_the_columns_asked_for(lineage):
     assert found.column_names == ["recipe", "id", "distance"]
     rows = {r["id"]: r["recipe"] for r in lineage.individuals.to_pylist()}
     assert all(rows[r["id"]] == r["recipe"] for r in found.to_pylist())
-    with pytest.raises(UserError, match="no column 'name'"):
+    with pytest.raises(EvoError, match="no column 'name'"):
         lineage.descendants("best", ["name"])
 
 
@@ -157,7 +157,7 @@ def test_a_lineage_follows_a_repair_that_sets_all_aside(tmp_path):
     file.write_bytes(file.read_bytes()[:-1])
     moved = set_damage_aside(run)
     assert moved
-    with pytest.raises(UserError, match="no individual's id begins"):
+    with pytest.raises(EvoError, match="no individual's id begins"):
         following.find(min(ids))
     assert following.individuals.num_rows == 0
     with Evolution.resume(run) as evolution:
@@ -203,7 +203,7 @@ def test_what_failed_has_no_fitness_on_the_curve(tmp_path):
     best = curve["best"].to_pylist()
     assert best[failed] == (best[failed - 1] if failed else None)
     ids = evo.lineage.open(run).individuals["id"].to_pylist()
-    with pytest.raises(UserError, match=f"{ids[1][:12]} has no scores on dev"):
+    with pytest.raises(EvoError, match=f"{ids[1][:12]} has no scores on dev"):
         evo.lineage.open(run).compare("best", ids[1])
 
 
@@ -320,9 +320,9 @@ def test_a_comparison_of_one_task_has_its_examples_alone(lineage, founder):
     assert set(found.items["task"].to_pylist()) == {"far"}
     frame = found.items.to_pandas()
     assert found.difference == pytest.approx((frame["a"] - frame["b"]).mean())
-    with pytest.raises(UserError, match="has no scores on select"):
+    with pytest.raises(EvoError, match="has no scores on select"):
         lineage.compare("best", founder, "select")
-    with pytest.raises(UserError, match="has no scores on dev of task 'nothing'"):
+    with pytest.raises(EvoError, match="has no scores on dev of task 'nothing'"):
         lineage.compare("best", founder, task="nothing")
 
 
@@ -422,7 +422,7 @@ def test_the_run_alone_is_a_column_like_others(runs):
 def test_a_table_without_columns_is_refused(run_dir):
     lineage = evo.lineage.open(run_dir)
     for ask in (lambda: lineage.table("items", []), lambda: lineage.ancestors("best", [])):
-        with pytest.raises(UserError, match="without columns"):
+        with pytest.raises(EvoError, match="without columns"):
             ask()
 
 
@@ -439,15 +439,15 @@ def test_an_individual_is_found_in_each_run_where_it_was_tried(runs):
 
 
 def test_runs_that_are_not_there_are_refused(runs):
-    with pytest.raises(UserError, match="no run fits this"):
+    with pytest.raises(EvoError, match="no run fits this"):
         evo.lineage.open(f"{runs}/nothing-*")
-    with pytest.raises(UserError, match="no run here"):
+    with pytest.raises(EvoError, match="no run here"):
         evo.lineage.open([runs / "seed-0", runs / "f"])
-    with pytest.raises(UserError, match="no run 'seed-7' here; there are: "):
+    with pytest.raises(EvoError, match="no run 'seed-7' here; there are: "):
         evo.lineage.open(f"{runs}/*")["seed-7"]
-    with pytest.raises(UserError, match="no individual's id begins with 'xyz'"):
+    with pytest.raises(EvoError, match="no individual's id begins with 'xyz'"):
         evo.lineage.open(f"{runs}/*").find("xyz")
-    with pytest.raises(UserError, match="each run has a best of its own"):
+    with pytest.raises(EvoError, match="each run has a best of its own"):
         evo.lineage.open(f"{runs}/*").ancestors("best")
 
 

@@ -10,7 +10,7 @@ from tiny_lm import build_model, save
 
 from evo.config.loader import load_config
 from evo.config.schema import RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.merging.mergekit_evolve import import_evolve
 
@@ -264,7 +264,7 @@ BAD = {
 @pytest.mark.parametrize(("text", "fragment"), BAD.values(), ids=BAD)
 def test_a_bad_config_is_refused_with_file_and_key(text, fragment, file):
     path = file(text)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(EvoError) as caught:
         import_evolve(path)
     assert str(path) in str(caught.value)
     assert fragment in str(caught.value)
@@ -286,7 +286,7 @@ def test_an_imported_config_runs_once_its_files_are_there(tmp_path):
         check=True,
     )
     assert "- tasks[0] (sums): tasks of lm-eval are not read" in done.stderr
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(EvoError, match="no such file"):
         load_config(out)
     (out.parent / "tasks").mkdir()
     for split in ("dev", "select", "test"):

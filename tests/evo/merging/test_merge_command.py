@@ -23,7 +23,7 @@ from cluster.founders.checkpoints import (
     open_checkpoint,
 )
 from evo.cli.commands import export_individual
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.merging import dump, merge_file
 from evo.merging.folder import parse_size
@@ -284,7 +284,7 @@ dtype: float32
     ],
 )
 def test_mistakes_are_named_with_their_line_and_nothing_is_written(old, new, says, zoo, tmp_path):
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(EvoError, match=says):
         run(zoo, tmp_path / "out", GOOD.replace(old, new, 1))
     assert not list(tmp_path.iterdir())
 
@@ -302,7 +302,7 @@ def test_mistakes_are_named_with_their_line_and_nothing_is_written(old, new, say
 )
 def test_methods_take_their_number_of_models(config, says, zoo, tmp_path):
     models = [{"model": "tiny/e1"}, {"model": "tiny/e2"}]
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(EvoError, match=says):
         run(zoo, tmp_path / "out", {**config, "models": models})
 
 
@@ -318,7 +318,7 @@ def test_methods_take_their_number_of_models(config, says, zoo, tmp_path):
 def test_layer_ranges_that_do_not_fit(ranges, says, zoo, tmp_path):
     sources = [{"model": f"tiny/e{i + 1}", "layer_range": r} for i, r in enumerate(ranges)]
     config = {"merge_method": "linear", "slices": [{"sources": sources}]}
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(EvoError, match=says):
         run(zoo, tmp_path / "out", config)
 
 
@@ -331,7 +331,7 @@ def test_what_has_no_effect_is_told(zoo, tmp_path):
 def test_a_folder_that_is_there_is_not_overwritten(zoo, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(EvoError, match="exists already"):
         run(zoo, tmp_path / "out", GOOD)
     assert [f.name for f in (tmp_path / "out").iterdir()] == ["mine"]
 
@@ -353,7 +353,7 @@ def test_tensors_that_only_some_models_have_are_named(zoo, tmp_path):
     tied.mkdir()
     kept = {n: t for n, t in tensors(zoo / "tiny" / "e1").items() if n != "lm_head.weight"}
     save_file(kept, tied / "model.safetensors")
-    with pytest.raises(UserError, match=r"(lm_head.weight|head).*tokenizer_source"):
+    with pytest.raises(EvoError, match=r"(lm_head.weight|head).*tokenizer_source"):
         run(zoo, tmp_path / "out", GOOD.replace("tiny/e2", str(tied)))
 
 
@@ -374,7 +374,7 @@ def test_models_of_different_vocabularies_are_refused_or_aligned_by_string(zoo, 
         "merge_method": "linear",
         "models": [{"model": "tiny/e2"}, {"model": str(grown)}],
     }
-    with pytest.raises(UserError, match="tokenizer_source: union"):
+    with pytest.raises(EvoError, match="tokenizer_source: union"):
         run(zoo, tmp_path / "out", config)
     made = run(zoo, tmp_path / "out", {**config, "tokenizer_source": "union"})
     assert made["lm_head.weight"].shape[0] == 129
@@ -500,7 +500,7 @@ def test_a_method_of_adapters_is_refused_for_whole_models(llamas, tmp_path):
     recipe = merge("evo_lora_published", [a, b], base=llamas.base.founder)
     path = tmp_path / "individual.yaml"
     path.write_text(dump(recipe, {f.founder: f.path for f in llamas.all_files()}, ["w"]))
-    with pytest.raises(UserError, match="needs LoRA adapters"):
+    with pytest.raises(EvoError, match="needs LoRA adapters"):
         merge_file(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -530,7 +530,7 @@ def test_what_yaml_can_not_say_is_refused(llamas):
         (merge("slerp", [inner, b]), "one step"),
         (merge("ties", [a, b], base=a), "its base is one of its inputs"),
     ):
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(EvoError, match=says):
             dump(recipe, paths, ["w"])
 
 
@@ -598,5 +598,5 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("text", ["", "0GB", "GB", "-1GB", "five"])
 def test_sizes_that_are_none(text):
-    with pytest.raises(UserError, match="expected a size"):
+    with pytest.raises(EvoError, match="expected a size"):
         parse_size(text)

@@ -16,7 +16,7 @@ import report_facts
 from lineages import fits
 from places import OLD_RUNS
 
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.report.contract import Facts
 from evo.report.page import page as html_page
 from evo.report.write import write_report
@@ -677,7 +677,7 @@ def test_a_report_replaces_no_device_and_says_what_it_could_not_read(tmp_path):
     run, pipe = tmp_path / "run", tmp_path / "pipe"
     shutil.copytree(RUN, run)
     os.mkfifo(pipe)
-    with pytest.raises(UserError, match="no file that could be replaced"):
+    with pytest.raises(EvoError, match="no file that could be replaced"):
         write_report(run, pipe)
     assert pipe.is_fifo()
     (run / "config.json").unlink()

@@ -25,7 +25,7 @@ from cluster.host.model_host import ModelHost
 from cluster.jobs import Ask, EngineSpec, HostSpec, Job
 from evo.cli.commands import export_individual
 from evo.config.schema import RunConfig
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage.commits import commit, commits
 from evo.lineage.committed import read_committed
@@ -138,10 +138,10 @@ def test_a_founder_that_changed_is_refused_by_name(copy):
     ids = {r["description"]: r["id"] for r in lineage.individuals.to_pylist()}
     path = copy.parent / "f" / "b.safetensors"
     save_file({"x": load_file(path)["x"] + torch.tensor([1e-7, 0.0, 0.0, 0.0])}, path)
-    with pytest.raises(UserError, match=r"b\.safetensors: .* founder 'b' had when the run"):
+    with pytest.raises(EvoError, match=r"b\.safetensors: .* founder 'b' had when the run"):
         lineage.rebuild("best")
     assert lineage.rebuild(ids["c"]).same  # which has nothing of b
-    with pytest.raises(UserError, match="founder 'b'"):
+    with pytest.raises(EvoError, match="founder 'b'"):
         verify(copy, sample=None)
 
 
@@ -149,19 +149,19 @@ def test_founders_may_have_moved(copy, tmp_path):
     lineage = evo.lineage.open(copy)
     before = lineage.rebuild("best")
     (copy.parent / "f").rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="no such checkpoint"):
+    with pytest.raises(EvoError, match="no such checkpoint"):
         lineage.rebuild("best")
     places = {n: tmp_path / "elsewhere" / f"{n}.safetensors" for n in ("base", "a", "b", "c")}
     assert lineage.rebuild("best", founders=places).digest == before.digest
-    with pytest.raises(UserError, match=r"no 'd'; there are a, b, base, c"):
+    with pytest.raises(EvoError, match=r"no 'd'; there are a, b, base, c"):
         lineage.rebuild("best", founders={"d": places["a"]})
-    with pytest.raises(UserError, match="founder 'b'"):
+    with pytest.raises(EvoError, match="founder 'b'"):
         lineage.rebuild("best", founders={**places, "b": places["c"]})
 
 
 def test_a_base_that_changed_is_refused(copy):
     save_file({"x": torch.ones(4)}, copy.parent / "f" / "base.safetensors")
-    with pytest.raises(UserError, match="founder 'base'"):
+    with pytest.raises(EvoError, match="founder 'base'"):
         rebuild(copy, "best")
 
 
@@ -171,7 +171,7 @@ def test_another_digest_on_record_is_found(copy):
 
     victim = evo.lineage.open(copy).evaluations["individual"][2].as_py()
     rewrite(copy, "evaluations", change)
-    with pytest.raises(UserError, match=r"not what it was: .*000000000000.*have the versions"):
+    with pytest.raises(EvoError, match=r"not what it was: .*000000000000.*have the versions"):
         rebuild(copy, victim)
     found = rebuild(copy, victim, check=False)
     assert (found.same, found.recorded) == (False, "0" * 64)
@@ -185,7 +185,7 @@ def test_another_version_of_torch_is_named_as_the_cause(copy):
     write_start(copy, {**start, "versions": {**start["versions"], "torch": "1.0"}})
     rewrite(copy, "evaluations", lambda rows: rows[0].update(weights="0" * 64))
     victim = evo.lineage.open(copy).evaluations["individual"][0].as_py()
-    with pytest.raises(UserError, match=r"torch was 1\.0 and is"):
+    with pytest.raises(EvoError, match=r"torch was 1\.0 and is"):
         rebuild(copy, victim)
     assert any("torch was 1.0 and is" in note for note in verify(copy, ["best"]).notes)
 
@@ -542,11 +542,11 @@ def test_verify_refuses_what_makes_no_sense(copy):
     rows = evo.lineage.open(copy).evaluations.to_pylist()
     on_test = {r["individual"] for r in rows if r["split"] == "test"}
     elsewhere = next(r["individual"] for r in rows if r["individual"] not in on_test)
-    with pytest.raises(UserError, match="was not evaluated on test"):
+    with pytest.raises(EvoError, match="was not evaluated on test"):
         verify(copy, [elsewhere], split="test")
     shutil.rmtree(copy / "lineage")
     (copy / "lineage").mkdir()
-    with pytest.raises(UserError, match="nobody has been evaluated on dev"):
+    with pytest.raises(EvoError, match="nobody has been evaluated on dev"):
         verify(copy)
 
 
@@ -559,7 +559,7 @@ def test_examples_that_changed_since_are_refused(language_run, models, tmp_path)
     assert verify(run, ["best"]).same
     file = tmp_path / "sums.dev.jsonl"
     file.write_text(file.read_text().replace('"2"', '"3"'))
-    with pytest.raises(UserError, match=r"can't be verified:\n- task .*sums.dev"):
+    with pytest.raises(EvoError, match=r"can't be verified:\n- task .*sums.dev"):
         verify(run, ["best"])
 
 

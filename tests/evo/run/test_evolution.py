@@ -12,7 +12,7 @@ from cluster.founders.checkpoints import CheckpointError, load_founders
 from cluster.jobs import AskResult, Job, JobResult, Timing
 from cluster.pool import LocalPool
 from evo.algorithms import Candidate, Scored, make
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.run.setup import load_tasks, make_pool
 from evo.search.evaluator import Evaluator, WeighedTask
@@ -281,9 +281,9 @@ def test_equal_recipes_are_evaluated_once(tmp_path):
 def test_generations_tell_where_the_run_stands(tmp_path):
     progress = []
     with Evolution(toy_config(tmp_path / "f"), tmp_path / "run", observe=progress.append) as mine:
-        with pytest.raises(UserError, match="iterate over the run first"):
+        with pytest.raises(EvoError, match="iterate over the run first"):
             assert mine.best
-        with pytest.raises(UserError, match="iterate over the run first"):
+        with pytest.raises(EvoError, match="iterate over the run first"):
             mine.finish()
         seen = list(mine)
         assert mine.best == seen[-1].best.candidate
@@ -337,7 +337,7 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(tmp_path):
     config = toy_config(tmp_path / "f", budget={"evaluations": 10})
     run(config, tmp_path / "run")
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.suffix}
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(EvoError, match="holds a run already"):
         Evolution(config, tmp_path / "run")
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.suffix} == before
 
@@ -385,7 +385,7 @@ def test_founders_that_all_fail_end_the_run_with_the_reason(name, tmp_path):
         tasks=[task("broken_for_b")],
         algorithm={"name": name},
     )
-    with pytest.raises(UserError, match=r"every founder failed.*no fitness for b"):
+    with pytest.raises(EvoError, match=r"every founder failed.*no fitness for b"):
         run(config, tmp_path / "run")
     assert [r["status"] for r in rows(tmp_path / "run")] == ["failed"] * 3
 
@@ -585,7 +585,7 @@ def test_a_metric_for_language_models_fails_on_a_module_with_its_reason(tmp_path
     config = toy_config(
         tmp_path / "f", tasks=[{"name": "p", "files": {"dev": tmp_path / "pairs.jsonl"}}]
     )
-    with pytest.raises((UserError, EngineError), match="needs a language model"):
+    with pytest.raises((EvoError, EngineError), match="needs a language model"):
         run(config, tmp_path / "run")
 
 
@@ -621,7 +621,7 @@ def test_a_founder_with_nan_is_refused_by_tensor(tmp_path):
 
 def test_more_layer_groups_than_layers_are_refused(tmp_path):
     config = toy_config(tmp_path / "f", algorithm={"name": "recipe_search", "layer_groups": 2})
-    with pytest.raises(UserError, match="2 groups, but the models have 0 layers"):
+    with pytest.raises(EvoError, match="2 groups, but the models have 0 layers"):
         Evolution(config, tmp_path / "run")
 
 

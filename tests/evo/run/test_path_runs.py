@@ -17,7 +17,7 @@ from evo.algorithms import ALGORITHMS, uses_paths
 from evo.cli.commands import export_individual
 from evo.cli.commands_look import show_individual
 from evo.cli.commands_run import resume_run
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.run.recovery import read_config
 from fitness.engines.hf.engine import HFEngine
@@ -174,7 +174,7 @@ def test_an_architecture_that_paths_do_not_know_is_refused_before_the_search(fol
         path.write_text(json.dumps(config))
     for split in ("dev", "test"):
         shutil.copy(folder / f"texts.{split}.jsonl", tmp_path)
-    with pytest.raises(UserError, match=r"'phi3'.*llama, mistral"):
+    with pytest.raises(EvoError, match=r"'phi3'.*llama, mistral"):
         run(tmp_path, "refused", "dataflow")
 
 
@@ -246,7 +246,7 @@ def test_block_influence_does_not_depend_on_padding(kind, folder):
     ],
 )
 def test_a_mistake_in_a_stage_is_named_before_anything_is_made(stages, message, folder):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(EvoError, match=message):
         run(folder, "mistake", f"{{name: sequence, stages: {stages}}}")
     assert not (folder / "mistake").exists()
 

@@ -18,7 +18,7 @@ from toys import toy_config
 import evo.lineage
 from evo import RunConfig
 from evo.cli.commands_look import show_individual
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage.journal import Journal
 from evo.report.facts import facts
@@ -393,7 +393,7 @@ def test_what_has_no_rounds_or_no_single_examples_does_not_race(world, tmp_path)
         config_for(world, loop="steady_state")
     with pytest.raises(ValidationError, match="ascending"):
         config_for(world, racing={"rungs": [0.5, 0.25]})
-    with pytest.raises(UserError, match="task 'toy' is scored by a function of all its examples"):
+    with pytest.raises(EvoError, match="task 'toy' is scored by a function of all its examples"):
         Evolution(toy_config(tmp_path, racing=True, tasks=[task()]), tmp_path / "run")
     assert not (tmp_path / "run" / "start.json").exists()
 

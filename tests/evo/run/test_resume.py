@@ -37,7 +37,7 @@ from cluster.founders.checkpoints import load_founders
 from evo.algorithms import make
 from evo.algorithms.random_search import RandomSearch, RandomSearchSettings
 from evo.cli.commands_run import run_config
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage.journal import Journal, read_journal
 from evo.lineage.summary import versions, write_json
@@ -182,14 +182,14 @@ def test_a_budget_of_time_counts_who_ended_last_and_not_who_was_asked_last(found
 def test_a_finished_run_is_not_run_again(whole, founders, tmp_path):
     _, _, run_dir = whole("recipe_search")
     before = {p: p.read_bytes() for p in run_dir.rglob("*.parquet")}
-    with pytest.raises(UserError, match="has finished"):
+    with pytest.raises(EvoError, match="has finished"):
         Evolution.resume(run_dir)
     assert {p: p.read_bytes() for p in run_dir.rglob("*.parquet")} == before
 
 
 def test_a_folder_without_a_run_cannot_go_on(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match="no run here"):
+        with pytest.raises(EvoError, match="no run here"):
             Evolution.resume(folder)
     assert not (tmp_path / "nowhere").exists()
     assert not list(tmp_path.iterdir())
@@ -204,7 +204,7 @@ def test_a_second_process_on_a_run_is_refused_and_changes_nothing(founders, tmp_
             lambda: Evolution(config, tmp_path / "run"),
             lambda: Evolution.resume(tmp_path / "run"),
         ):
-            with pytest.raises(UserError, match=rf"process {os.getpid()} .* is at work"):
+            with pytest.raises(EvoError, match=rf"process {os.getpid()} .* is at work"):
                 again()
         assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
         assert status_of(tmp_path / "run").state == "running"
@@ -319,7 +319,7 @@ def test_an_algorithm_that_asks_otherwise_is_found_out(after, founders, tmp_path
     config = config_for(founders)
     stopped_run(config, tmp_path / "run", after)
     with (
-        pytest.raises(UserError, match=r"was of .* and now the algorithm asks|no longer asks for"),
+        pytest.raises(EvoError, match=r"was of .* and now the algorithm asks|no longer asks for"),
         Evolution.resume(
             tmp_path / "run", algorithm=lambda s: make(config.algorithm, replace(s, seed=6))
         ) as evolution,
@@ -446,7 +446,7 @@ def test_a_journal_of_any_bytes_gives_a_prefix_or_a_clear_error(data, stopped, t
     path.write_bytes(bytes(bad))
     try:
         found = read_journal(path)
-    except UserError as error:
+    except EvoError as error:
         assert "journal.arrows: damaged at byte" in str(error)  # noqa: PT017
         return
     assert found.records == records[: len(found.records)]
@@ -460,7 +460,7 @@ def test_a_journal_of_junk_is_refused(junk, tmp_path_factory):
     path.write_bytes(junk)
     try:
         assert read_journal(path).records == ()
-    except UserError as error:
+    except EvoError as error:
         assert "damaged" in str(error)  # noqa: PT017
 
 
@@ -601,7 +601,7 @@ def test_going_on_with_other_founders_or_examples_is_refused(old, new, named, tm
     text = config.model_dump_json()
     assert old in text
     (tmp_path / "toy.yaml").write_text(text.replace(old, new))
-    with pytest.raises(UserError, match=rf"another config than .*: {re.escape(named)}[, ]"):
+    with pytest.raises(EvoError, match=rf"another config than .*: {re.escape(named)}[, ]"):
         run_config(tmp_path / "toy.yaml", run_dir, (), go_on=True)
 
 

@@ -13,7 +13,7 @@ from toys import toy_config
 
 import evo.lineage
 from evo.cli.commands_run import run_config
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.run.evaluation_cache import REUSED
 from evo.run.manifest import read_start, write_start
@@ -107,7 +107,7 @@ def test_failures_are_tried_again(tmp_path):
 
 
 def test_no_run_there_is_said_before_anything_starts(tmp_path):
-    with pytest.raises(UserError, match=r"reuse: .*nothing: no run there"):
+    with pytest.raises(EvoError, match=r"reuse: .*nothing: no run there"):
         Evolution(counting(tmp_path, reuse=[tmp_path / "nothing"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -130,7 +130,7 @@ def test_a_run_goes_on_though_what_it_reused_is_damaged(first):
     with Evolution(config, first / "run") as evolution:
         next(iter(evolution))
     (first / "runs/first/start.json").write_text("{")
-    with pytest.raises(UserError, match=r"start\.json: damaged"):
+    with pytest.raises(EvoError, match=r"start\.json: damaged"):
         Evolution(config, first / "another")
     with Evolution.resume(first / "run") as evolution:
         (note,) = evolution.reused

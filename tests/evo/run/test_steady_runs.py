@@ -9,7 +9,7 @@ from toys import toy_config
 
 import evo.lineage
 from cluster.pool import LocalPool
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.run.setup import load_tasks, make_pool, open_founders
 
@@ -151,7 +151,7 @@ def test_founders_that_all_fail_end_the_run_with_their_error(tmp_path):
         tmp_path / "f",
         tasks=[{"name": "t", "metric": "toys:never", "data": {"dev": "dev"}}],
     )
-    with pytest.raises(UserError, match=r"every founder failed; the first says: .*no fitness for"):
+    with pytest.raises(EvoError, match=r"every founder failed; the first says: .*no fitness for"):
         run(config, tmp_path / "run")
 
 

@@ -15,7 +15,7 @@ from toys import toy_config
 
 from evo.cli import cli
 from evo.config.loader import load_config
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.report.write import write_report
 from evo.trackers import TRACKERS
@@ -315,7 +315,7 @@ def test_a_store_that_goes_away_does_not_end_the_run(founders, tmp_path):
 
 def test_a_server_that_is_not_there_refuses_the_run_and_leaves_nothing(founders, tmp_path):
     config = toy_config(founders, trackers={"mlflow": {"uri": "http://127.0.0.1:9"}})
-    with pytest.raises(UserError, match=r"trackers.mlflow: could not start.*127.0.0.1"):
+    with pytest.raises(EvoError, match=r"trackers.mlflow: could not start.*127.0.0.1"):
         Evolution(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -325,7 +325,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     name, founders, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, TRACKERS[name].package, None)
-    with pytest.raises(UserError, match=rf"trackers.{name}: .*pip install 'evo-models\[\w+\]'"):
+    with pytest.raises(EvoError, match=rf"trackers.{name}: .*pip install 'evo-models\[\w+\]'"):
         Evolution(toy_config(founders, trackers={name: {}}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -335,12 +335,12 @@ def test_a_folder_called_like_a_package_is_not_the_package(founders, tmp_path, m
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     (tmp_path / "wandb").mkdir()
-    with pytest.raises(UserError, match=r"wandb is not installed: pip install"):
+    with pytest.raises(EvoError, match=r"wandb is not installed: pip install"):
         Evolution(toy_config(founders, trackers={"wandb": {}}), tmp_path / "run")
 
 
 def test_prometheus_without_ray_is_refused(founders, tmp_path):
-    with pytest.raises(UserError, match=r"trackers.prometheus: .*pool.kind: ray"):
+    with pytest.raises(EvoError, match=r"trackers.prometheus: .*pool.kind: ray"):
         Evolution(toy_config(founders, trackers={"prometheus": {}}), tmp_path / "run")
 
 
@@ -354,7 +354,7 @@ def test_a_name_alone_switches_a_tracker_on(founders, tmp_path):
         "mlflow": {"uri": None, "experiment": "x"},
     }
     path.write_text(f'{text[:-1]}, "trackers": {{tensorbord: {{}}}}}}')
-    with pytest.raises(UserError, match=r"trackers.tensorbord: unknown key. Did you mean"):
+    with pytest.raises(EvoError, match=r"trackers.tensorbord: unknown key. Did you mean"):
         load_config(path)
 
 
@@ -363,5 +363,5 @@ def test_a_damaged_record_of_trackers_is_named(founders, tmp_path):
     with Evolution(toy_config(founders, trackers={"tensorboard": {}}), run_dir) as evolution:
         next(iter(evolution))
     Path(run_dir / "trackers.json").write_text("[]")
-    with pytest.raises(UserError, match=r"trackers.json: damaged"):
+    with pytest.raises(EvoError, match=r"trackers.json: damaged"):
         Evolution.resume(run_dir)

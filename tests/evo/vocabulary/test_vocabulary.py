@@ -28,7 +28,7 @@ from vocabularies import union_config
 from cluster.founders.checkpoints import CheckpointError, load_founders, open_checkpoint
 from evo.cli.commands import export_individual
 from evo.cli.commands_run import run_config
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.vocabulary.align import align
 from evo.vocabulary.files import check_agreement
@@ -212,7 +212,7 @@ def test_a_tied_head_that_is_there_twice_must_be_the_embedding(tmp_path):
     founder = save(tmp_path / "founder", WORDS, seed=1)
     config = founder / "config.json"
     config.write_text(config.read_text().replace('embeddings": false', 'embeddings": true'))
-    with pytest.raises(UserError, match=r"founder: config\.json says tie_word_embeddings, but"):
+    with pytest.raises(EvoError, match=r"founder: config\.json says tie_word_embeddings, but"):
         align({"founder": founder}, base, "base", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     tensors = load_file(founder / "model.safetensors")
@@ -344,7 +344,7 @@ def test_the_union_of_real_classes_loads_with_its_ids(kind, tmp_path):
 
 
 def refusal(base, founder):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(EvoError) as caught:
         check_agreement(base, {"founder": founder})
     return str(caught.value)
 
@@ -390,7 +390,7 @@ def test_without_tokenizer_files_the_bases_is_meant_if_sizes_agree(tmp_path):
     other = save(tmp_path / "other", WORDS, rows=16)
     (other / "tokenizer.json").unlink()
     assert "16 rows and that of" in refusal(base, other)
-    with pytest.raises(UserError, match=r"other: its embedding has 16 rows.*without a tokenizer"):
+    with pytest.raises(EvoError, match=r"other: its embedding has 16 rows.*without a tokenizer"):
         align({"other": other}, base, "union", tmp_path / "out")
 
 
@@ -411,25 +411,25 @@ def test_what_cannot_be_aligned_is_refused(tmp_path):
     base = save(tmp_path / "base", WORDS)
     founder = save(tmp_path / "founder", [*WORDS, "x"], seed=1)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no tokenizer there"):
+    with pytest.raises(EvoError, match="no tokenizer there"):
         align({"founder": founder}, base, tmp_path / "empty", tmp_path / "out")
     (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match="out: exists already"):
+    with pytest.raises(EvoError, match="out: exists already"):
         align({"founder": founder}, base, "union", tmp_path / "out")
     bare = tmp_path / "bare.safetensors"
     save_file({"x": torch.zeros(3)}, bare)
-    with pytest.raises(UserError, match=r"bare\.safetensors: has no embedding"):
+    with pytest.raises(EvoError, match=r"bare\.safetensors: has no embedding"):
         align({"bare": bare}, base, "union", tmp_path / "new")
-    with pytest.raises(UserError, match=r"bare\.safetensors: vocabularies can't be aligned to it"):
+    with pytest.raises(EvoError, match=r"bare\.safetensors: vocabularies can't be aligned to it"):
         align({"founder": founder}, bare, "union", tmp_path / "new")
     wide = save(tmp_path / "wide", WORDS, kind="gpt2")
     tensors = load_file(wide / "model.safetensors")
     tensors[EMBEDDING["gpt2"]] = torch.zeros(8, 20)
     save_file(tensors, wide / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"wide: its embedding is \[8, 20\].*\[8, 16\]"):
+    with pytest.raises(EvoError, match=r"wide: its embedding is \[8, 20\].*\[8, 16\]"):
         align({"wide": wide}, base, "union", tmp_path / "new")
     (founder / "tokenizer.json").write_text("[]")
-    with pytest.raises(UserError, match=r"tokenizer\.json: expected an object"):
+    with pytest.raises(EvoError, match=r"tokenizer\.json: expected an object"):
         align({"founder": founder}, base, "union", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -506,7 +506,7 @@ def test_nan_is_said_of_the_original_and_leaves_no_folder(name, tmp_path):
     tensors = load_file(one / "model.safetensors")
     tensors[name][-1] = torch.nan  # of the embedding: the row that all others take for 'x'
     save_file(tensors, one / "model.safetensors", {"format": "pt"})
-    with pytest.raises((CheckpointError, UserError)) as caught:
+    with pytest.raises((CheckpointError, EvoError)) as caught:
         Evolution(union_config(tmp_path, one=one, two=two), tmp_path / "run")
     assert str(caught.value) == f"{one}: tensor {name!r} holds NaN or infinite values"
     assert not (tmp_path / "run").exists()
@@ -524,7 +524,7 @@ def test_an_aligned_checkpoint_that_is_gone_is_asked_for(tmp_path):
     assert {p.stat().st_mode & 0o777 for p in written} == {0o666 & ~current_umask()}
     shutil.rmtree(aligned)
     export_individual(tmp_path / "run", ids["two"], tmp_path / "out")
-    with pytest.raises(UserError, match=r"founders/one: the aligned checkpoint .* restore it"):
+    with pytest.raises(EvoError, match=r"founders/one: the aligned checkpoint .* restore it"):
         export_individual(tmp_path / "run", ids["one"], tmp_path / "more")
 
 
@@ -534,7 +534,7 @@ def test_what_a_run_that_did_not_begin_has_aligned_is_forgotten(tmp_path):
     two = save(tmp_path / "two", WORDS, seed=2)
     config = union_config(tmp_path, one=one, two=two)
     settings = config.algorithm.model_copy(update={"filters": ("nowhere",)})
-    with pytest.raises(UserError, match="no tensor of the models has 'nowhere'"):
+    with pytest.raises(EvoError, match="no tensor of the models has 'nowhere'"):
         Evolution(config.model_copy(update={"algorithm": settings}), tmp_path / "run")
     save(tmp_path / "one", WORDS, seed=1)
     with Evolution(config, tmp_path / "run") as run:
@@ -590,7 +590,7 @@ def test_a_run_with_a_union_exports_a_checkpoint_with_the_union(tmp_path):
         "pool: {kind: local}\n"
     )
 
-    with pytest.raises(UserError, match="'vocabulary: union'"):
+    with pytest.raises(EvoError, match="'vocabulary: union'"):
         run_config(tmp_path / "run.yaml", tmp_path / "run", ())
     assert not (tmp_path / "run").exists()
     command = [EVO, "run", tmp_path / "run.yaml", "--run-dir", tmp_path / "run"]

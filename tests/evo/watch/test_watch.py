@@ -23,7 +23,7 @@ from toy_runs import run, task
 from toys import toy_config
 
 import evo.watch.server as server_module
-from evo.errors import UserError
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage.files import RunLock
 from evo.lineage.reader import Lineage
@@ -204,12 +204,12 @@ def test_a_run_is_followed_from_before_it_has_begun(tmp_path):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no run here"):
+    with pytest.raises(EvoError, match="no run here"):
         make_server(tmp_path, 0)
 
 
 def test_a_folder_of_runs_is_refused_with_the_name_of_one(finished):
-    with pytest.raises(UserError, match=f"no run here.*such as {finished}$"):
+    with pytest.raises(EvoError, match=f"no run here.*such as {finished}$"):
         make_server(finished.parent, 0)
 
 
@@ -230,7 +230,7 @@ def test_the_terminal_ends_when_the_run_is_deleted(tmp_path):
     seen = standings(tmp_path / "run")
     assert next(seen).state == "beginning"
     shutil.rmtree(tmp_path / "run")
-    with pytest.raises(UserError, match="no run here"):
+    with pytest.raises(EvoError, match="no run here"):
         next(seen)
     lock.release()
 
@@ -238,7 +238,7 @@ def test_the_terminal_ends_when_the_run_is_deleted(tmp_path):
 def test_a_port_in_use_is_named(finished):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=rf"--port {port}: .*in use.*another"):
+        with pytest.raises(EvoError, match=rf"--port {port}: .*in use.*another"):
             make_server(finished, port)
 
 
