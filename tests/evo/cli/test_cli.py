@@ -230,7 +230,7 @@ def test_our_fault_ends_with_1_and_a_traceback(command, monkeypatch, run_dir):
     assert (code, out) == (1, b"")
     assert "Traceback" in err
     assert "RuntimeError: a bolt came loose" in err
-    assert "fault of evo-models" in err
+    assert "Internal error; please report it" in err
 
 
 def test_an_interrupt_is_no_fault(command, monkeypatch, run_dir):
