@@ -32,7 +32,7 @@ from cluster.jobs import Ask, EngineSpec, HostSpec, Job
 from evo.cli.commands import build_zoo
 from evo.export.checkpoint import export
 from evo.run.setup import load_tasks
-from fitness.engines.hf.paths import Shell
+from fitness.engines.hf.paths import PathModel
 from operators.recipe import Founder, Recipe, Route, Step, linear
 
 PROMPTS = 50
@@ -80,7 +80,7 @@ def exactness(name: str) -> dict[str, Any]:
         export(route, files, root / "out")
         plain: Any = transformers.AutoModelForCausalLM.from_pretrained(root / "out").eval()
     path = models.lay(WINDING)
-    shell = Shell(models.models[A], path.layers, "cpu")
+    shell = PathModel(models.models[A], path.layers, "cpu")
     shell.install(path)
     ids = torch.randint(3, 64, (PROMPTS, 20), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

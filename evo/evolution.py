@@ -21,7 +21,7 @@ from evo.lineage.journal import JOURNAL_FILE, Journal
 from evo.lineage.reader import LINEAGE_FOLDER, Lineage
 from evo.lineage.summary import SUMMARY_FILE, versions, write_json, write_summary
 from evo.lineage.writer import LineageWriter
-from evo.run.autotune import settled
+from evo.run.autotune import autotuned
 from evo.run.evaluation_cache import ReusingPool, find_reusable
 from evo.run.manifest import START_FILE, check_drift, made_with, read_start, write_start
 from evo.run.recovery import (
@@ -191,7 +191,7 @@ class Evolution:
         self._lock = RunLock(run_dir)
 
     def _settle(self) -> None:
-        self.config = settled(self.config, self._founders, self._tasks)
+        self.config = autotuned(self.config, self._founders, self._tasks)
 
     def _open(
         self, made: Mapping[str, Any], past: Past, observe: Callable[[Progress], None] | None

@@ -25,7 +25,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class RowFormat:
     """What a metric needs of a row.
 
     Attributes:
@@ -115,23 +115,25 @@ def _text_identity(row: Row) -> tuple[str, ...]:
     return (row["text"].strip(),)
 
 
-PROMPT: Final = Shape('{"prompt": "2+2="}', ("prompt",), _prompt_problem, _prompt_identity)
-ANSWER: Final = Shape(
+PROMPT: Final = RowFormat('{"prompt": "2+2="}', ("prompt",), _prompt_problem, _prompt_identity)
+ANSWER: Final = RowFormat(
     '{"prompt": "2+2=", "answer": "4"}', ("prompt", "answer"), _answer_problem, _prompt_identity
 )
-NUMBER: Final = Shape(
+NUMBER: Final = RowFormat(
     '{"prompt": "How much is 2+2?", "answer": "4"}',
     ("prompt", "answer"),
     _number_problem,
     _prompt_identity,
 )
-CHOICES: Final = Shape(
+CHOICES: Final = RowFormat(
     '{"prompt": "The sky is", "choices": [" blue", " red"], "label": 0}',
     ("prompt", "choices", "label"),
     _choices_problem,
     _choices_identity,
 )
-TEXT: Final = Shape('{"text": "Once upon a time"}', ("text",), _text_row_problem, _text_identity)
+TEXT: Final = RowFormat(
+    '{"text": "Once upon a time"}', ("text",), _text_row_problem, _text_identity
+)
 
 
 def read_jsonl(path: Path, *, limit: int | None = None) -> tuple[Example, ...]:

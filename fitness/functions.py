@@ -12,7 +12,7 @@ class FunctionNameError(EvoError):
     """A ``package.module:name`` that leads to no function; the message says which part is wrong."""
 
 
-def resolve(name: str) -> Callable[..., Any]:
+def load_function(name: str) -> Callable[..., Any]:
     """The function that ``name`` ("package.module:function") stands for.
 
     Raises:

@@ -18,7 +18,7 @@ _STAKES: Final = (0.25, 0.5, 0.75)  # of what may be lost; the evidence is the m
 
 
 @lru_cache(maxsize=32)
-def meeting_order(count: int) -> tuple[int, ...]:
+def example_order(count: int) -> tuple[int, ...]:
     """Positions 0 to ``count`` − 1 shuffled: files may be sorted, and their first lines alike.
 
     The same on every machine and in every run: sorted by the SHA-256 of the position's digits.
@@ -26,7 +26,7 @@ def meeting_order(count: int) -> tuple[int, ...]:
     return tuple(sorted(range(count), key=lambda i: sha256(str(i).encode()).digest()))
 
 
-def cuts(count: int, shares: Sequence[float]) -> tuple[int, ...]:
+def rung_ends(count: int, shares: Sequence[float]) -> tuple[int, ...]:
     """How many of ``count`` examples have been met after each rung; ``count`` after the last.
 
     ``shares`` are ascending, each above 0 and below 1; rounded up, so that no rung begins with none.
@@ -75,7 +75,7 @@ def evidence(differences: Floats, *, total: int, reach: Floats, margin: Floats) 
     return mean
 
 
-def outdone(
+def beaten(
     values: Floats,
     rivals: Floats,
     *,

@@ -13,7 +13,13 @@ from cluster.host.build_batches import APPLIED_BROOD, Brood, Newborn, Nursery
 from cluster.host.builder import Builder, dtype_of
 from cluster.host.resources import peak_memory
 from cluster.jobs import Ask, EngineSpec, HostAnswer, HostSpec, HostStats, Job, Made, Timing
-from fitness.engines.base import Engine, EngineError, NonFiniteOutputError, Prepared, RequestError
+from fitness.engines.base import (
+    Engine,
+    EngineError,
+    NonFiniteOutputError,
+    PreparedRequests,
+    RequestError,
+)
 from fitness.engines.memory import free_memory, is_out_of_memory
 from fitness.requests import CallOutput, Generate, Output
 from operators.build.paths import LayerPath
@@ -50,7 +56,7 @@ class ModelHost:
         self._nursery = Nursery(
             self._builder, self._explain, ahead=spec.engine.device.startswith("cuda")
         )
-        self._prepared: dict[Ask, Prepared] = {}
+        self._prepared: dict[Ask, PreparedRequests] = {}
         self._written: set[Ask] = set()  # what is answered by texts
         self._company = True  # whether individuals may run together
         self._together = 1  # how many of those asked for last do
@@ -133,7 +139,9 @@ class ModelHost:
             most = APPLIED_BROOD if company else 1
             return most, most
         if company:
-            self._together = self._engine.together([self._prepared[ask] for ask in job.asks])
+            self._together = self._engine.model_batch_size(
+                [self._prepared[ask] for ask in job.asks]
+            )
         return self._together, self._nursery.brood_size(self._together)
 
     def _run_brood(self, jobs: Sequence[Job], brood: Brood, together: int) -> list[HostAnswer]:

@@ -19,7 +19,7 @@ from evo.config.schema import PoolConfig, RunConfig
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage.summary import read_summary, results_table
-from evo.run.autotune import settled_as
+from evo.run.autotune import with_autotuned
 from evo.run.manifest import config_digests, founder_digests, read_start, task_digests
 from evo.run.recovery import holds_run, read_config
 from evo.run.setup import load_tasks
@@ -117,7 +117,7 @@ def print_status(run_dir: Path, *, as_json: bool) -> None:
 def _check_same(config: RunConfig, run_dir: Path, path: Path) -> None:
     start = read_start(run_dir)
     old = read_config(run_dir, check_files=False)
-    config = settled_as(config, old)
+    config = with_autotuned(config, old)
     now = {"config": config_digests(config), "tasks": task_digests(load_tasks(config.tasks))}
     moved = (old.base, old.founders) != (config.base, config.founders)
     if moved and config.vocabulary is None:  # else those of the run are aligned ones, made of these

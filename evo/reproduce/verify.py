@@ -23,7 +23,7 @@ from evo.run.recovery import read_config
 from evo.run.setup import load_tasks, make_pool
 from evo.search.evaluator import WeighedTask
 from evo.search.rungs import DEV, restricted, rungs_of
-from fitness.racing import meeting_order
+from fitness.racing import example_order
 from operators.recipe import describe
 
 Row: TypeAlias = dict[str, Any]
@@ -248,4 +248,4 @@ def _other_values(rows: Sequence[Row], items: Sequence[Row], now: JobResult) -> 
 
 def _met(row: Row, count: int) -> list[int]:
     """Which examples an individual met that was dropped before it met all ``count``."""
-    return sorted(meeting_order(count)[: row["examples"]])
+    return sorted(example_order(count)[: row["examples"]])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _EXAMPLES = 1024
 
 
-def settled(config: RunConfig, founders: FounderSet, tasks: Sequence[WeighedTask]) -> RunConfig:
+def autotuned(config: RunConfig, founders: FounderSet, tasks: Sequence[WeighedTask]) -> RunConfig:
     """``config`` without ``auto``.
 
     Raises:
@@ -39,7 +39,7 @@ def settled(config: RunConfig, founders: FounderSet, tasks: Sequence[WeighedTask
     return config.model_copy(update={"engine": engine})
 
 
-def settled_as(config: RunConfig, frozen: RunConfig) -> RunConfig:
+def with_autotuned(config: RunConfig, frozen: RunConfig) -> RunConfig:
     """``config`` with what a run of it has found for ``auto``."""
     found = {key: getattr(frozen.engine, key) for key in _unknown(config.engine)}
     return config.model_copy(update={"engine": config.engine.model_copy(update=found)})

@@ -12,7 +12,7 @@ from cluster.jobs import JobResult
 from evo.algorithms.protocol import Candidate, Contest
 from evo.search.evaluator import Evaluator
 from evo.search.rungs import DEV, Rungs, restricted
-from fitness.racing import meeting_order, outdone
+from fitness.racing import beaten, example_order
 
 Raced: TypeAlias = tuple[JobResult, float]
 """A candidate's result, with ``positions`` where it was dropped, and what the algorithm is told."""
@@ -95,7 +95,7 @@ class Race:
     ) -> set[str]:
         """Who of ``alive`` is dropped after so many rungs."""
         met = self._rungs.met(rungs)
-        lost = outdone(
+        lost = beaten(
             np.stack([self._in_order(r, met) for r in alive]),
             np.array([self._in_order(r, met) for r in rivals]).reshape(len(rivals), sum(met)),
             total=self._total,
@@ -119,7 +119,7 @@ class Race:
             values[slice(None) if scored.positions is None else list(scored.positions)] = (
                 scored.values
             )
-            found.append(scale * values[list(meeting_order(size)[:count])])
+            found.append(scale * values[list(example_order(size)[:count])])
             turn.append((np.arange(count) + 0.5) / size)
         order = np.argsort(np.concatenate(turn), kind="stable")
         each: NDArray[np.float64] = np.concatenate(found)[order]

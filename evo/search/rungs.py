@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from cluster.jobs import Ask, AskResult, Job, JobResult, Made, Timing
 from evo.config.racing import RacingConfig
 from evo.errors import EvoError
-from fitness.racing import cuts
+from fitness.racing import rung_ends
 from fitness.statistics import mean_and_error
 from fitness.tasks.task import Task
 
@@ -30,7 +30,7 @@ class Rungs:
         So a model's batches, and with them the last bits of its scores, are the same however many rungs
         are asked for at a time.
         """
-        ends = [(0, *cuts(len(task.splits[DEV]), self.shares)) for task in self.tasks]
+        ends = [(0, *rung_ends(len(task.splits[DEV]), self.shares)) for task in self.tasks]
         return tuple(
             Ask(task.name, DEV, part=(end[rung], end[rung + 1]))
             for rung in range(first, len(self) if stop is None else stop)
@@ -40,7 +40,9 @@ class Rungs:
 
     def met(self, rungs: int) -> tuple[int, ...]:
         """How many examples of each task have been met after so many rungs."""
-        return tuple(cuts(len(task.splits[DEV]), self.shares)[rungs - 1] for task in self.tasks)
+        return tuple(
+            rung_ends(len(task.splits[DEV]), self.shares)[rungs - 1] for task in self.tasks
+        )
 
     def joined(self, results: Sequence[JobResult]) -> JobResult:
         """One result of those of an individual's rungs so far, in order; examples as in the file.
@@ -101,7 +103,7 @@ def rungs_of(config: RacingConfig | None, tasks: Sequence[Task]) -> Rungs | None
         return None
     for task in tasks:
         why = ""
-        if task.metric.shape is None:
+        if task.metric.row_format is None:
             why = "is scored by a function of all its examples at once"
         elif task.metric.weighted:
             why = f"is scored by {task.metric.name}, whose examples weigh differently"
@@ -114,7 +116,9 @@ def rungs_of(config: RacingConfig | None, tasks: Sequence[Task]) -> Rungs | None
             )
     sizes = [len(task.splits[DEV]) for task in tasks]
     # Of few examples a rung may bring none, or all that are left.
-    ends = {tuple(cuts(n, (share,))[0] for n in sizes): share for share in reversed(config.rungs)}
+    ends = {
+        tuple(rung_ends(n, (share,))[0] for n in sizes): share for share in reversed(config.rungs)
+    }
     ends.pop(tuple(sizes), None)
     return Rungs(tuple(tasks), tuple(reversed(ends.values())))
 

@@ -28,7 +28,7 @@ class NonFiniteOutputError(EngineError):
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedRequests:
     """Requests made ready by one engine, for that engine only. Opaque: ``count`` requests."""
 
     count: int
@@ -48,7 +48,7 @@ class Engine(Protocol):
         """
         ...
 
-    def prepare(self, requests: Sequence[Request]) -> Prepared:
+    def prepare(self, requests: Sequence[Request]) -> PreparedRequests:
         """Tokenise and batch ``requests``: once for each task and host, not for each individual.
 
         Batches depend on the requests alone.
@@ -87,7 +87,7 @@ class Engine(Protocol):
         """
         ...
 
-    def influence(self, prepared: Prepared) -> list[float]:
+    def influence(self, prepared: PreparedRequests) -> list[float]:
         """How much each layer of the installed model changes the residual stream, on these requests.
 
         Raises:
@@ -95,7 +95,7 @@ class Engine(Protocol):
         """
         ...
 
-    def answer(self, prepared: Prepared) -> list[Output]:
+    def answer(self, prepared: PreparedRequests) -> list[Output]:
         """Answers in the order of the requests given to `prepare`.
 
         Raises:
@@ -103,7 +103,7 @@ class Engine(Protocol):
         """
         ...
 
-    def together(self, prepared: Sequence[Prepared]) -> int:
+    def model_batch_size(self, prepared: Sequence[PreparedRequests]) -> int:
         """How many individuals one pass of these requests should take.
 
         1 where more are not faster, would not give the same bits as one by one, or take too much memory.
@@ -112,7 +112,7 @@ class Engine(Protocol):
         ...
 
     def answer_many(
-        self, population: Stack | Sequence[Adapted], prepared: Prepared
+        self, population: Stack | Sequence[Adapted], prepared: PreparedRequests
     ) -> list[list[Output] | EngineError]:
         """What `install` (or `install_adapted`) and `answer` give for each individual, to the last bit.
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fitness.engines.base import EngineError, NonFiniteOutputError, Prepared, RequestError
+from fitness.engines.base import EngineError, NonFiniteOutputError, PreparedRequests, RequestError
 from fitness.engines.install import Installer
-from fitness.functions import resolve
+from fitness.functions import load_function
 from fitness.requests import Call, CallOutput, Output, Request
 from operators.build.paths import LayerPath
 from operators.tensors.low_rank import Adapted
@@ -19,7 +19,7 @@ from operators.tensors.weights import Stack, Weights
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared(Prepared):
+class _PreparedCalls(PreparedRequests):
     calls: tuple[tuple[Call, Callable[..., Any]], ...]
 
 
@@ -33,7 +33,7 @@ class ModuleEngine:
             FunctionNameError: ``build`` leads to no function.
             EngineError: it returned no ``torch.nn.Module``.
         """
-        module = resolve(build)()
+        module = load_function(build)()
         if not isinstance(module, nn.Module):
             raise EngineError(
                 f"{build!r} returned {type(module).__name__}, not a torch.nn.Module. "
@@ -47,7 +47,7 @@ class ModuleEngine:
         """See `Engine.tokens`: what a module reads, its functions know."""
         return None
 
-    def prepare(self, requests: Sequence[Request]) -> Prepared:
+    def prepare(self, requests: Sequence[Request]) -> PreparedRequests:
         """See `Engine.prepare`."""
         calls = []
         for i, request in enumerate(requests):
@@ -57,8 +57,8 @@ class ModuleEngine:
                     "this engine runs a module, and answers only metrics that are Python "
                     "functions with data: 'metric: package.module:function' and 'data:'."
                 )
-            calls.append((request, resolve(request.function)))
-        return _Prepared(len(requests), tuple(calls))
+            calls.append((request, load_function(request.function)))
+        return _PreparedCalls(len(requests), tuple(calls))
 
     def install(self, weights: Weights) -> None:
         """See `Engine.install`. Names are those of ``module.state_dict()``."""
@@ -80,7 +80,7 @@ class ModuleEngine:
         """
         raise EngineError("factors are applied to a language model only: engine.kind: hf")
 
-    def influence(self, prepared: Prepared) -> list[float]:
+    def influence(self, prepared: PreparedRequests) -> list[float]:
         """Refused, as `install_path` is.
 
         Raises:
@@ -88,30 +88,30 @@ class ModuleEngine:
         """
         raise EngineError("block influence needs a language model: engine.kind: hf")
 
-    def answer(self, prepared: Prepared) -> list[Output]:
+    def answer(self, prepared: PreparedRequests) -> list[Output]:
         """See `Engine.answer`.
 
         Raises:
             EngineError: a function did not return a non-empty sequence of numbers.
         """
-        if not isinstance(prepared, _Prepared):
+        if not isinstance(prepared, _PreparedCalls):
             raise RequestError("these requests were prepared by another engine; prepare them here.")
         with torch.inference_mode():
             return [_output(call, f(self.module, call.data)) for call, f in prepared.calls]
 
-    def together(self, prepared: Sequence[Prepared]) -> int:
-        """See `Engine.together`: one by one."""
+    def model_batch_size(self, prepared: Sequence[PreparedRequests]) -> int:
+        """See `Engine.model_batch_size`: one by one."""
         return 1
 
     def answer_many(
-        self, population: Stack | Sequence[Adapted], prepared: Prepared
+        self, population: Stack | Sequence[Adapted], prepared: PreparedRequests
     ) -> list[list[Output] | EngineError]:
         """See `Engine.answer_many`."""
         each = (population[i] for i in range(len(population)))
         return [self._answer_one(individual, prepared) for individual in each]
 
     def _answer_one(
-        self, individual: Weights | Adapted, prepared: Prepared
+        self, individual: Weights | Adapted, prepared: PreparedRequests
     ) -> list[Output] | EngineError:
         try:
             if isinstance(individual, Adapted):

@@ -7,7 +7,7 @@ from typing import Final
 from fitness.examples import TEXT, Row
 from fitness.metrics.exact_match import EXACT_MATCH, EXACT_MATCH_GENERATE
 from fitness.metrics.generated_text import FUNCTION, NUMERIC_MATCH
-from fitness.metrics.metric import Metric, Options, Scored, only
+from fitness.metrics.metric import ExampleScore, Metric, Options, only
 from fitness.metrics.multiple_choice import ACCURACY, ACCURACY_NORM
 from fitness.requests import (
     Call,
@@ -23,10 +23,10 @@ def _rolling_requests(row: Row, options: Options) -> tuple[Request, ...]:
     return (RollingLogLikelihood(row["text"]),)
 
 
-def _bits_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
+def _bits_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[ExampleScore, ...]:
     size = len(row["text"].encode())
     bits = -only(outputs, RollingOutput).logprob / log(2)
-    return (Scored(bits / size, weight=float(size)),)
+    return (ExampleScore(bits / size, weight=float(size)),)
 
 
 BITS_PER_BYTE: Final = Metric(
@@ -48,8 +48,8 @@ def _call_requests(row: Row, options: Options) -> tuple[Request, ...]:
     return (Call(options.function, row["data"]),)
 
 
-def _call_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
-    return tuple(Scored(v) for v in only(outputs, CallOutput).values)
+def _call_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[ExampleScore, ...]:
+    return tuple(ExampleScore(v) for v in only(outputs, CallOutput).values)
 
 
 CALL: Final = Metric("call", None, frozenset(), _call_requests, _call_score)

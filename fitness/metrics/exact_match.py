@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fitness.examples import ANSWER, Row
-from fitness.metrics.metric import Answer, Metric, Options, Scored, Voting, only
+from fitness.metrics.metric import Answer, ExampleScore, Metric, Options, Voting, only
 from fitness.requests import Generate, LogLikelihood, LogLikelihoodOutput, Output, Request
 
 
@@ -18,9 +18,11 @@ def _forced_requests(row: Row, options: Options) -> tuple[Request, ...]:
     return (LogLikelihood(row["prompt"], continuation, end=eos, chat=options.chat),)
 
 
-def _forced_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
+def _forced_score(
+    row: Row, outputs: Sequence[Output], options: Options
+) -> tuple[ExampleScore, ...]:
     greedy = only(outputs, LogLikelihoodOutput).greedy
-    return (Scored(float(greedy), row["answer"] if greedy else None),)
+    return (ExampleScore(float(greedy), row["answer"] if greedy else None),)
 
 
 def _expected(row: Row, options: Options) -> tuple[str, str]:
@@ -51,9 +53,11 @@ def _spoken_answer_score(row: Row, answer: Answer, options: Options) -> float:
     return float(answer == _expected(row, options)[1])
 
 
-def _spoken_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
+def _spoken_score(
+    row: Row, outputs: Sequence[Output], options: Options
+) -> tuple[ExampleScore, ...]:
     answer = _spoken_answer(row, outputs, options)
-    return (Scored(_spoken_answer_score(row, answer, options), answer),)
+    return (ExampleScore(_spoken_answer_score(row, answer, options), answer),)
 
 
 def _no_end_in_answer(row: Row, options: Options) -> str | None:

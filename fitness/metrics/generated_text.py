@@ -7,8 +7,8 @@ from math import isfinite
 from typing import Final
 
 from fitness.examples import NUMBER, PROMPT, Row, TaskError
-from fitness.functions import resolve
-from fitness.metrics.metric import Answer, Metric, Options, Scored, Voting, only
+from fitness.functions import load_function
+from fitness.metrics.metric import Answer, ExampleScore, Metric, Options, Voting, only
 from fitness.requests import Generate, Output, Request
 
 DEFAULT_MAX_TOKENS: Final = 256
@@ -61,9 +61,11 @@ def _number_answer_score(row: Row, answer: Answer, options: Options) -> float:
     return float(answer != "" and answer == extract_number(str(row["answer"])))
 
 
-def _number_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
+def _number_score(
+    row: Row, outputs: Sequence[Output], options: Options
+) -> tuple[ExampleScore, ...]:
     answer = _number(row, outputs, options)
-    return (Scored(_number_answer_score(row, answer, options), answer),)
+    return (ExampleScore(_number_answer_score(row, answer, options), answer),)
 
 
 def _has_number(row: Row, options: Options) -> str | None:
@@ -94,7 +96,7 @@ def _text_answer(row: Row, outputs: Sequence[Output], options: Options) -> Answe
 
 
 def _function_answer_score(row: Row, answer: Answer, options: Options) -> float:
-    value = resolve(options.function)(dict(row), answer)
+    value = load_function(options.function)(dict(row), answer)
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -107,9 +109,11 @@ def _function_answer_score(row: Row, answer: Answer, options: Options) -> float:
     return number
 
 
-def _function_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
+def _function_score(
+    row: Row, outputs: Sequence[Output], options: Options
+) -> tuple[ExampleScore, ...]:
     answer = _text_answer(row, outputs, options)
-    return (Scored(_function_answer_score(row, answer, options), answer),)
+    return (ExampleScore(_function_answer_score(row, answer, options), answer),)
 
 
 FUNCTION: Final = Metric(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TypeVar
 
-from fitness.examples import Row, Shape
+from fitness.examples import Row, RowFormat
 from fitness.requests import Output, Request
 
 Answer = str | int
@@ -46,7 +46,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ExampleScore:
     """One example's score, the answer where it is known, and its weight in the mean."""
 
     value: float
@@ -80,10 +80,10 @@ class Metric:
     """
 
     name: str
-    shape: Shape | None
+    row_format: RowFormat | None
     options: frozenset[str]
     requests: Callable[[Row, Options], tuple[Request, ...]]
-    score: Callable[[Row, Sequence[Output], Options], tuple[Scored, ...]]
+    score: Callable[[Row, Sequence[Output], Options], tuple[ExampleScore, ...]]
     higher_is_better: bool = True
     voting: Voting | None = None
     check: Callable[[Row, Options], str | None] | None = None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fitness.examples import CHOICES, Row
-from fitness.metrics.metric import Answer, Metric, Options, Scored, Voting, all_of
+from fitness.metrics.metric import Answer, ExampleScore, Metric, Options, Voting, all_of
 from fitness.requests import LogLikelihood, LogLikelihoodOutput, Output, Request
 
 
@@ -29,16 +29,18 @@ def _choice_score(row: Row, answer: Answer, options: Options) -> float:
     return float(answer == row["label"])
 
 
-def _accuracy_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
+def _accuracy_score(
+    row: Row, outputs: Sequence[Output], options: Options
+) -> tuple[ExampleScore, ...]:
     answer = _choice(row, outputs, options)
-    return (Scored(_choice_score(row, answer, options), answer),)
+    return (ExampleScore(_choice_score(row, answer, options), answer),)
 
 
 def _accuracy_norm_score(
     row: Row, outputs: Sequence[Output], options: Options
-) -> tuple[Scored, ...]:
+) -> tuple[ExampleScore, ...]:
     answer = _choice_per_byte(row, outputs, options)
-    return (Scored(_choice_score(row, answer, options), answer),)
+    return (ExampleScore(_choice_score(row, answer, options), answer),)
 
 
 ACCURACY: Final = Metric(

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from itertools import combinations
 
 from fitness.examples import Example, TaskError
-from fitness.functions import FunctionNameError, resolve
+from fitness.functions import FunctionNameError, load_function
 from fitness.metrics import CALL, METRICS
 from fitness.metrics.generated_text import FUNCTION
 from fitness.metrics.metric import Metric, Options
@@ -54,7 +54,7 @@ def metric_of(spec: TaskSpec) -> Metric:
                 "text) or data (it is called with the module and a split's string)."
             )
         try:
-            resolve(spec.metric)
+            load_function(spec.metric)
         except FunctionNameError as error:
             raise TaskError(f"{where}: metric {error}") from None
         return CALL if spec.data else FUNCTION
@@ -103,7 +103,7 @@ def options_of(spec: TaskSpec, metric: Metric) -> Options:
 def check_rows(
     spec: TaskSpec, metric: Metric, options: Options, path: str, examples: Sequence[Example]
 ) -> None:
-    shape = metric.shape
+    shape = metric.row_format
     assert shape is not None
     for example in examples:
         row, where = example.row, f"{path}, line {example.line}"
@@ -134,7 +134,7 @@ def check_disjoint(
     sources: Mapping[str, str],
 ) -> None:
     """Splits are separate by construction: what is searched on is never what is reported."""
-    shape = metric.shape
+    shape = metric.row_format
     seen = {
         split: {
             shape.identity(e.row) if shape else (e.row["data"],): e.line for e in reversed(examples)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fitness.examples import Example, TaskError, read_jsonl
-from fitness.metrics.metric import Answer, Metric, Options, Scored, Voting
-from fitness.racing import meeting_order
+from fitness.metrics.metric import Answer, ExampleScore, Metric, Options, Voting
+from fitness.racing import example_order
 from fitness.requests import Output, Request
 from fitness.statistics import by_example, majority_vote, mean_and_error, medoid
 from fitness.tasks.spec import TaskSpec, check_disjoint, check_rows, metric_of, options_of
@@ -15,7 +15,7 @@ from fitness.tasks.spec import TaskSpec, check_disjoint, check_rows, metric_of, 
 __all__ = ["Answer", "Part", "Scores", "Task", "TaskError", "TaskSpec", "load_task"]
 
 Part: TypeAlias = tuple[int, int]
-"""Some examples of a split: from and to, counted in the order of :func:`fitness.racing.meeting_order`."""
+"""Some examples of a split: from and to, counted in the order of :func:`fitness.racing.example_order`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Task:
 
     def positions(self, split: str, part: Part) -> tuple[int, ...]:
         """Which examples of ``split`` are in a part, in the order in which they are met."""
-        return meeting_order(len(self._examples(split)))[slice(*part)]
+        return example_order(len(self._examples(split)))[slice(*part)]
 
     def answer_requests(self, split: str) -> list[Request]:
         """What to ask a model for its answers on ``split``.
@@ -138,7 +138,7 @@ class Task:
         if len(answers) != len(examples):
             raise ValueError(f"{len(examples)} examples need as many answers, got {len(answers)}")
         pairs = zip(examples, answers, strict=True)
-        return _scores([Scored(voting.score(e.row, a, self.options), a) for e, a in pairs])
+        return _scores([ExampleScore(voting.score(e.row, a, self.options), a) for e, a in pairs])
 
     def _examples(self, split: str, part: Part | None = None) -> tuple[Example, ...]:
         if split not in self.splits:
@@ -164,7 +164,7 @@ def _parts(outputs: Sequence[Output], counts: Sequence[int]) -> list[Sequence[Ou
     return parts
 
 
-def _scores(scored: Sequence[Scored]) -> Scores:
+def _scores(scored: Sequence[ExampleScore]) -> Scores:
     weights = tuple(s.weight for s in scored)
     return Scores(
         tuple(s.value for s in scored),
@@ -182,7 +182,7 @@ def load_task(spec: TaskSpec) -> Task:
     """
     metric = metric_of(spec)
     options = options_of(spec, metric)
-    if metric.shape is None:
+    if metric.row_format is None:
         splits: dict[str, tuple[Example, ...]] = {
             split: (Example({"data": text}, 0),) for split, text in spec.data
         }
@@ -206,11 +206,11 @@ def check_tasks_disjoint(tasks: Sequence[Task]) -> None:
     """
     seen: dict[tuple[str, ...], tuple[str, str, int]] = {}
     for task in tasks:
-        if task.metric.shape is None:
+        if task.metric.row_format is None:
             continue  # a function's string: what it stands for is the function's own affair
         for split, examples in task.splits.items():
             for example in examples:
-                key = task.metric.shape.identity(example.row)
+                key = task.metric.row_format.identity(example.row)
                 other, other_split, line = seen.setdefault(key, (task.name, split, example.line))
                 if other_split != split:
                     raise TaskError(

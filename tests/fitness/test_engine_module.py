@@ -8,7 +8,7 @@ import torch
 
 from fitness.engines.base import EngineError, InstallError, NonFiniteOutputError, RequestError
 from fitness.engines.module import ModuleEngine
-from fitness.functions import FunctionNameError, resolve
+from fitness.functions import FunctionNameError, load_function
 from fitness.requests import Call, CallOutput, LogLikelihood
 from operators.tensors.weights import weights_of
 
@@ -125,10 +125,10 @@ def test_build_must_return_a_module() -> None:
 )
 def test_names_that_lead_to_no_function(name: str, message: str) -> None:
     with pytest.raises(FunctionNameError, match=message):
-        resolve(name)
+        load_function(name)
 
 
 def test_an_import_error_inside_a_users_module_is_not_hidden(tmp_path: Path) -> None:
     (tmp_path / "breaks.py").write_text("import not_there_at_all\n")
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
-        resolve("breaks:f")
+        load_function("breaks:f")

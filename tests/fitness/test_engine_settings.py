@@ -17,7 +17,7 @@ from cluster.founders.checkpoints import load_founders
 from evo.cli.commands_run import run_config
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
-from evo.run.autotune import settled
+from evo.run.autotune import autotuned
 from evo.run.setup import load_tasks
 from fitness.engines.hf import token_budget
 from fitness.engines.hf.engine import HFEngine
@@ -112,7 +112,7 @@ def test_what_was_measured_leaves_no_model_behind(folder: Path) -> None:
     founders, tasks = load_founders(found.base, found.founders), load_tasks(found.tasks)
     gc.collect()
     before = sum(isinstance(each, HFEngine) for each in gc.get_objects())
-    settled(found, founders, tasks)
+    autotuned(found, founders, tasks)
     gc.disable()
     try:
         assert sum(isinstance(each, HFEngine) for each in gc.get_objects()) == before

@@ -39,7 +39,7 @@ def user_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sample(metric: Metric) -> Row:
-    row: Row = json.loads(metric.shape.sample) if metric.shape else {"data": "dev"}
+    row: Row = json.loads(metric.row_format.sample) if metric.row_format else {"data": "dev"}
     return row
 
 
@@ -58,17 +58,17 @@ def plausible(request: Request) -> Output:
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 def test_a_metrics_own_sample_row_fits_it_and_is_scored(metric: Metric) -> None:
     row = sample(metric)
-    if metric.shape:
-        assert set(row) == set(metric.shape.keys)
-        assert metric.shape.problem(row) is None
-        assert metric.shape.identity(row) == metric.shape.identity(dict(row))
+    if metric.row_format:
+        assert set(row) == set(metric.row_format.keys)
+        assert metric.row_format.problem(row) is None
+        assert metric.row_format.identity(row) == metric.row_format.identity(dict(row))
     assert metric.check is None or metric.check(row, OPTIONS) is None
     requests = metric.requests(row, OPTIONS)
     assert requests
     assert requests == metric.requests(row, OPTIONS)
     scored = metric.score(row, [plausible(r) for r in requests], OPTIONS)
     assert scored
-    assert metric.shape is None or len(scored) == 1
+    assert metric.row_format is None or len(scored) == 1
     assert all(isinstance(s.value, float) and s.weight > 0 for s in scored)
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fitness.engines.base import NonFiniteOutputError
 from fitness.engines.hf.engine import HFEngine
-from fitness.engines.hf.model_batch import population
-from fitness.engines.hf.model_batch.size import Choice, choose
+from fitness.engines.hf.model_batch import runner
+from fitness.engines.hf.model_batch.size import ModelBatchSize, measure_size
 from fitness.requests import Generate, LogLikelihood
 from operators.tensors.weights import Stack, allocate_stack, layout_of
 
@@ -50,7 +50,7 @@ def test_a_group_gives_everyone_their_own_answers(
     model = build_model("llama", tied=True) if kind == "tied" else build_model(kind)
     engine = HFEngine(save(tmp_path, model), dtype=dtype)
     prepared = engine.prepare(REQUESTS)
-    assert engine.together([prepared]) == 16
+    assert engine.model_batch_size([prepared]) == 16
     stack = stack_of(engine, 23)  # 16 + 4 + 2 + 1
     before = engine.tokens
     found = engine.answer_many(stack, prepared)
@@ -69,7 +69,7 @@ def test_every_layout_runs_together_or_alone(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     engine = HFEngine(save(tmp_path, transformers.AutoModelForCausalLM.from_config(config)))
     prepared = engine.prepare(REQUESTS)
-    assert engine.together([prepared]) > 1
+    assert engine.model_batch_size([prepared]) > 1
     stack = stack_of(engine, 5)
     assert engine.answer_many(stack, prepared) == one_by_one(engine, stack, prepared)
 
@@ -93,16 +93,16 @@ def test_one_of_nan_decides_nothing_for_those_that_follow(tmp_path: Path) -> Non
     stack = stack_of(engine, 2)
     next(iter(stack[0].tensors.values()))[:] = float("nan")
     engine.install(stack[0])
-    assert engine.together([prepared]) == 1
+    assert engine.model_batch_size([prepared]) == 1
     engine.install(stack[1])
-    assert engine.together([prepared]) > 1
+    assert engine.model_batch_size([prepared]) > 1
 
 
 def test_measuring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     engine = HFEngine(save(tmp_path, build_model("llama")))
     prepared = engine.prepare(REQUESTS)
     before = engine.answer(prepared)
-    engine.together([prepared])
+    engine.model_batch_size([prepared])
     assert engine.answer(prepared) == before
 
 
@@ -110,8 +110,8 @@ def test_measuring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
 def test_what_generates_runs_alone(tmp_path: Path) -> None:
     engine = HFEngine(save(tmp_path, build_model("llama")))
     scored, written = engine.prepare(PAIRS), engine.prepare([*PAIRS, Generate("12=", 3)])
-    assert engine.together([scored]) > 1
-    assert engine.together([scored, written]) == 1
+    assert engine.model_batch_size([scored]) > 1
+    assert engine.model_batch_size([scored, written]) == 1
     stack = stack_of(engine, 3)
     assert engine.answer_many(stack, written) == one_by_one(engine, stack, written)
 
@@ -120,7 +120,7 @@ def test_what_generates_runs_alone(tmp_path: Path) -> None:
 def test_a_group_keeps_to_the_budget_of_tokens(tmp_path: Path) -> None:
     engine = HFEngine(save(tmp_path, build_model("llama")), batch_tokens=100)
     prepared = engine.prepare([LogLikelihood(text, "x") for text in ("ten tokens", "net tokens")])
-    assert engine.together([prepared]) == 4
+    assert engine.model_batch_size([prepared]) == 4
 
 
 @pytest.mark.usefixtures("eager")
@@ -129,7 +129,7 @@ def test_a_model_that_mixes_its_rows_runs_one_by_one(tmp_path: Path) -> None:
     engine.model.lm_head.register_forward_pre_hook(lambda m, a: (a[0] - a[0].mean(),))
     engine.model.model.layers[0].register_forward_pre_hook(lambda m, a: (a[0] - a[0].mean(),))
     prepared = engine.prepare(PAIRS)
-    assert engine.together([prepared]) == 1
+    assert engine.model_batch_size([prepared]) == 1
     stack = stack_of(engine, 3)
     assert engine.answer_many(stack, prepared) == one_by_one(engine, stack, prepared)
 
@@ -139,13 +139,13 @@ def test_a_model_of_odd_sizes_runs_one_by_one(
 ) -> None:
     # Its last activations fill no vector: in company their last bits are others, but so seldom that a
     # proof may not meet it.
-    def trust(alone: Any, group: Any, counts: Any, clock: Any) -> Choice:
-        return Choice(counts[-1], (1, *counts)) if counts else Choice()
+    def trust(alone: Any, group: Any, counts: Any, clock: Any) -> ModelBatchSize:
+        return ModelBatchSize(counts[-1], (1, *counts)) if counts else ModelBatchSize()
 
-    monkeypatch.setattr(population, "choose", trust)
+    monkeypatch.setattr(runner, "measure_size", trust)
     engine = HFEngine(save(tmp_path, model_of("llama", intermediate_size=53)))
     prepared = engine.prepare([LogLikelihood("abc", "d"), LogLikelihood("bcd", "a")])
-    assert engine.together([prepared]) == 1
+    assert engine.model_batch_size([prepared]) == 1
 
 
 # The choice itself
@@ -169,8 +169,8 @@ class Machine:
         self.now += self._pass_s(count)
         return torch.arange(float(count))[:, None]
 
-    def choice(self) -> Choice:
-        return choose(self.alone, self.group, (2, 4, 8, 16), self.clock)
+    def choice(self) -> ModelBatchSize:
+        return measure_size(self.alone, self.group, (2, 4, 8, 16), self.clock)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_the_fastest_count_is_chosen(pass_s: Callable[[int], float], count: int)
 
 def test_a_slow_model_is_not_measured_for_long() -> None:
     machine = Machine(2.0, lambda n: n * 1.0)
-    assert machine.choice() == Choice()
+    assert machine.choice() == ModelBatchSize()
     assert machine.now < 3.0
 
 
@@ -199,15 +199,18 @@ def test_a_count_with_other_bits_is_no_candidate() -> None:
         found = machine.group(count)
         return found if count < 8 else found + 1e-7
 
-    found = choose(machine.alone, group, (2, 4, 8, 16), machine.clock)
+    found = measure_size(machine.alone, group, (2, 4, 8, 16), machine.clock)
     assert (found.count, found.proved) == (4, (1, 2, 4))
 
 
 def test_nan_proves_nothing() -> None:
     nan = torch.tensor([float("nan")])
-    assert choose(lambda i: nan, lambda n: nan.expand(n, 1), (2,), lambda: 0.0) == Choice()
+    assert (
+        measure_size(lambda i: nan, lambda n: nan.expand(n, 1), (2,), lambda: 0.0)
+        == ModelBatchSize()
+    )
 
 
 def test_what_is_left_over_runs_in_proved_counts() -> None:
-    sizes = [len(places) for places in Choice(8, (1, 2, 4, 8, 16)).chunks(23)]
+    sizes = [len(places) for places in ModelBatchSize(8, (1, 2, 4, 8, 16)).chunks(23)]
     assert sizes == [8, 8, 4, 2, 1]

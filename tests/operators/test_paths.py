@@ -16,7 +16,7 @@ from evo.errors import EvoError
 from evo.export.checkpoint import export
 from evo.export.lora import export_adapter
 from evo.merging.as_yaml import dump
-from fitness.engines.hf.paths import Shell
+from fitness.engines.hf.paths import PathModel
 from operators.build.architectures import (
     ARCHITECTURES,
     ArchitectureError,
@@ -37,7 +37,7 @@ def models(request: pytest.FixtureRequest) -> Pair:
 
 def shell(models: Pair, route: Route) -> Any:
     path = models.lay(route)
-    made = Shell(models.models[A], path.layers, "cpu")
+    made = PathModel(models.models[A], path.layers, "cpu")
     made.install(path)
     return made.model
 
@@ -265,7 +265,7 @@ def test_configs_that_tell_layer_kinds_by_a_rule_are_exported_right(name, tmp_pa
     path.write_text(json.dumps(config))
     engine_model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "a").eval()
     laid = models.lay(WINDING)
-    made = Shell(engine_model, laid.layers, "cpu")
+    made = PathModel(engine_model, laid.layers, "cpu")
     made.install(laid)
     export(route_over(files, WINDING.steps), files, tmp_path / "out")
     long = torch.randint(3, 64, (2, 40), generator=torch.Generator().manual_seed(2))
@@ -297,7 +297,7 @@ def test_scales_that_the_weights_cannot_hold_are_refused(tmp_path):
 def test_a_shell_that_waits_holds_no_tensors():
     models = pair("llama")
     path = models.lay(WINDING)
-    made = Shell(models.models[A], path.layers, "cpu")
+    made = PathModel(models.models[A], path.layers, "cpu")
     made.install(path)
     made.release()
     assert sum(p.numel() for p in made.model.parameters()) == 0

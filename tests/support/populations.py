@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from hf_engines import PAIRS
 
-from fitness.engines.hf.model_batch import population
-from fitness.engines.hf.model_batch.size import Choice, choose
+from fitness.engines.hf.model_batch import runner
+from fitness.engines.hf.model_batch.size import ModelBatchSize, measure_size
 from fitness.requests import LogLikelihood, RollingLogLikelihood
 
 REQUESTS = [
@@ -20,8 +20,8 @@ REQUESTS = [
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest group with the right bits, whatever the clock says."""
 
-    def most(alone: Any, group: Any, counts: Any, clock: Any) -> Choice:
-        proved = choose(alone, group, counts, clock=lambda: 0.0).proved
-        return Choice(proved[-1], proved)
+    def most(alone: Any, group: Any, counts: Any, clock: Any) -> ModelBatchSize:
+        proved = measure_size(alone, group, counts, clock=lambda: 0.0).proved
+        return ModelBatchSize(proved[-1], proved)
 
-    monkeypatch.setattr(population, "choose", most)
+    monkeypatch.setattr(runner, "measure_size", most)

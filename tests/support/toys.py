@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from evo.config.schema import RunConfig
 from fitness.examples import Example, Row
-from fitness.metrics.metric import Metric, Options, Scored
+from fitness.metrics.metric import ExampleScore, Metric, Options
 from fitness.requests import Call, CallOutput, Output, Request
 from fitness.tasks.task import Task
 
@@ -159,35 +159,43 @@ def ask_coordinates(row: Row, options: Options) -> tuple[Request, ...]:
     return (Call("toys:coordinates", str(row["data"])),)
 
 
-def score_plainly(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
-    return (Scored(1.0),)
+def score_plainly(
+    row: Row, outputs: Sequence[Output], options: Options
+) -> tuple[ExampleScore, ...]:
+    return (ExampleScore(1.0),)
 
 
-def score_raises_for_b(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
+def score_raises_for_b(
+    row: Row, outputs: Sequence[Output], options: Options
+) -> tuple[ExampleScore, ...]:
     if _is_b(outputs):
         raise ArithmeticError("b can't be scored")
-    return (Scored(1.0),)
+    return (ExampleScore(1.0),)
 
 
-def score_hangs_for_b(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
+def score_hangs_for_b(
+    row: Row, outputs: Sequence[Output], options: Options
+) -> tuple[ExampleScore, ...]:
     if _is_b(outputs):
         time.sleep(3600)
-    return (Scored(1.0),)
+    return (ExampleScore(1.0),)
 
 
-def score_kills_for_b(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
+def score_kills_for_b(
+    row: Row, outputs: Sequence[Output], options: Options
+) -> tuple[ExampleScore, ...]:
     if _is_b(outputs):
         os._exit(1)
-    return (Scored(1.0),)
+    return (ExampleScore(1.0),)
 
 
 def ask_long_answer(row: Row, options: Options) -> tuple[Request, ...]:
     return (Call("toys:long_answer", "dev"),)
 
 
-def score_naps(row: Row, outputs: Sequence[Output], options: Options) -> tuple[Scored, ...]:
+def score_naps(row: Row, outputs: Sequence[Output], options: Options) -> tuple[ExampleScore, ...]:
     time.sleep(0.3)
-    return (Scored(1.0),)
+    return (ExampleScore(1.0),)
 
 
 SCORING = {

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitness.engines.base import EngineError, Prepared, RequestError
+from fitness.engines.base import EngineError, PreparedRequests, RequestError
 from fitness.engines.hf.compiled import compiled
 from fitness.engines.hf.generation import generate
 from fitness.engines.hf.influence import block_influence, padded
 from fitness.engines.hf.load import context_length, end_tokens, load_checkpoint
-from fitness.engines.hf.model_batch.low_rank import AppliedModel
-from fitness.engines.hf.model_batch.population import Passes, Population, Scores
-from fitness.engines.hf.paths import Shell, layer_list
+from fitness.engines.hf.model_batch.low_rank import AdaptedModel
+from fitness.engines.hf.model_batch.runner import ModelBatches, Passes, TokenScores
+from fitness.engines.hf.paths import PathModel, layer_list
 from fitness.engines.hf.rows.batches import (
     MAX_TREE,
     PromptBatch,
@@ -27,10 +27,10 @@ from fitness.engines.hf.rows.batches import (
     prompt_batches,
     scored_batches,
 )
-from fitness.engines.hf.rows.branching import grow
+from fitness.engines.hf.rows.branching import token_trees
 from fitness.engines.hf.rows.requests import Limits, prompt_rows, scored_rows
 from fitness.engines.hf.rows.tokens import Encoder
-from fitness.engines.hf.scores import evidence_of, outputs_of, read, scores_of
+from fitness.engines.hf.scores import fingerprint_of, outputs_of, read, scores_of
 from fitness.engines.install import Installer
 from fitness.requests import Output, Request
 from operators.build.architectures import ArchitectureError, architecture_of, path_kinds
@@ -39,11 +39,11 @@ from operators.tensors.low_rank import Adapted
 from operators.tensors.weights import Stack, Weights
 
 # Module trees that are kept for paths of the same length through the same kinds of layers.
-_SHELLS = 64
+_PATH_MODELS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared(Prepared):
+class _PreparedBatches(PreparedRequests):
     """Requests as batches.
 
     Attributes:
@@ -103,9 +103,9 @@ class HFEngine:
         self._tokens = 0
         self._active: Any = self.model
         self._compiled: Any = compiled(self.model, device) if compile else None
-        self._shell: Shell | AppliedModel | None = None
+        self._replacement: PathModel | AdaptedModel | None = None
         self._config = self.model.config.to_dict()
-        self._shells: OrderedDict[tuple[object, ...], Shell] = OrderedDict()
+        self._path_models: OrderedDict[tuple[object, ...], PathModel] = OrderedDict()
         self._device = device
         self.batch_tokens = batch_tokens
         self._encoder = Encoder(self.tokenizer)
@@ -114,7 +114,7 @@ class HFEngine:
         self._limits = Limits(self._encoder, context_length(text_config, self.tokenizer))
         self._keeps_logits = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         self._installer = Installer(self.model, prefix=self.model.base_model_prefix, device=device)
-        self._population = Population(
+        self._population = ModelBatches(
             self.model,
             self._installer,
             Passes(
@@ -139,10 +139,10 @@ class HFEngine:
         """See `Engine.tokens`."""
         return self._tokens
 
-    def prepare(self, requests: Sequence[Request]) -> Prepared:
+    def prepare(self, requests: Sequence[Request]) -> PreparedRequests:
         """See `Engine.prepare`. Requests longer than the model's context are refused, not cut."""
         rows = scored_rows(requests, self._limits)
-        trees = grow(rows, self.model, most=min(self.batch_tokens, MAX_TREE))
+        trees = token_trees(rows, self.model, most=min(self.batch_tokens, MAX_TREE))
         ordered, scored = scored_batches(
             trees,
             batch_tokens=self.batch_tokens,
@@ -157,7 +157,7 @@ class HFEngine:
             pad=self._pad,
             device=self._device,
         )
-        return _Prepared(
+        return _PreparedBatches(
             count=len(requests),
             owner=self._mark,
             requests=tuple(requests),
@@ -179,17 +179,17 @@ class HFEngine:
     def install_path(self, path: LayerPath) -> None:
         """See `Engine.install_path`."""
         kinds = path_kinds(self._config, path.layers)
-        if kinds not in self._shells:
+        if kinds not in self._path_models:
             try:
-                self._shells[kinds] = Shell(self.model, path.layers, self._device)
+                self._path_models[kinds] = PathModel(self.model, path.layers, self._device)
             except ArchitectureError as error:
                 raise EngineError(str(error)) from error
-            if len(self._shells) > _SHELLS:
-                self._shells.popitem(last=False)
-        self._shells.move_to_end(kinds)
-        shell = self._shells[kinds]
-        shell.install(path)
-        self._activate(shell)
+            if len(self._path_models) > _PATH_MODELS:
+                self._path_models.popitem(last=False)
+        self._path_models.move_to_end(kinds)
+        replacement = self._path_models[kinds]
+        replacement.install(path)
+        self._activate(replacement)
 
     def install_adapted(self, individual: Adapted) -> None:
         """See `Engine.install_adapted`: to plain linear layers and embeddings."""
@@ -197,13 +197,13 @@ class HFEngine:
         applied.install([individual])
         self._activate(applied)
 
-    def _activate(self, shell: Shell | AppliedModel | None) -> None:
-        if self._shell is not None and self._shell is not shell:
-            self._shell.release()
-        self._shell = shell
-        self._active = self.model if shell is None else shell.model
+    def _activate(self, replacement: PathModel | AdaptedModel | None) -> None:
+        if self._replacement is not None and self._replacement is not replacement:
+            self._replacement.release()
+        self._replacement = replacement
+        self._active = self.model if replacement is None else replacement.model
 
-    def influence(self, prepared: Prepared) -> list[float]:
+    def influence(self, prepared: PreparedRequests) -> list[float]:
         """See `Engine.influence`."""
         prepared = self._own(prepared)
         try:
@@ -216,7 +216,7 @@ class HFEngine:
         self._tokens += prepared.scored_tokens if scored else prepared.prompt_tokens
         return found
 
-    def answer(self, prepared: Prepared) -> list[Output]:
+    def answer(self, prepared: PreparedRequests) -> list[Output]:
         """See `Engine.answer`."""
         prepared = self._own(prepared)
         with torch.inference_mode():
@@ -231,51 +231,51 @@ class HFEngine:
         self._tokens += count
         return [outputs[i] for i in range(prepared.count)]
 
-    def together(self, prepared: Sequence[Prepared]) -> int:
-        """See `Engine.together`. Paths run one by one."""
-        return min(self._population.together(self._own(p)) for p in prepared)
+    def model_batch_size(self, prepared: Sequence[PreparedRequests]) -> int:
+        """See `Engine.model_batch_size`. Paths run one by one."""
+        return min(self._population.model_batch_size(self._own(p)) for p in prepared)
 
     def answer_many(
-        self, population: Stack | Sequence[Adapted], prepared: Prepared
+        self, population: Stack | Sequence[Adapted], prepared: PreparedRequests
     ) -> list[list[Output] | EngineError]:
         """See `Engine.answer_many`."""
         with torch.inference_mode():
             return self._population.answer(population, self._own(prepared))
 
-    def _own(self, prepared: Prepared) -> _Prepared:
-        if not isinstance(prepared, _Prepared) or prepared.owner is not self._mark:
+    def _own(self, prepared: PreparedRequests) -> _PreparedBatches:
+        if not isinstance(prepared, _PreparedBatches) or prepared.owner is not self._mark:
             raise RequestError("these requests were prepared by another engine; prepare them here.")
         return prepared
 
-    def _alone(self, individual: Weights | Adapted, prepared: _Prepared) -> list[Output]:
+    def _alone(self, individual: Weights | Adapted, prepared: _PreparedBatches) -> list[Output]:
         if isinstance(individual, Adapted):
             self.install_adapted(individual)
         else:
             self.install(individual)
         return self.answer(prepared)
 
-    def _one_of_many(self, prepared: _Prepared, scores: Scores) -> list[Output]:
+    def _one_of_many(self, prepared: _PreparedBatches, scores: TokenScores) -> list[Output]:
         outputs = self._outputs(prepared, scores)
         self._tokens += prepared.scored_tokens
         return [outputs[i] for i in range(prepared.count)]
 
-    def _scored(self, prepared: _Prepared) -> dict[int, Output]:
-        model = self._active if self._compiled is None or self._shell else self._compiled
+    def _scored(self, prepared: _PreparedBatches) -> dict[int, Output]:
+        model = self._active if self._compiled is None or self._replacement else self._compiled
         (logprobs,), (misses,) = self._scores(model, prepared, 1)
         return self._outputs(prepared, (logprobs, misses))
 
-    def _scores(self, model: Any, prepared: _Prepared, individuals: int) -> Scores:
+    def _scores(self, model: Any, prepared: _PreparedBatches, individuals: int) -> TokenScores:
         return scores_of(self._read(model, prepared, individuals), individuals)
 
-    def _evidence(self, model: Any, prepared: _Prepared, individuals: int) -> Tensor:
-        return evidence_of(self._read(model, prepared, individuals), individuals)
+    def _evidence(self, model: Any, prepared: _PreparedBatches, individuals: int) -> Tensor:
+        return fingerprint_of(self._read(model, prepared, individuals), individuals)
 
     def _read(
-        self, model: Any, prepared: _Prepared, individuals: int
+        self, model: Any, prepared: _PreparedBatches, individuals: int
     ) -> Iterator[tuple[Tensor, ScoredBatch]]:
         return read(model, prepared.scored, individuals, keeps_logits=self._keeps_logits)
 
-    def _outputs(self, prepared: _Prepared, scores: Scores) -> dict[int, Output]:
+    def _outputs(self, prepared: _PreparedBatches, scores: TokenScores) -> dict[int, Output]:
         return outputs_of(prepared.requests, prepared.row_requests, prepared.starts, scores)
 
 

@@ -16,7 +16,7 @@ from operators.build.architectures import Architecture, architecture_of, path_co
 from operators.build.paths import LayerPath
 
 
-class Shell:
+class PathModel:
     """A model of given layers, ready to take the weights of paths through just these."""
 
     def __init__(self, model: Any, layers: Sequence[int], device: str) -> None:

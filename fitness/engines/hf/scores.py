@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fitness.engines.base import NonFiniteOutputError
 from fitness.engines.hf.generation import NON_FINITE
-from fitness.engines.hf.model_batch.population import Scores
+from fitness.engines.hf.model_batch.runner import TokenScores
 from fitness.engines.hf.rows.batches import ScoredBatch
 from fitness.requests import LogLikelihood, LogLikelihoodOutput, Output, Request, RollingOutput
 
@@ -43,7 +43,7 @@ def logits_of(model: Any, batch: ScoredBatch, *, keeps_logits: bool) -> Tensor:
     return found if batch.pick is None else found[batch.pick]
 
 
-def scores_of(logits: Iterable[tuple[Tensor, ScoredBatch]], individuals: int) -> Scores:
+def scores_of(logits: Iterable[tuple[Tensor, ScoredBatch]], individuals: int) -> TokenScores:
     """Of all scored tokens in batch order."""
     parts = [token_scores(found, batch) for found, batch in logits]
     logprobs = torch.cat([p.view(individuals, -1) for p, _ in parts], dim=1).cpu().numpy()
@@ -51,8 +51,8 @@ def scores_of(logits: Iterable[tuple[Tensor, ScoredBatch]], individuals: int) ->
     return logprobs.astype(np.float64), misses.astype(np.int64)
 
 
-def evidence_of(logits: Iterable[tuple[Tensor, ScoredBatch]], individuals: int) -> Tensor:
-    """See `fitness.engines.hf.model_batch.population.Passes.evidence`."""
+def fingerprint_of(logits: Iterable[tuple[Tensor, ScoredBatch]], individuals: int) -> Tensor:
+    """See `fitness.engines.hf.model_batch.runner.Passes.evidence`."""
     parts = []
     for found, batch in logits:
         bits = found.contiguous().view(torch.int16).sum(dim=-1, dtype=torch.int32)
@@ -64,7 +64,7 @@ def outputs_of(
     requests: Sequence[Request],
     row_requests: NDArray[np.int64],
     starts: NDArray[np.int64],
-    scores: Scores,
+    scores: TokenScores,
 ) -> dict[int, Output]:
     """One individual's outputs, by request, of its ``scores``, each of shape (scored,).
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Protocol
 
-from fitness.engines.base import Engine, Prepared
+from fitness.engines.base import Engine, PreparedRequests
 from fitness.engines.memory import free_memory, is_out_of_memory
 from fitness.requests import Request
 
@@ -16,19 +16,19 @@ _REPEATS = 5
 _SECONDS = 60.0  # after so many nothing is repeated any more: what takes long varies little
 
 
-class Budgeted(Engine, Protocol):
+class BatchingEngine(Engine, Protocol):
     """An engine whose next `prepare` makes batches of up to ``batch_tokens``."""
 
     batch_tokens: int
 
 
-def fastest_budget(engine: Budgeted, requests: Sequence[Request]) -> int:
+def fastest_budget(engine: BatchingEngine, requests: Sequence[Request]) -> int:
     """The smallest of BUDGETS that no larger one beats clearly on ``requests``: by medians, in turns.
 
     Those for which memory is too small are left out, unless it is too small for all.
     """
     began = perf_counter()
-    prepared: dict[int, Prepared] = {}
+    prepared: dict[int, PreparedRequests] = {}
     took: dict[int, list[float]] = {}
     for budget in BUDGETS:
         engine.batch_tokens = budget
@@ -54,7 +54,7 @@ def fastest_budget(engine: Budgeted, requests: Sequence[Request]) -> int:
     return best
 
 
-def _seconds(engine: Budgeted, prepared: Prepared) -> float:
+def _seconds(engine: BatchingEngine, prepared: PreparedRequests) -> float:
     started = perf_counter()
     engine.answer(prepared)
     return perf_counter() - started

@@ -24,7 +24,7 @@ from evo.lineage.journal import Journal
 from evo.report.facts import facts
 from evo.reproduce.verify import verify
 from evo.run.status import status_of
-from fitness.racing import cuts, evidence, meeting_order, outdone
+from fitness.racing import beaten, evidence, example_order, rung_ends
 
 # The arithmetic
 
@@ -61,7 +61,7 @@ def test_equals_are_seldom_called_better_at_any_rung(total, tied):
     values = np.array([1.0] * wins + [-1.0] * wins + [0.0] * (total - 2 * wins))
     shuffled = rng.permuted(np.tile(values, (4000, 1)), axis=1)
     ever = np.zeros(4000, bool)
-    for met in cuts(total, (0.125, 0.25, 0.5, 0.75)):
+    for met in rung_ends(total, (0.125, 0.25, 0.5, 0.75)):
         found = evidence(shuffled[:, :met], total=total, reach=np.ones(4000), margin=np.zeros(4000))
         ever |= found >= 20.0
     assert ever.mean() <= 0.05
@@ -78,18 +78,18 @@ def test_who_can_reach_the_best_is_kept():
     values = (rng.random((4, 60)) < chances[:, None]).astype(float)
     how = {"total": 200, "confidence": 0.95, "reach": 1.0, "costs": np.zeros(4)}
     nobody = {"rivals": np.empty((0, 60)), "rival_costs": np.empty(0)}
-    assert outdone(values, keeps=1, **nobody, **how).tolist() == [False, False, True, True]
-    assert outdone(values, keeps=3, **nobody, **how).tolist() == [False, False, False, True]
-    assert not outdone(values, keeps=4, **nobody, **how).any()
+    assert beaten(values, keeps=1, **nobody, **how).tolist() == [False, False, True, True]
+    assert beaten(values, keeps=3, **nobody, **how).tolist() == [False, False, False, True]
+    assert not beaten(values, keeps=4, **nobody, **how).any()
     champions = {"rivals": np.ones((3, 60)), "rival_costs": np.zeros(3)}
-    assert outdone(values, keeps=3, **champions, **how)[2:].all()
+    assert beaten(values, keeps=3, **champions, **how)[2:].all()
 
 
 def test_equal_scores_drop_nobody():
     """Also where one has a longer path: the examples have not told yet how far scores can differ."""
     flat = {"rivals": np.empty((0, 9)), "rival_costs": np.empty(0), "total": 90, "confidence": 0.9}
     flat["reach"] = 1.0
-    assert not outdone(np.zeros((3, 9)), keeps=1, costs=np.array([0.0, 0.1, 0.2]), **flat).any()
+    assert not beaten(np.zeros((3, 9)), keeps=1, costs=np.array([0.0, 0.1, 0.2]), **flat).any()
 
 
 @pytest.mark.parametrize("rare", [1, 2, 10])
@@ -103,10 +103,10 @@ def test_what_few_examples_decide_is_waited_for(rare):
     rival[:rare] = 0.5
     for _ in range(300):
         order = rng.permutation(total)
-        for met in cuts(total, (0.125, 0.25, 0.5, 0.75))[:-1]:
+        for met in rung_ends(total, (0.125, 0.25, 0.5, 0.75))[:-1]:
             mine, other = (each[order[:met]][None] for each in (values, rival))
             how = {"total": total, "keeps": 1, "confidence": 0.95, "reach": 1.0}
-            lost = outdone(mine, other, costs=np.zeros(1), rival_costs=np.zeros(1), **how)
+            lost = beaten(mine, other, costs=np.zeros(1), rival_costs=np.zeros(1), **how)
             if lost.any():
                 wrong += 1
                 break
@@ -115,9 +115,9 @@ def test_what_few_examples_decide_is_waited_for(rare):
 
 @given(st.integers(1, 300))
 def test_examples_are_met_once_each_in_an_order_of_its_own(count):
-    order = meeting_order(count)
+    order = example_order(count)
     assert sorted(order) == list(range(count))
-    rungs = (0, *cuts(count, (0.125, 0.25, 0.5, 0.75)))
+    rungs = (0, *rung_ends(count, (0.125, 0.25, 0.5, 0.75)))
     assert rungs[1] > 0
     assert rungs[-1] == count
     assert sorted(rungs) == list(rungs)
@@ -125,7 +125,7 @@ def test_examples_are_met_once_each_in_an_order_of_its_own(count):
 
 def test_the_order_never_changes():
     """Runs go on with it, on whatever machine."""
-    assert meeting_order(8) == (4, 3, 0, 1, 7, 2, 6, 5)
+    assert example_order(8) == (4, 3, 0, 1, 7, 2, 6, 5)
 
 
 # Runs
@@ -169,13 +169,15 @@ def test_fewer_examples_are_used_and_all_of_it_is_on_record(raced):
     dropped = [r for r in rows if r["status"] == "raced"]
     assert len({r["individual"] for r in rows}) == summary["evaluations"] == 40
     assert len(dropped) >= 5
-    assert {r["examples"] for r in dropped} <= set(cuts(SIZES["dev"], (0.125, 0.25, 0.5, 0.75)))
+    assert {r["examples"] for r in dropped} <= set(
+        rung_ends(SIZES["dev"], (0.125, 0.25, 0.5, 0.75))
+    )
     assert all(r["examples"] == SIZES["dev"] for r in rows if r["status"] == "ok")
     assert summary["examples"] == sum(r["examples"] for r in rows) < 0.9 * 40 * SIZES["dev"]
     items = evo.lineage.open(folder).table("items", where=pc.field("split") == "dev").to_pylist()
     for row in dropped:
         mine = [i for i in items if i["individual"] == row["individual"]]
-        met = meeting_order(SIZES["dev"])[: row["examples"]]
+        met = example_order(SIZES["dev"])[: row["examples"]]
         assert [i["example"] for i in mine] == sorted(met)
         assert sum(i["value"] for i in mine) / len(mine) == pytest.approx(row["score"])
 
@@ -336,7 +338,7 @@ def test_tasks_of_different_sizes_share_the_rungs(world, tmp_path):
     few = {r["individual"]: r for r in rows if r["task"] == "few"}
     for row in dropped:
         share = row["examples"] / SIZES["dev"]
-        assert few[row["individual"]]["examples"] == cuts(3, (share,))[0]
+        assert few[row["individual"]]["examples"] == rung_ends(3, (share,))[0]
     assert verify(tmp_path / "run", sample=None).same
 
 

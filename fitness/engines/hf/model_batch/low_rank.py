@@ -13,20 +13,20 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from fitness.engines.base import EngineError
-from fitness.engines.hf.model_batch.stacked import Lanes, with_leaves
+from fitness.engines.hf.model_batch.stacked import RowSplit, with_leaves
 from fitness.engines.install import Installer
 from operators.tensors.low_rank import Adapted, Factors
 
 
-class _Applied(nn.Module):
+class _AdaptedModule(nn.Module):
     """Stands for one module, with what each individual adds to it: (left, right), or None."""
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, leaf: nn.Module, lanes: Lanes) -> None:
+    def __init__(self, leaf: nn.Module, rows: RowSplit) -> None:
         super().__init__()
-        self.lanes = lanes
+        self.rows = rows
         self.changes: Sequence[tuple[Tensor, Tensor] | None] = ()
         for name, parameter in leaf._parameters.items():
             self.register_parameter(name, parameter)
@@ -39,15 +39,15 @@ class _Applied(nn.Module):
     def _plus_changes(self, y: Tensor, x: Tensor) -> Tensor:
         # One by one and not as one batched product: an individual's bits must not depend on whose rank
         # is next to its own. The factors are small beside the matrix that all share.
-        outs = y.view(self.lanes.count, -1, y.shape[-1])
-        rows = x.reshape(self.lanes.count, -1, x.shape[-1])
+        outs = y.view(self.rows.count, -1, y.shape[-1])
+        rows = x.reshape(self.rows.count, -1, x.shape[-1])
         for out, row, change in zip(outs, rows, self.changes, strict=True):
             if change is not None:
                 out.addmm_(row @ change[0], change[1])
         return y
 
 
-class _Linear(_Applied):
+class _AdaptedLinear(_AdaptedModule):
     @staticmethod
     def change(factors: Factors) -> tuple[Tensor, Tensor]:
         return factors.a.T, factors.b.T
@@ -57,17 +57,17 @@ class _Linear(_Applied):
         return self._plus_changes(y, x) if any(self.changes) else y
 
 
-class _Conv1D(_Applied):
+class _AdaptedConv1D(_AdaptedModule):
     def forward(self, x: Tensor) -> Tensor:
         y = functional.linear(x, self.weight.T, self.bias)
         return self._plus_changes(y, x) if any(self.changes) else y
 
 
-class _Embedding(_Applied):
+class _AdaptedEmbedding(_AdaptedModule):
     def forward(self, ids: Tensor) -> Tensor:
         if not any(self.changes):
             return functional.embedding(ids, self.weight)
-        each = self.lanes.split(ids)
+        each = self.rows.split(ids)
         y = functional.embedding(each.flatten(0, 1), self.weight)
         for out, own, change in zip(y.view(*each.shape, -1), each, self.changes, strict=True):
             if change is not None:
@@ -75,14 +75,14 @@ class _Embedding(_Applied):
         return y
 
 
-_KINDS: Final[Mapping[type[nn.Module], type[_Applied]]] = {
-    nn.Linear: _Linear,
-    Conv1D: _Conv1D,
-    nn.Embedding: _Embedding,
+_KINDS: Final[Mapping[type[nn.Module], type[_AdaptedModule]]] = {
+    nn.Linear: _AdaptedLinear,
+    Conv1D: _AdaptedConv1D,
+    nn.Embedding: _AdaptedEmbedding,
 }
 
 
-class AppliedModel:
+class AdaptedModel:
     """A transformers model that runs individuals as their base and factors.
 
     Attributes:
@@ -93,16 +93,16 @@ class AppliedModel:
     """
 
     def __init__(self, model: Any, device: str) -> None:
-        self._lanes = Lanes()
+        self._rows = RowSplit()
 
         def make(leaf: nn.Module) -> nn.Module | None:
             kind = _KINDS.get(type(leaf))
-            return None if kind is None else kind(leaf, self._lanes)
+            return None if kind is None else kind(leaf, self._rows)
 
         self.model, _ = with_leaves(model, make)
-        self._lanes.forward_of(self.model)
+        self._rows.forward_of(self.model)
         self._installer = Installer(self.model, prefix=model.base_model_prefix, device=device)
-        self._leaves: list[tuple[_Applied, str]] = []
+        self._leaves: list[tuple[_AdaptedModule, str]] = []
 
     def install(self, individuals: Sequence[Adapted]) -> None:
         """Run these from now on; they have one base. Nothing is copied.
@@ -118,7 +118,7 @@ class AppliedModel:
         self._leaves = [
             (module, name)
             for module, attribute, name, _ in self._installer.places(base.layout)
-            if isinstance(module, _Applied) and attribute == "weight"
+            if isinstance(module, _AdaptedModule) and attribute == "weight"
         ]
         there = {name for _, name in self._leaves}
         if other := sorted({n for each in individuals for n in each.factors} - there):
@@ -129,10 +129,10 @@ class AppliedModel:
         for leaf, name in self._leaves:
             found = [each.factors.get(name) for each in individuals]
             leaf.changes = [None if f is None else leaf.change(f) for f in found]
-        self._lanes.count = len(individuals)
+        self._rows.count = len(individuals)
 
     def release(self) -> None:
         """Let go of the individuals; the base stays."""
         for leaf, _ in self._leaves:
             leaf.changes = ()
-        self._lanes.count = 1
+        self._rows.count = 1

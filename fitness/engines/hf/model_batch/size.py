@@ -22,7 +22,7 @@ _SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ModelBatchSize:
     """``count`` individuals a pass, and ``proved``: the counts that give everyone's own bits, 1 too."""
 
     count: int = 1
@@ -37,12 +37,12 @@ class Choice:
             at += size
 
 
-def choose(
+def measure_size(
     alone: Callable[[int], Tensor],
     group: Callable[[int], Tensor],
     counts: Sequence[int],
     clock: Callable[[], float] = perf_counter,
-) -> Choice:
+) -> ModelBatchSize:
     """The fastest of ``counts`` (ascending), by the median of alternating passes; 1 unless one is faster
     by a tenth. It takes about a second at most: what is slow needs no company.
 
@@ -72,7 +72,7 @@ def choose(
             best = (several, count)
         elif several > best[0] / MARGIN:
             break
-    return Choice(best[1], tuple(proved))
+    return ModelBatchSize(best[1], tuple(proved))
 
 
 def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:

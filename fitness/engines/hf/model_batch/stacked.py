@@ -24,7 +24,7 @@ class UnstackableError(ValueError):
     """A model whose individuals can't run in one pass; the message names the module."""
 
 
-class Lanes:
+class RowSplit:
     """How the merged batch is shared out: lane i is individual i's, ``rows`` rows of the batch.
 
     One object for all modules of a model, and set before every pass.
@@ -49,30 +49,30 @@ class Lanes:
         self.rows = len(ids) // self.count
 
 
-class _Leaf(nn.Module):
+class _StackedModule(nn.Module):
     """Stands for one module; its parameters have one dimension more in front, the individuals."""
 
-    def __init__(self, leaf: nn.Module, lanes: Lanes) -> None:
+    def __init__(self, leaf: nn.Module, rows: RowSplit) -> None:
         super().__init__()
-        self.lanes = lanes
+        self.rows = rows
         for name in leaf._parameters:
             self.register_parameter(name, None)
 
 
-class _Linear(_Leaf):
+class _StackedLinear(_StackedModule):
     weight: Tensor
     bias: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
-        return _product(self.lanes.split(x), self.weight.transpose(1, 2), self.bias, x)
+        return _product(self.rows.split(x), self.weight.transpose(1, 2), self.bias, x)
 
 
-class _Conv1D(_Leaf):
+class _StackedConv1D(_StackedModule):
     weight: Tensor
     bias: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
-        return _product(self.lanes.split(x), self.weight, self.bias, x)
+        return _product(self.rows.split(x), self.weight, self.bias, x)
 
 
 def _product(x: Tensor, matrix: Tensor, bias: Tensor | None, merged: Tensor) -> Tensor:
@@ -81,41 +81,41 @@ def _product(x: Tensor, matrix: Tensor, bias: Tensor | None, merged: Tensor) -> 
     return made.view(*merged.shape[:-1], made.shape[-1])
 
 
-class _Embedding(_Leaf):
+class _StackedEmbedding(_StackedModule):
     weight: Tensor
 
     def forward(self, ids: Tensor) -> Tensor:
-        each = self.lanes.split(ids)
+        each = self.rows.split(ids)
         lane = torch.arange(len(each), device=ids.device).view(-1, *[1] * ids.ndim)
         return self.weight[lane, each].flatten(0, 1)
 
 
-class _Elementwise(_Leaf):
+class _StackedElementwise(_StackedModule):
     """A norm written in Python: its vectors meet the last dimension, whatever stands before it."""
 
-    def __init__(self, leaf: nn.Module, lanes: Lanes) -> None:
-        super().__init__(leaf, lanes)
+    def __init__(self, leaf: nn.Module, rows: RowSplit) -> None:
+        super().__init__(leaf, rows)
         self._one = _unregistered(leaf)
 
     def forward(self, x: Tensor) -> Tensor:
         middle = [1] * (x.ndim - 1)
         vectors = {n: p.view(len(p), *middle, -1) for n, p in _held(self).items()}
-        out: Tensor = functional_call(self._one[0], vectors, (self.lanes.split(x),))
+        out: Tensor = functional_call(self._one[0], vectors, (self.rows.split(x),))
         return out.flatten(0, 1)
 
 
-class _OneByOne(_Leaf):
+class _StackedOneByOne(_StackedModule):
     """Any module at all, on each individual's rows."""
 
-    def __init__(self, leaf: nn.Module, lanes: Lanes) -> None:
-        super().__init__(leaf, lanes)
+    def __init__(self, leaf: nn.Module, rows: RowSplit) -> None:
+        super().__init__(leaf, rows)
         self._one = _unregistered(leaf)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        split = [self.lanes.split(a) if isinstance(a, Tensor) else a for a in args]
-        named = {k: self.lanes.split(v) if isinstance(v, Tensor) else v for k, v in kwargs.items()}
+        split = [self.rows.split(a) if isinstance(a, Tensor) else a for a in args]
+        named = {k: self.rows.split(v) if isinstance(v, Tensor) else v for k, v in kwargs.items()}
         parts = []
-        for i in range(self.lanes.count):
+        for i in range(self.rows.count):
             mine = [a[i] if isinstance(a, Tensor) else a for a in split]
             its = {k: v[i] if isinstance(v, Tensor) else v for k, v in named.items()}
             own = {n: p[i] for n, p in _held(self).items()}
@@ -125,7 +125,7 @@ class _OneByOne(_Leaf):
         return torch.cat(parts)
 
 
-def _held(leaf: _Leaf) -> dict[str, Tensor]:
+def _held(leaf: _StackedModule) -> dict[str, Tensor]:
     return {name: p for name, p in leaf._parameters.items() if p is not None}
 
 
@@ -134,20 +134,20 @@ def _unregistered(leaf: nn.Module) -> tuple[nn.Module]:
     return (leaf,)
 
 
-_KINDS: Final[Mapping[type[nn.Module], type[_Leaf]]] = {
-    nn.Linear: _Linear,
-    Conv1D: _Conv1D,
-    nn.Embedding: _Embedding,
+_KINDS: Final[Mapping[type[nn.Module], type[_StackedModule]]] = {
+    nn.Linear: _StackedLinear,
+    Conv1D: _StackedConv1D,
+    nn.Embedding: _StackedEmbedding,
 }
 
 
-def _kind(leaf: nn.Module) -> type[_Leaf]:
+def _kind(leaf: nn.Module) -> type[_StackedModule]:
     if type(leaf) in _KINDS:
         return _KINDS[type(leaf)]
     vectors = all(p.ndim == 1 for p in leaf._parameters.values() if p is not None)
     # What torch has in C++ takes its vectors in one shape only.
     written = not type(leaf).__module__.startswith("torch.nn.")
-    return _Elementwise if vectors and written else _OneByOne
+    return _StackedElementwise if vectors and written else _StackedOneByOne
 
 
 def with_leaves(
@@ -185,12 +185,12 @@ class StackedModel:
     """
 
     def __init__(self, model: Any, installer: Installer) -> None:
-        self._lanes = Lanes()
+        self._rows = RowSplit()
         self._installer = installer
         self._layout: Layout | None = None
         self._plan: list[tuple[nn.Module, str, str]] = []
-        self.model, self._leaves = with_leaves(model, lambda leaf: _kind(leaf)(leaf, self._lanes))
-        self._lanes.forward_of(self.model)
+        self.model, self._leaves = with_leaves(model, lambda leaf: _kind(leaf)(leaf, self._rows))
+        self._rows.forward_of(self.model)
 
     def install(self, stack: Stack) -> None:
         """Run these individuals from now on.
@@ -204,7 +204,7 @@ class StackedModel:
             self._layout = stack.layout
         for leaf, attribute, name in self._plan:
             setattr(leaf, attribute, nn.Parameter(stack.tensors[name], requires_grad=False))
-        self._lanes.count = len(stack)
+        self._rows.count = len(stack)
 
     def release(self) -> None:
         """Let go of the individuals."""

@@ -27,7 +27,7 @@ and a mask as given. Others carry a state from token to token (Mamba, RWKV), cou
 _LAYER = 6
 
 
-def grow(rows: Sequence[ScoredRow], model: Any, *, most: int) -> list[Tree]:
+def token_trees(rows: Sequence[ScoredRow], model: Any, *, most: int) -> list[Tree]:
     """``rows`` as trees of up to ``most`` tokens where ``model`` reads them with less work, else as chains."""
     longest = max((row.length for row in rows), default=0)
     if not takes_branches(model, longest):

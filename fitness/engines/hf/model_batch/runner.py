@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fitness.engines.base import EngineError
-from fitness.engines.hf.model_batch.low_rank import AppliedModel
-from fitness.engines.hf.model_batch.size import COUNTS, Choice, choose
+from fitness.engines.hf.model_batch.low_rank import AdaptedModel
+from fitness.engines.hf.model_batch.size import COUNTS, ModelBatchSize, measure_size
 from fitness.engines.hf.model_batch.stacked import StackedModel, UnstackableError
 from fitness.engines.hf.rows.batches import MAX_LOGITS, MAX_TREE, ScoredBatch
 from fitness.engines.install import Installer
@@ -28,7 +28,7 @@ _AT_A_TIME: Final = 32
 # The weights of a stack, at most.
 _STACK_BYTES: Final = 2**29
 
-Scores: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
+TokenScores: TypeAlias = tuple[NDArray[np.float64], NDArray[np.int64]]
 """(log-probability of each scored token, whether it is not the arg-max), each (individuals, scored)."""
 
 _Found = TypeVar("_Found")
@@ -43,7 +43,7 @@ class Passes:
         batches: of requests that are scored; None where some are not.
         scores: of (model, requests, individuals).
         evidence: of the same, shape (individuals, ...): where two are equal, so is every logit that their
-            scores come from, to the last bit. Scores alone, of a shallow model, may hide what differs.
+            scores come from, to the last bit. The scores alone, of a shallow model, may hide what differs.
         outputs: one individual's, of (requests, its scores).
         alone: the outputs of (individual, requests), whatever these are.
         batch_tokens: padded tokens a batch, at most.
@@ -51,15 +51,15 @@ class Passes:
 
     plain: Any
     batches: Callable[[Any], Sequence[ScoredBatch] | None]
-    scores: Callable[[Any, Any, int], Scores]
+    scores: Callable[[Any, Any, int], TokenScores]
     evidence: Callable[[Any, Any, int], Tensor]
-    outputs: Callable[[Any, Scores], list[Output]]
+    outputs: Callable[[Any, TokenScores], list[Output]]
     alone: Callable[[Weights | Adapted, Any], list[Output]]
     batch_tokens: Callable[[], int]
 
 
-class Population:
-    """Runs individuals in passes of as many as :func:`~fitness.engines.hf.model_batch.size.choose` finds best: once for all
+class ModelBatches:
+    """Runs individuals in passes of as many as :func:`~fitness.engines.hf.model_batch.size.measure_size` finds best: once for all
     for each set of requests, and the dtypes of the weights.
     """
 
@@ -77,12 +77,12 @@ class Population:
             if module is not head and "attn" not in name and "attention" not in name
         } - {0}
         self._stacked: StackedModel | None = None
-        self._applied: AppliedModel | None = None
+        self._applied: AdaptedModel | None = None
         # With the requests themselves, so that their id is not given out again.
-        self._choices: dict[tuple[object, ...], tuple[Any, Choice]] = {}
+        self._choices: dict[tuple[object, ...], tuple[Any, ModelBatchSize]] = {}
 
-    def together(self, prepared: Any) -> int:
-        """See `Engine.together`; for weights in the dtypes of those installed."""
+    def model_batch_size(self, prepared: Any) -> int:
+        """See `Engine.model_batch_size`; for weights in the dtypes of those installed."""
         return self._stack_choice(prepared, layout_of(dict(self._model.named_parameters()))).count
 
     def answer(
@@ -105,7 +105,7 @@ class Population:
                 answers += [_tried(partial(self._passes.outputs, prepared, s)) for s in each]
         return answers
 
-    def applied(self) -> AppliedModel:
+    def applied(self) -> AdaptedModel:
         """The model that runs individuals as factors.
 
         Raises:
@@ -113,7 +113,7 @@ class Population:
         """
         if self._applied is None:
             try:
-                self._applied = AppliedModel(self._model, self._device)
+                self._applied = AdaptedModel(self._model, self._device)
             except UnstackableError as error:
                 raise EngineError(f"{error}. Use engine.adapters: merge") from error
         return self._applied
@@ -124,7 +124,7 @@ class Population:
         prepared: Any,
         what: Callable[[Any, Any, int], _Found],
     ) -> _Found:
-        shell: StackedModel | AppliedModel
+        shell: StackedModel | AdaptedModel
         if isinstance(individuals, Stack):
             if self._stacked is None:
                 self._stacked = StackedModel(self._model, self._installer)
@@ -138,28 +138,28 @@ class Population:
         finally:
             shell.release()
 
-    def _stack_choice(self, prepared: Any, layout: Layout) -> Choice:
+    def _stack_choice(self, prepared: Any, layout: Layout) -> ModelBatchSize:
         key = id(prepared), *_dtypes(layout)
         if key not in self._choices:
             if not _finite(self._model.parameters()):
-                return Choice()  # NaN proves nothing: whoever comes next is measured
+                return ModelBatchSize()  # NaN proves nothing: whoever comes next is measured
             self._choices[key] = prepared, self._measured_stack(prepared, layout)
         return self._choices[key][1]
 
-    def _applied_choice(self, prepared: Any, individuals: Sequence[Adapted]) -> Choice:
+    def _applied_choice(self, prepared: Any, individuals: Sequence[Adapted]) -> ModelBatchSize:
         key = id(prepared), "factors", *_dtypes(individuals[0].base.layout)
         if key not in self._choices:
             factors = (f for one in individuals for f in one.factors.values())
             if not _finite(t for f in factors for t in (f.a, f.b)):
-                return Choice()
+                return ModelBatchSize()
             self._choices[key] = prepared, self._measured_factors(prepared, individuals)
         return self._choices[key][1]
 
-    def _measured_stack(self, prepared: Any, layout: Layout) -> Choice:
+    def _measured_stack(self, prepared: Any, layout: Layout) -> ModelBatchSize:
         size = sum(s.elements * s.dtype.itemsize for s in layout)
         counts = [c for c in self._counts(prepared) if c * size <= _STACK_BYTES]
         if not counts:
-            return Choice()
+            return ModelBatchSize()
         places = self._installer.places(layout)
         installed = {name: getattr(module, a) for module, a, name, _ in places}
         stack = allocate_stack(layout, counts[-1], self._device)
@@ -181,10 +181,10 @@ class Population:
         finally:
             self._installer.install(Weights(layout, installed))
 
-    def _measured_factors(self, prepared: Any, individuals: Sequence[Adapted]) -> Choice:
+    def _measured_factors(self, prepared: Any, individuals: Sequence[Adapted]) -> ModelBatchSize:
         counts = self._counts(prepared)
         if not counts:
-            return Choice()
+            return ModelBatchSize()
         evidence = self._passes.evidence
         others = [_other(individuals[i % len(individuals)], i) for i in range(counts[-1])]
 
@@ -230,14 +230,14 @@ def _chosen(
     group: Callable[[int], Tensor],
     counts: Sequence[int],
     device: str,
-) -> Choice:
+) -> ModelBatchSize:
     # Of one thread the processor tells the time that it took, whatever else the machine does meanwhile.
     clock = thread_time if device == "cpu" and torch.get_num_threads() == 1 else perf_counter
     try:
-        return choose(alone, group, counts, clock)
+        return measure_size(alone, group, counts, clock)
     # The model is anybody's code, and need not bear to be taken apart: then it runs as it is.
     except Exception:
-        return Choice()
+        return ModelBatchSize()
 
 
 def _finite(tensors: Iterable[Tensor]) -> bool:
