@@ -279,8 +279,7 @@ def main() -> None:
     parser.add_argument("--children", type=int, default=40)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    data: dict[str, Any] = {"numba": sums.kernel() is not None}
-    data |= {"shares": [], "populations": [], "small": small(5 * arguments.repeats)}
+    data: dict[str, Any] = {"shares": [], "populations": [], "small": small(5 * arguments.repeats)}
     for dtype in (torch.bfloat16, torch.float32):
         with tempfile.TemporaryDirectory() as folder:
             models = founders(Path(folder), shapes(1024, 2816, 4, 16000), dtype)

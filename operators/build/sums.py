@@ -87,17 +87,29 @@ def _by_torch(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop: 
             each.out[at:end].copy_(made[:count])
 
 
+def kernel_problem() -> str:
+    """Why the compiled kernels are unavailable; "" if they are available, or were not needed so far.
+
+    torch then computes the same sums with the same bits, more slowly. Hosts ask after a build, and report
+    a reason as a ``degraded`` event. Starts no compiler.
+    """
+    return _kernels()[1] if _kernels.cache_info().currsize else ""
+
+
 @cache
-def kernel() -> ModuleType | None:
-    """:mod:`operators.build.kernels`, compiled; None where that can't be done: torch then does the same sums."""
-    # numba may be missing, and needs a compiler that knows this processor and a folder with room in it.
+def _kernels() -> tuple[ModuleType | None, str]:
+    """:mod:`operators.build.kernels`, compiled, or None and the reason."""
     try:
         from operators.build import kernels
 
         kernels.compile_once()
-    except Exception:
-        return None
-    return kernels
+    except ModuleNotFoundError as error:
+        return None, f"{error.name} is not installed; weighted sums use torch"
+    # numba and LLVM raise errors of many types: an unknown processor, a cache folder without space.
+    except Exception as error:
+        reason = f"numba can't compile the kernels ({type(error).__name__}: {error})"
+        return None, f"{reason}; weighted sums use torch"
+    return kernels, ""
 
 
 def _by_kernel(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop: int) -> bool:
@@ -105,7 +117,7 @@ def _by_kernel(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop:
     tensors = [*sources, *(s.out for s in sums)]
     if sources[0].numel() < COMPILED_FROM or not all(map(_fits, tensors)):
         return False
-    compiled = kernel()
+    compiled, _ = _kernels()
     if compiled is None:
         return False
     flat = [term for each in sums for term in each.terms]
