@@ -4,7 +4,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from places import ROOT, SUPPORT
+
+# A deadline for an example would measure the machine's load, not the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 # Processes started by tests find the toys, as Ray's workers do before they are told where we look.
 _OURS = [str(SUPPORT), str(ROOT)]
