@@ -28,7 +28,7 @@ from path_models import CONFIGS, WINDING, A, B, pair
 import evo
 from cluster.founders.checkpoints import load_founders
 from cluster.host.model_host import ModelHost
-from cluster.jobs import Ask, EngineSpec, HostSpec, Job
+from cluster.jobs import EngineSpec, HostSpec, Job, Query
 from evo.cli.commands import build_zoo
 from evo.export.checkpoint import export
 from evo.run.setup import load_tasks
@@ -118,9 +118,9 @@ def overhead(zoo: Path, repeats: int) -> dict[str, Any]:
         base=zoo / "base", founders={n: zoo / n for n in FOUNDERS}, tasks=[config]
     )
     task = load_tasks(config.tasks)[0].task
-    ask = Ask("alien", "dev")
+    query = Query("alien", "dev")
     host = ModelHost(
-        HostSpec(files.base, files.founders, EngineSpec(), {ask: tuple(task.requests("dev"))})
+        HostSpec(files.base, files.founders, EngineSpec(), {query: tuple(task.requests("dev"))})
     )
     founders = [f.founder for f in files.founders]
     rng = random.Random(0)
@@ -140,7 +140,7 @@ def overhead(zoo: Path, repeats: int) -> dict[str, Any]:
     for _ in range(3 + 20 * repeats):
         for kind, make in kinds.items():
             began = perf_counter()
-            answer = host.run(Job(0, make(), (ask,)))
+            answer = host.run(Job(0, make(), (query,)))
             total = perf_counter() - began
             if answer.error:
                 raise RuntimeError(answer.error)
@@ -158,7 +158,7 @@ def overhead(zoo: Path, repeats: int) -> dict[str, Any]:
     shells = []  # once for each new length, or order of kinds of layers
     for length in range(5, 9):
         steps = tuple(Step(founders[0], i % 4) for i in range(length))
-        build_s = host.run(Job(0, Route(founders[0], steps, founders[0]), (ask,))).timing.build_s
+        build_s = host.run(Job(0, Route(founders[0], steps, founders[0]), (query,))).timing.build_s
         shells.append({"steps": length, "build_s": build_s})
     return {
         "evaluations_each": 20 * repeats,

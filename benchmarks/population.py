@@ -36,7 +36,7 @@ from cluster.founders.checkpoints import FounderSet, load_founders
 from cluster.host.builder import Builder
 from cluster.host.model_host import ModelHost
 from cluster.host.scorer import FitnessScorer, requests_for
-from cluster.jobs import Ask, EngineSpec, HostSpec, Job
+from cluster.jobs import EngineSpec, HostSpec, Job, Query
 from evo.cli.commands import build_zoo
 from fitness.tasks.task import Task, TaskSpec, load_task
 from operators.recipe import Recipe, linear
@@ -60,7 +60,7 @@ class Candidate:
         together: bool,
     ) -> None:
         self._together = together
-        self._ask = Ask(task.name, "dev")
+        self._ask = Query(task.name, "dev")
         self._threads = engine.threads
         requests = {self._ask: requests_for([task])[self._ask]}
         self._host = ModelHost(HostSpec(founders.base, founders.founders, engine, requests))

@@ -26,7 +26,7 @@ import evo
 from cluster.founders.checkpoints import load_founders
 from cluster.host.builder import Builder
 from cluster.host.model_host import ModelHost
-from cluster.jobs import Ask, EngineSpec, HostSpec, Job
+from cluster.jobs import EngineSpec, HostSpec, Job, Query
 from evo.cli.commands import build_zoo
 from evo.evolution import Evolution
 from evo.reproduce.verify import verify
@@ -141,8 +141,8 @@ def zoo_cost(zoo: Path) -> dict[str, float]:
     founders = load_founders(zoo / "base", {name: zoo / name for name in MODELS})
     parents = linear({f.founder: 1 / len(MODELS) for f in founders.founders})
     task = load_tasks((evo.TaskConfig(name="alien", files=zoo / "tasks" / "alien"),))[0]
-    ask = Ask("alien", "dev")
-    return cost(founders, parents, {ask: tuple(task.task.requests("dev"))}, repeats=20)
+    query = Query("alien", "dev")
+    return cost(founders, parents, {query: tuple(task.task.requests("dev"))}, repeats=20)
 
 
 def large_cost(folder: Path) -> dict[str, float]:
@@ -164,21 +164,21 @@ def large_cost(folder: Path) -> dict[str, float]:
     founders = load_founders(base, {name: folder / name for name in ("one", "two")})
     parents = linear({f.founder: 0.5 for f in founders.founders})
     requests = tuple(LogLikelihood("abcdefgh " * 3, f"{i % 10}abc", end=True) for i in range(100))
-    return cost(founders, parents, {Ask("t", "dev"): requests}, repeats=3)
+    return cost(founders, parents, {Query("t", "dev"): requests}, repeats=3)
 
 
 def cost(
-    founders: Any, parents: Recipe, requests: dict[Ask, tuple[Request, ...]], repeats: int
+    founders: Any, parents: Recipe, requests: dict[Query, tuple[Request, ...]], repeats: int
 ) -> dict[str, float]:
     """Median seconds of building, digesting and a whole evaluation, and the digest's share of each."""
     children = [perturb(parents, sigma=0.01, rate=0.5, seed=n) for n in range(repeats)]
-    (ask,) = requests
+    (query,) = requests
     builder = Builder(founders.base, founders.founders)
     megabytes = sum(t.nbytes for t in builder.buffer.tensors.values()) / 1e6
     host = ModelHost(HostSpec(founders.base, founders.founders, EngineSpec(), requests))
     build = median(lambda r=r: builder.build(r) for r in children)
     digest = median(lambda: builder.digest(builder.buffer) for _ in children)
-    whole = median(lambda r=r: host.run(Job(0, r, (ask,))) for r in children)
+    whole = median(lambda r=r: host.run(Job(0, r, (query,))) for r in children)
     return {
         "megabytes": megabytes,
         "build_s": build,

@@ -11,7 +11,7 @@ from time import perf_counter, sleep
 
 import torch
 
-from cluster.jobs import AskResult, HostStats, Job, JobResult, PoolEvent, Timing
+from cluster.jobs import HostStats, Job, JobResult, PoolEvent, QueryResult, Timing
 from cluster.pool import IN_FLIGHT
 
 
@@ -53,7 +53,9 @@ class SimulatedPool:
         self._feed()
         value = zlib.crc32(job.recipe.id.encode()) / 2**32
         values = (value,) * self._examples
-        results = tuple(AskResult(a, values, ("",) * len(values), value, 0.01) for a in job.asks)
+        results = tuple(
+            QueryResult(a, values, ("",) * len(values), value, 0.01) for a in job.queries
+        )
         return JobResult(job, results, f"host-{host}", Timing(0.0, 0.0, 0.0))
 
     def stats(self) -> tuple[HostStats, ...]:

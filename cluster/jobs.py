@@ -15,7 +15,7 @@ Kind: TypeAlias = Literal["score", "answers", "influence"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Query:
     """One thing to find out about an individual on a task's split, or on a part of it.
 
     Its scores, its answers, or the influence of each of its layers.
@@ -33,7 +33,7 @@ class Job:
 
     key: int
     recipe: Recipe
-    asks: tuple[Ask, ...]
+    queries: tuple[Query, ...]
     attempt: int = 1
 
 
@@ -51,7 +51,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Execution:
     """What a host ran: the digest of what it built ("" if that failed; see ``Builder.digest``), and how
     many tokens each ask took, read and generated, without padding (empty where the engine counts none,
     or the asks were not all answered).
@@ -62,24 +62,24 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class HostAnswer:
-    """What a host gives a scorer: one list of outputs for each ask, or an error."""
+class HostResult:
+    """What a host gives a scorer: one list of outputs for each query, or an error."""
 
     outputs: tuple[tuple[Output, ...], ...]
     host: str
     timing: Timing
     error: str = ""
-    made: Made = Made()
+    execution: Execution = Execution()
 
 
 @dataclass(frozen=True, slots=True)
-class AskResult:
-    """Per-example results of one ask: ``values`` for scores, ``answers`` for answers.
+class QueryResult:
+    """Per-example results of one query: ``values`` for scores, ``answers`` for answers.
 
     ``positions`` are those of a candidate's examples that was dropped before it met them all.
     """
 
-    ask: Ask
+    query: Query
     values: Sequence[float]
     answers: tuple[str | int | None, ...]
     mean: float
@@ -93,18 +93,18 @@ class AskResult:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """A job's end, exactly one for each job submitted: results for every ask, or ``error``.
+    """A job's end, exactly one for each job submitted: results for every query, or ``error``.
 
     ``at_s`` is the coordinator's to set: when the result came, by the run's clock.
     """
 
     job: Job
-    results: tuple[AskResult, ...]
+    results: tuple[QueryResult, ...]
     host: str
     timing: Timing
     error: str = ""
     at_s: float = 0.0
-    made: Made = Made()
+    execution: Execution = Execution()
 
     @property
     def ok(self) -> bool:
@@ -132,7 +132,7 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class HostSpec:
-    """All that a host needs: founders by path, the engine, and the requests of every ask.
+    """All that a host needs: founders by path, the engine, and the requests of every query.
 
     ``memory_gib`` is what a host in a process of its own may allocate beside the founders' files.
     """
@@ -140,7 +140,7 @@ class HostSpec:
     base: "FounderFiles"
     founders: "tuple[FounderFiles, ...]"
     engine: EngineSpec
-    requests: Mapping[Ask, tuple[Request, ...]]
+    requests: Mapping[Query, tuple[Request, ...]]
     memory_gib: float | None = None
 
 

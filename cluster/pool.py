@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from cluster.call_size import Pace
+from cluster.call_size import CallSizer
 from cluster.errors import PoolError as PoolError
 from cluster.host.model_host import ModelHost
 from cluster.host.scorer import FitnessScorer
@@ -76,7 +76,7 @@ class LocalPool:
     def __init__(self, spec: PoolSpec) -> None:
         self._host = ModelHost(spec.host)
         self._scorer = FitnessScorer(spec.tasks)
-        self._pace = Pace()
+        self._call_sizer = CallSizer()
         self._queue: deque[Job] = deque()
         self._done: deque[JobResult] = deque()
 
@@ -110,11 +110,11 @@ class LocalPool:
 
     def _run_some(self) -> None:
         before = self._host.stats()
-        asks = self._queue[0].asks
-        most = self._pace.size(before.host, asks, queued=len(self._queue), hosts=1)
+        queries = self._queue[0].queries
+        most = self._call_sizer.size(before.host, queries, queued=len(self._queue), hosts=1)
         jobs: list[Job] = []
-        while self._queue and len(jobs) < most and self._queue[0].asks == asks:
+        while self._queue and len(jobs) < most and self._queue[0].queries == queries:
             jobs.append(self._queue.popleft())
         answers = self._host.run_all(jobs)
-        self._pace.learn(jobs, before, self._host.stats())
+        self._call_sizer.learn(jobs, before, self._host.stats())
         self._done += map(self._scorer.score, jobs, answers)

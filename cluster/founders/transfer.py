@@ -1,7 +1,7 @@
 """Founders' files for nodes that lack them: sent once per node, checked, kept by content.
 
 A manifest names a founder's files with their sizes and SHA-256. A node takes them piece by piece into
-a folder named after the manifest's digest. Nothing here knows Ray: bytes come from a `Source`.
+a folder named after the manifest's digest. Nothing here knows Ray: bytes come from a `FileSource`.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _CODE = ".py"
 
 
 @dataclass(frozen=True, slots=True)
-class FilePart:
+class FileEntry:
     """One file of a founder: its plain name, bytes and SHA-256."""
 
     name: str
@@ -40,10 +40,10 @@ class FilePart:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class FounderManifest:
     """A founder's files, in order of name. ``single``: the founder is the one file, not a folder."""
 
-    files: tuple[FilePart, ...]
+    files: tuple[FileEntry, ...]
     single: bool
 
     @property
@@ -53,14 +53,14 @@ class Manifest:
         return hashlib.sha256(json.dumps([self.single, parts]).encode()).hexdigest()
 
 
-class Source(Protocol):
+class FileSource(Protocol):
     """Where the bytes are. Founders go by their place in `parts_of`'s order."""
 
     def outline(self, founder: int) -> tuple[tuple[str, int], ...]:
         """Names and sizes of a founder's files: quick."""
         ...
 
-    def manifest(self, founder: int) -> Manifest:
+    def manifest(self, founder: int) -> FounderManifest:
         """Their content as well: reads every byte the first time."""
         ...
 
@@ -74,20 +74,20 @@ def parts_of(spec: HostSpec) -> tuple[FounderFiles, ...]:
     return (spec.base, *spec.founders)
 
 
-class FileSource:
+class LocalFileSource:
     """The founders' files on this machine; a checkpoint's Python files only if they are trusted."""
 
     def __init__(self, spec: HostSpec) -> None:
         self._paths = [part.path for part in parts_of(spec)]
         self._code = spec.engine.trust_remote_code
-        self._manifests: dict[int, Manifest] = {}
+        self._manifests: dict[int, FounderManifest] = {}
         self._sent = 0
 
     def outline(self, founder: int) -> tuple[tuple[str, int], ...]:
         files = needed_files(self._paths[founder], code=self._code)
         return tuple((f.name, f.stat().st_size) for f in files)
 
-    def manifest(self, founder: int) -> Manifest:
+    def manifest(self, founder: int) -> FounderManifest:
         if founder not in self._manifests:
             self._manifests[founder] = manifest_of(self._paths[founder], code=self._code)
         return self._manifests[founder]
@@ -123,7 +123,7 @@ def needed_files(path: Path, *, code: bool) -> tuple[Path, ...]:
     return tuple(sorted({*tensors, *beside}, key=lambda f: f.name))
 
 
-def manifest_of(path: Path, *, code: bool = False) -> Manifest:
+def manifest_of(path: Path, *, code: bool = False) -> FounderManifest:
     """Read all files of a founder.
 
     Raises:
@@ -131,14 +131,14 @@ def manifest_of(path: Path, *, code: bool = False) -> Manifest:
     """
     try:
         parts = tuple(
-            FilePart(f.name, f.stat().st_size, _sha256(f)) for f in needed_files(path, code=code)
+            FileEntry(f.name, f.stat().st_size, _sha256(f)) for f in needed_files(path, code=code)
         )
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read ({error})") from error
-    return Manifest(parts, single=path.is_file())
+    return FounderManifest(parts, single=path.is_file())
 
 
-def localise(spec: HostSpec, source: Source, mode: Shipping) -> HostSpec:
+def localise(spec: HostSpec, source: FileSource, mode: Shipping) -> HostSpec:
     """``spec`` with paths that lead, on this node, to the files that ``source`` has.
 
     ``auto`` uses a path that holds files of the same names and sizes. Whether they are the same
@@ -154,7 +154,7 @@ def localise(spec: HostSpec, source: Source, mode: Shipping) -> HostSpec:
 
 
 def _localised(
-    part: FounderFiles, number: int, source: Source, mode: Shipping, spec: HostSpec
+    part: FounderFiles, number: int, source: FileSource, mode: Shipping, spec: HostSpec
 ) -> FounderFiles:
     if mode == "auto":
         try:
@@ -177,7 +177,7 @@ def cache_folder() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "evo-models" / "founders"
 
 
-def fetch(manifest: Manifest, read: Callable[[str, int, int], bytes], cache: Path) -> Path:
+def fetch(manifest: FounderManifest, read: Callable[[str, int, int], bytes], cache: Path) -> Path:
     """The founder's path in ``cache``, its files fetched by ``read(name, offset, size)`` if need be.
 
     Whoever comes first on a node fetches and the others wait. An entry is complete or absent, and
@@ -206,7 +206,7 @@ def fetch(manifest: Manifest, read: Callable[[str, int, int], bytes], cache: Pat
     return path
 
 
-def _fetch_file(part: FilePart, read: Callable[[str, int, int], bytes], out: Path) -> None:
+def _fetch_file(part: FileEntry, read: Callable[[str, int, int], bytes], out: Path) -> None:
     digest, done = hashlib.sha256(), 0
     with out.open("xb") as file:
         while done < part.size:
@@ -225,7 +225,7 @@ def _fetch_file(part: FilePart, read: Callable[[str, int, int], bytes], out: Pat
         )
 
 
-def _check_names(manifest: Manifest) -> None:
+def _check_names(manifest: FounderManifest) -> None:
     names = [part.name for part in manifest.files]
     for name in names:
         if not name or name in (".", "..") or any(c in name for c in "/\\\0"):
@@ -234,7 +234,7 @@ def _check_names(manifest: Manifest) -> None:
         raise CheckpointError("a founder's list of files contradicts itself")
 
 
-def _holds(entry: Path, manifest: Manifest) -> bool:
+def _holds(entry: Path, manifest: FounderManifest) -> bool:
     """Whether ``entry`` has just the files of ``manifest``, byte for byte."""
     try:
         sizes = {f.name: f.stat().st_size for f in entry.iterdir()}

@@ -9,10 +9,10 @@ import torch
 
 from cluster.founders.adapters import ADAPTER_FILE, is_adapter
 from cluster.founders.checkpoints import tensor_files
-from cluster.host.build_batches import APPLIED_BROOD, Brood, Newborn, Nursery
+from cluster.host.build_batches import FACTOR_BATCH, BatchBuilder, BuildBatch, BuiltIndividual
 from cluster.host.builder import Builder, dtype_of
 from cluster.host.resources import peak_memory
-from cluster.jobs import Ask, EngineSpec, HostAnswer, HostSpec, HostStats, Job, Made, Timing
+from cluster.jobs import EngineSpec, Execution, HostResult, HostSpec, HostStats, Job, Query, Timing
 from fitness.engines.base import (
     Engine,
     EngineError,
@@ -53,29 +53,29 @@ class ModelHost:
         )
         self._spec = spec
         # Only where a device runs them: processors that build for the next one would run this one slower.
-        self._nursery = Nursery(
+        self._batch_builder = BatchBuilder(
             self._builder, self._explain, ahead=spec.engine.device.startswith("cuda")
         )
-        self._prepared: dict[Ask, PreparedRequests] = {}
-        self._written: set[Ask] = set()  # what is answered by texts
-        self._company = True  # whether individuals may run together
+        self._prepared: dict[Query, PreparedRequests] = {}
+        self._written: set[Query] = set()  # what is answered by texts
+        self._batching = True  # whether individuals may run together
         self._together = 1  # how many of those asked for last do
         self._jobs = 0
         self._busy_s = 0.0
         # A request that can't be answered is the task's fault, not that of a candidate that meets it
         # after hours of search. (Answers, for ensembles, are an extra: those wait until asked for.)
-        for ask in spec.requests:
-            if ask.kind == "score":
-                self._prepare(ask)
+        for query in spec.requests:
+            if query.kind == "score":
+                self._prepare(query)
 
-    def run(self, job: Job) -> HostAnswer:
+    def run(self, job: Job) -> HostResult:
         """Build the job's individual and answer its asks. A candidate's failure is an answer too.
 
         What was built is digested before it runs, so a failure's weights are on record as well.
         """
         return self.run_all((job,))[0]
 
-    def run_all(self, jobs: Sequence[Job]) -> tuple[HostAnswer, ...]:
+    def run_all(self, jobs: Sequence[Job]) -> tuple[HostResult, ...]:
         """Each job's answer, as :meth:`run` gives it to the last bit; the times are shared out.
 
         Those with the same asks are built in one pass, and run together where the engine is faster so.
@@ -84,10 +84,10 @@ class ModelHost:
         short = [i for i, a in enumerate(answers) if a.error.startswith(_OUT_OF_MEMORY)]
         if short:
             free_memory()
-        if short and (self._nursery.wide or self._company):
+        if short and (self._batch_builder.wide or self._batching):
             # What an individual has when it is alone, it must not lack in company.
-            self._nursery.narrow()
-            self._company = False
+            self._batch_builder.narrow()
+            self._batching = False
             for i in short:
                 (answers[i],) = self._answer_all([jobs[i]])
         self._jobs += len(jobs)
@@ -96,64 +96,66 @@ class ModelHost:
 
     def stats(self) -> HostStats:
         """Peak resident memory of this process, the jobs it has done, and how long they took."""
-        useful = self._together * (2 if self._nursery.ahead else 1)
+        useful = self._together * (2 if self._batch_builder.ahead else 1)
         return HostStats(self.name, peak_memory(), self._jobs, self._busy_s, useful)
 
-    def _answer_all(self, jobs: Sequence[Job]) -> list[HostAnswer]:
-        answers: dict[int, HostAnswer] = {}
-        broods: list[tuple[range, int]] = []
+    def _answer_all(self, jobs: Sequence[Job]) -> list[HostResult]:
+        answers: dict[int, HostResult] = {}
+        groups: list[tuple[range, int]] = []
         for places in self._alike(jobs):
             try:
                 together, size = self._plan(jobs[places[0]])
             except Exception as raised:
                 error = self._explain(raised)
-                answers |= {i: HostAnswer((), self.name, Timing(), error) for i in places}
+                answers |= {i: HostResult((), self.name, Timing(), error) for i in places}
             else:
-                broods += [(places[i : i + size], together) for i in range(0, len(places), size)]
-        recipes = [[jobs[i].recipe for i in places] for places, _ in broods]
-        reared = self._nursery.rear(recipes)
-        for (places, together), brood in zip(broods, reared, strict=True):
-            found = self._run_brood([jobs[i] for i in places], brood, together)
+                groups += [(places[i : i + size], together) for i in range(0, len(places), size)]
+        recipes = [[jobs[i].recipe for i in places] for places, _ in groups]
+        built = self._batch_builder.build(recipes)
+        for (places, together), batch in zip(groups, built, strict=True):
+            found = self._run_batch([jobs[i] for i in places], batch, together)
             answers |= dict(zip(places, found, strict=True))
         return [answers[i] for i in range(len(jobs))]
 
     def _alike(self, jobs: Sequence[Job]) -> Iterator[range]:
         """The places of jobs that follow each other and ask the same of individuals of one form."""
         at = 0
-        for _, group in groupby(jobs, lambda job: (job.asks, self._nursery.form(job.recipe))):
+        for _, group in groupby(
+            jobs, lambda job: (job.queries, self._batch_builder.form(job.recipe))
+        ):
             start, at = at, at + sum(1 for _ in group)
             yield range(start, at)
 
     def _plan(self, job: Job) -> tuple[int, int]:
         """How many individuals to run together for jobs like this one, and how many to build at once."""
-        for ask in job.asks:
-            self._prepare(ask)
+        for query in job.queries:
+            self._prepare(query)
         self._together = 1
-        form = self._nursery.form(job.recipe)
+        form = self._batch_builder.form(job.recipe)
         if form == "path":
             return 1, 1
         # Of texts everyone writes other ones, of another number of tokens.
-        alone = any(ask.kind == "influence" or ask in self._written for ask in job.asks)
-        company = self._company and not alone
+        alone = any(query.kind == "influence" or query in self._written for query in job.queries)
+        company = self._batching and not alone
         if form == "factors":  # the engine shares these out by itself
-            most = APPLIED_BROOD if company else 1
+            most = FACTOR_BATCH if company else 1
             return most, most
         if company:
             self._together = self._engine.model_batch_size(
-                [self._prepared[ask] for ask in job.asks]
+                [self._prepared[query] for query in job.queries]
             )
-        return self._together, self._nursery.brood_size(self._together)
+        return self._together, self._batch_builder.batch_size(self._together)
 
-    def _run_brood(self, jobs: Sequence[Job], brood: Brood, together: int) -> list[HostAnswer]:
-        build_s = brood.seconds / len(jobs)
-        answers: list[HostAnswer] = []
+    def _run_batch(self, jobs: Sequence[Job], batch: BuildBatch, together: int) -> list[HostResult]:
+        build_s = batch.seconds / len(jobs)
+        answers: list[HostResult] = []
         for at in range(0, len(jobs), together):
-            some, members = jobs[at : at + together], brood.members[at : at + together]
+            some, members = jobs[at : at + together], batch.members[at : at + together]
             found = None
-            ready = self._company and not any(member.error for member in members)
+            ready = self._batching and not any(member.error for member in members)
             population: Stack | list[Adapted]
-            if brood.stack is not None:
-                population = brood.stack[at : at + together]
+            if batch.stack is not None:
+                population = batch.stack[at : at + together]
             else:
                 population = [m.built for m in members if isinstance(m.built, Adapted)]
             if ready and len(some) > 1 and len(population) == len(some):
@@ -167,24 +169,24 @@ class ModelHost:
     def _run_together(
         self,
         jobs: Sequence[Job],
-        members: Sequence[Newborn],
+        members: Sequence[BuiltIndividual],
         population: Stack | Sequence[Adapted],
         build_s: float,
-    ) -> list[HostAnswer] | None:
+    ) -> list[HostResult] | None:
         """Answers by one pass; None if it failed, and it takes each by itself to tell whose fault it was."""
         started = perf_counter()
         found: list[list[list[Output] | EngineError]] = []
         tokens: list[int] = []
         try:
-            for ask in jobs[0].asks:
+            for query in jobs[0].queries:
                 before = self._engine.tokens
-                found.append(self._engine.answer_many(population, self._prepared[ask]))
+                found.append(self._engine.answer_many(population, self._prepared[query]))
                 after = self._engine.tokens
                 whole = sum(not isinstance(each, EngineError) for each in found[-1])
                 if before is not None and after is not None and whole:
                     tokens.append((after - before) // whole)
         except Exception as raised:
-            self._company = self._company and not is_out_of_memory(raised)
+            self._batching = self._batching and not is_out_of_memory(raised)
             found = []
         if not found:
             free_memory()
@@ -196,15 +198,15 @@ class ModelHost:
             failed = next((o for o in outputs if isinstance(o, EngineError)), None)
             if failed is not None:
                 error = self._explain(failed, member.built)
-                answer = HostAnswer((), self.name, timing, error, Made(member.digest))
+                answer = HostResult((), self.name, timing, error, Execution(member.digest))
             else:
                 whole_ones = tuple(tuple(o) for o in outputs if not isinstance(o, EngineError))
-                made = Made(member.digest, tuple(tokens))
-                answer = HostAnswer(whole_ones, self.name, timing, made=made)
+                made = Execution(member.digest, tuple(tokens))
+                answer = HostResult(whole_ones, self.name, timing, execution=made)
             answers.append(answer)
         return answers
 
-    def _run_one(self, job: Job, member: Newborn, build_s: float) -> HostAnswer:
+    def _run_one(self, job: Job, member: BuiltIndividual, build_s: float) -> HostResult:
         started = perf_counter()
         outputs: tuple[tuple[Output, ...], ...] = ()
         tokens: tuple[int, ...] = ()
@@ -219,7 +221,7 @@ class ModelHost:
             elif member.built is not None:
                 self._engine.install(member.built)
             if not error:
-                answers = [self._answer(ask) for ask in job.asks]
+                answers = [self._answer(query) for query in job.queries]
                 outputs = tuple(found for found, _ in answers)
                 tokens = tuple(count for _, count in answers if count is not None)
         except Exception as raised:
@@ -227,29 +229,31 @@ class ModelHost:
         if error.startswith(_OUT_OF_MEMORY):
             free_memory()  # not before here: the exception kept all that its frames held
         timing = Timing(build_s, perf_counter() - started)
-        return HostAnswer(outputs, self.name, timing, error, Made(member.digest, tokens))
+        return HostResult(outputs, self.name, timing, error, Execution(member.digest, tokens))
 
-    def _answer(self, ask: Ask) -> tuple[tuple[Output, ...], int | None]:
+    def _answer(self, query: Query) -> tuple[tuple[Output, ...], int | None]:
         """The outputs, and how many tokens they took; None where the engine counts none."""
-        prepared = self._prepared[ask]
+        prepared = self._prepared[query]
         before = self._engine.tokens
         outputs: tuple[Output, ...]
-        if ask.kind == "influence":
+        if query.kind == "influence":
             outputs = (CallOutput(tuple(self._engine.influence(prepared))),)
         else:
             outputs = tuple(self._engine.answer(prepared))
         after = self._engine.tokens
         return outputs, None if before is None or after is None else after - before
 
-    def _prepare(self, ask: Ask) -> None:
-        if ask not in self._prepared:
+    def _prepare(self, query: Query) -> None:
+        if query not in self._prepared:
             try:
-                requests = self._spec.requests[ask]
-                self._prepared[ask] = self._engine.prepare(requests)
+                requests = self._spec.requests[query]
+                self._prepared[query] = self._engine.prepare(requests)
                 if any(isinstance(request, Generate) for request in requests):
-                    self._written.add(ask)
+                    self._written.add(query)
             except RequestError as error:
-                raise RequestError(f"task {ask.task!r}, split {ask.split!r}: {error}") from error
+                raise RequestError(
+                    f"task {query.task!r}, split {query.split!r}: {error}"
+                ) from error
 
     def _explain(
         self, raised: Exception, built: Weights | LayerPath | Adapted | None = None

@@ -15,10 +15,10 @@ from ray.exceptions import ActorUnschedulableError, OutOfMemoryError, RayError
 from cluster.host.model_host import ModelHost, mapped_bytes
 from cluster.host.resources import limit_memory
 from cluster.host.scorer import FitnessScorer
-from cluster.jobs import HostAnswer, HostSpec, HostStats, Job, JobResult
+from cluster.jobs import HostResult, HostSpec, HostStats, Job, JobResult
 from cluster.ray.connect import ray
-from cluster.ray.placement import ANYWHERE, HostNeeds, Node
-from cluster.ray.transfer import RemoteSource, localised
+from cluster.ray.placement import ANYWHERE, ClusterNode, HostNeeds
+from cluster.ray.transfer import RemoteFileSource, localised
 from fitness.tasks.task import Task
 
 _ONCE = {"max_restarts": 0, "max_task_retries": 0}
@@ -37,7 +37,7 @@ class HostActor:
     """A ModelHost in a process of its own."""
 
     def __init__(
-        self, shipped: tuple[HostSpec, RemoteSource | None], name: str, path: list[str]
+        self, shipped: tuple[HostSpec, RemoteFileSource | None], name: str, path: list[str]
     ) -> None:
         _find_modules(path)
         spec = localised(*shipped)
@@ -48,7 +48,7 @@ class HostActor:
     def hello(self) -> Hello:
         return Hello(os.getpid(), _node(), self._host.stats())
 
-    def run(self, jobs: tuple[Job, ...]) -> tuple[HostStats, tuple[HostAnswer, ...]]:
+    def run(self, jobs: tuple[Job, ...]) -> tuple[HostStats, tuple[HostResult, ...]]:
         """Two objects: a note that is small enough to be looked at, and the answers for the scorer."""
         answers = self._host.run_all(jobs)
         return self._host.stats(), answers
@@ -65,7 +65,7 @@ class ScorerActor:
         return Hello(os.getpid(), _node())
 
     def score(
-        self, jobs: tuple[Job, ...], places: tuple[int, ...], answers: tuple[HostAnswer, ...]
+        self, jobs: tuple[Job, ...], places: tuple[int, ...], answers: tuple[HostResult, ...]
     ) -> tuple[JobResult, ...]:
         """Of each job, whose answer is at its place among ``answers``."""
         each = zip(jobs, places, strict=True)
@@ -110,13 +110,13 @@ def wait_for(references: list[Any], timeout_s: float) -> list[Any]:
     return ready
 
 
-def read_nodes() -> tuple[Node, ...]:
+def read_nodes() -> tuple[ClusterNode, ...]:
     """The nodes that live, as the cluster knows them."""
     from ray._private.state import state  # Ray shows what is draining nowhere else
 
     draining = state.get_draining_nodes()
     return tuple(
-        Node(
+        ClusterNode(
             n["NodeID"],
             cpus=n["Resources"].get("CPU", 0.0),
             gpus=n["Resources"].get("GPU", 0.0),

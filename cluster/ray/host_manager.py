@@ -1,4 +1,4 @@
-"""Roster: which hosts there are, where, and in what state; it starts, replaces and lets go of them."""
+"""HostManager: which hosts there are, where, and in what state; it starts, replaces and lets go of them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,24 +11,24 @@ from cluster.jobs import HostStats, Job
 from cluster.pool import PoolError
 from cluster.ray.actors import Hello, died_with_node, read_nodes, reason_of, start_host
 from cluster.ray.connect import ray
-from cluster.ray.placement import HostNeeds, Node, missing, pause_s, room
-from cluster.ray.retries import Lane
+from cluster.ray.placement import ClusterNode, HostNeeds, missing, pause_s, room
+from cluster.ray.retries import TimedQueue
 
 
 @dataclass(eq=False, slots=True)
-class Flight:
+class HostCall:
     """Jobs with a host in one call, or their answers with the scorer."""
 
     jobs: tuple[Job, ...]
     host: "Host"
     note: Any  # reference; tells when the host is done, or that it died
-    answers: Any  # reference to HostAnswers, in which each job's is at its place
+    answers: Any  # reference to HostResults, in which each job's is at its place
     places: tuple[int, ...]
 
-    def split(self) -> "list[Flight]":
+    def split(self) -> "list[HostCall]":
         """One for each job."""
         each = zip(self.jobs, self.places, strict=True)
-        return [Flight((job,), self.host, self.note, self.answers, (i,)) for job, i in each]
+        return [HostCall((job,), self.host, self.note, self.answers, (i,)) for job, i in each]
 
     def __str__(self) -> str:
         first, last = self.jobs[0].key, self.jobs[-1].key
@@ -47,7 +47,7 @@ class Host:
     node: str = ""
     pid: int = 0
     stats: HostStats | None = None
-    lane: Lane[Flight] = field(default_factory=Lane)
+    lane: TimedQueue[HostCall] = field(default_factory=TimedQueue)
 
     def __str__(self) -> str:
         return f"{self.name} (process {self.pid}, node {self.node[:8]})" if self.pid else self.name
@@ -61,7 +61,7 @@ class _Trouble:
     until: float = 0.0
 
 
-class Roster:
+class HostManager:
     """The hosts of one pool. Work goes to those that are ``ready``; times are of one monotonic clock.
 
     ``wanted`` is how many there shall be; None is as many as every node of the cluster has room for.
@@ -76,7 +76,7 @@ class Roster:
         self._wanted = wanted
         self._note = note
         self._hosts: list[Host] = []
-        self._nodes: dict[str, Node] = {n.id: n for n in read_nodes()}
+        self._nodes: dict[str, ClusterNode] = {n.id: n for n in read_nodes()}
         self._trouble: dict[str, _Trouble] = {}
         self._started = 0
         self.last_error = ""  # of a host that could not start though its node lives
@@ -102,7 +102,7 @@ class Roster:
         return [h for h in self._hosts if h.node and h.node not in self._nodes]
 
     @property
-    def nodes(self) -> tuple[Node, ...]:
+    def nodes(self) -> tuple[ClusterNode, ...]:
         return tuple(self._nodes.values())
 
     def census(self) -> None:

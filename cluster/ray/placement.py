@@ -9,7 +9,7 @@ _EPSILON = 1e-6  # Ray counts in ten-thousandths; 1 / 0.1 must be ten
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ClusterNode:
     """A living node and what it has in all, used or not. ``memory`` in bytes."""
 
     id: str
@@ -39,7 +39,7 @@ class HostNeeds:
         return ", ".join(parts)
 
 
-def room(node: Node, needs: HostNeeds) -> int:
+def room(node: ClusterNode, needs: HostNeeds) -> int:
     """How many hosts the node can hold in all."""
     if node.draining or any(node.labels.get(k) != v for k, v in needs.labels.items()):
         return 0
@@ -55,7 +55,7 @@ def room(node: Node, needs: HostNeeds) -> int:
 
 def missing(
     wanted: int | None,
-    nodes: Sequence[Node],
+    nodes: Sequence[ClusterNode],
     needs: HostNeeds,
     placed: Mapping[str, int],
     resting: Collection[str] = (),

@@ -15,19 +15,19 @@ from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
 
-from cluster.call_size import Pace
+from cluster.call_size import CallSizer
 from cluster.founders.transfer import Shipping
 from cluster.host.resources import cores
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec, Timing
 from cluster.pool import IN_FLIGHT, PoolError
 from cluster.ray.actors import ask_host, reason_of, wait_for
 from cluster.ray.connect import join_ray, ray, start_ray
-from cluster.ray.host_manager import Flight, Host, Roster
+from cluster.ray.host_manager import Host, HostCall, HostManager
 from cluster.ray.metrics import PoolMetrics
 from cluster.ray.placement import HostNeeds
-from cluster.ray.retries import Ledger, Loss
+from cluster.ray.retries import Loss, RetryTracker
 from cluster.ray.scoring import Scoring, Waiting
-from cluster.ray.transfer import RemoteSource, start_source
+from cluster.ray.transfer import RemoteFileSource, start_source
 
 TICK_S = 1.0  # how often deadlines and nodes are looked at
 LATECOMERS_S = 30.0  # how long hosts on a cluster that others use too are waited for
@@ -75,8 +75,8 @@ class RayPool:
         self._queue: deque[Job] = deque()
         self._done: deque[JobResult] = deque()
         self._events: list[PoolEvent] = []
-        self._ledger = Ledger(deadline_s)
-        self._pace = Pace(deadline_s)
+        self._retries = RetryTracker(deadline_s)
+        self._call_sizer = CallSizer(deadline_s)
         self._metrics = PoolMetrics(metrics)
         self._pending = 0
         self._last_loss = ""
@@ -89,8 +89,8 @@ class RayPool:
         )
         # A Ray of our own is this machine, where every path leads to the same files.
         ships = shipping == "always" or (shipping == "auto" and address is not None)
-        self._source: RemoteSource | None = start_source(spec.host, shipping) if ships else None
-        self._roster = Roster(ray.put((spec.host, self._source)), needs, hosts, self._note)
+        self._source: RemoteFileSource | None = start_source(spec.host, shipping) if ships else None
+        self._hosts = HostManager(ray.put((spec.host, self._source)), needs, hosts, self._note)
         self._scoring = Scoring(
             ray.put(spec.tasks),
             self._waiting,
@@ -112,7 +112,7 @@ class RayPool:
     @property
     def hosts(self) -> int:
         """Hosts that are ready; 1 while all of them are being replaced."""
-        return max(1, len(self._roster.ready))
+        return max(1, len(self._hosts.ready))
 
     @property
     def pending(self) -> int:
@@ -121,7 +121,7 @@ class RayPool:
     @property
     def host_pids(self) -> dict[str, int]:
         """Process ids, each on its own node, of the hosts that are ready, by host name."""
-        return {h.name: h.pid for h in self._roster.ready}
+        return {h.name: h.pid for h in self._hosts.ready}
 
     @property
     def scorer_pid(self) -> int:
@@ -143,7 +143,7 @@ class RayPool:
         return self._done.popleft()
 
     def stats(self) -> tuple[HostStats, ...]:
-        return tuple(h.stats for h in self._roster.ready if h.stats is not None)
+        return tuple(h.stats for h in self._hosts.ready if h.stats is not None)
 
     def events(self) -> tuple[PoolEvent, ...]:
         events = tuple(self._events)
@@ -155,7 +155,7 @@ class RayPool:
         for work in (self._queue, self._done, self._waiting):
             work.clear()
         if ray.is_initialized():
-            self._roster.close()
+            self._hosts.close()
             self._scoring.close()
             if self._source is not None:
                 ray.kill(self._source.actor)
@@ -167,14 +167,14 @@ class RayPool:
 
         Hosts that follow the cluster may find it in use: those that are ready do not wait for long.
         """
-        self._roster.check()
+        self._hosts.check()
         self._fill()
         until = monotonic() + self.start_timeout_s
-        while self._roster.starting or not self._scoring.pid:
+        while self._hosts.starting or not self._scoring.pid:
             self._step()
-            if self._roster.last_error:
-                raise PoolError(f"a model host could not start: {self._roster.last_error}")
-            some = self._wanted is None and self._roster.ready and self._scoring.pid
+            if self._hosts.last_error:
+                raise PoolError(f"a model host could not start: {self._hosts.last_error}")
+            some = self._wanted is None and self._hosts.ready and self._scoring.pid
             if some:
                 until = min(until, monotonic() + LATECOMERS_S)
             if monotonic() <= until:
@@ -182,10 +182,10 @@ class RayPool:
             if some:
                 return
             count = f"{self._wanted} hosts" if self._wanted else "hosts"
-            hosts = f"{count} of {self._roster.needs.cpus} threads"
+            hosts = f"{count} of {self._hosts.needs.cpus} threads"
             raise PoolError(
-                f"{hosts if self._roster.starting else 'the scorer'} did not start within "
-                f"{self.start_timeout_s:g} s; {self._roster.shortage()}. Ask for less (pool.hosts, "
+                f"{hosts if self._hosts.starting else 'the scorer'} did not start within "
+                f"{self.start_timeout_s:g} s; {self._hosts.shortage()}. Ask for less (pool.hosts, "
                 "engine.threads), or raise pool.start_timeout_s"
             )
 
@@ -206,44 +206,44 @@ class RayPool:
         """See to all that announces itself by no reference: nodes, deadlines, missing hosts."""
         before, now = self._ticked, monotonic()
         self._ticked = now
-        self._roster.census()
-        for host in self._roster.stranded:
+        self._hosts.census()
+        for host in self._hosts.stranded:
             self._salvage(host)
             self._end(host, Loss("node", "its node is gone"), "host lost")
-        for host in self._roster:
+        for host in self._hosts:
             if host.lane.overdue(now, self._deadline_s):
                 self._salvage(host)
             if host.lane.overdue(now, self._deadline_s):
                 self._end(host, Loss("slow", f"over {self._deadline_s:g} s"), "deadline")
         self._scoring.tick(now, self.start_timeout_s)
-        flying = [flight for host in self._roster for flight in host.lane]
+        flying = [flight for host in self._hosts for flight in host.lane]
         busy = sum(len(flight.jobs) for flight in (*flying, *self._scoring))
-        self._metrics.now(hosts=len(self._roster.ready), in_flight=busy)
+        self._metrics.now(hosts=len(self._hosts.ready), in_flight=busy)
         unscored = self._scoring.hosts
-        for host in self._roster.leaving:
+        for host in self._hosts.leaving:
             self._withdraw(host)
             if not host.lane and host not in unscored:
-                self._roster.remove(host)
+                self._hosts.remove(host)
                 self._note("host let go", f"{host}: its node is being drained")
         self._fill()
         # Nobody looked while nobody waited, so that time does not count.
         self._hostless_s += min(now - before, 2 * self._tick_s)
-        if self._roster.ready or self._roster.leaving:
+        if self._hosts.ready or self._hosts.leaving:
             self._hostless_s = 0.0
         elif self._hostless_s > self.start_timeout_s:
-            why = self._roster.last_error or self._last_loss
+            why = self._hosts.last_error or self._last_loss
             raise PoolError(
                 f"all hosts are lost (last: {why}), and none could be started within "
-                f"{self.start_timeout_s:g} s; {self._roster.shortage()}. Nothing that was scored is "
+                f"{self.start_timeout_s:g} s; {self._hosts.shortage()}. Nothing that was scored is "
                 "lost: resume the run when the cluster is well again"
             )
 
     def _fill(self) -> None:
-        for host in self._roster.fill(monotonic()):
+        for host in self._hosts.fill(monotonic()):
             self._waiting[host.hello] = partial(self._on_hello, host)
 
     def _feed(self) -> None:
-        ready = self._roster.ready
+        ready = self._hosts.ready
         while self._queue and ready and len(self._scoring) < BACKLOG * len(ready):
             free = [host for host in ready if self._may_take(host, self._queue[0])]
             if not free:
@@ -251,7 +251,7 @@ class RayPool:
             host = min(free, key=lambda h: len(h.lane))
             jobs = self._next_jobs(host, len(ready))
             note, answers = ask_host(host.actor, jobs)
-            flight = Flight(jobs, host, note, answers, tuple(range(len(jobs))))
+            flight = HostCall(jobs, host, note, answers, tuple(range(len(jobs))))
             host.lane.add(flight, monotonic())
             self._waiting[note] = partial(self._on_note, flight)
 
@@ -259,30 +259,30 @@ class RayPool:
         """Whether the host has room for the job. One that was lost before has no company, or others
         might be lost with it again and again.
         """
-        if self._ledger.is_suspect(job):
+        if self._retries.is_suspect(job):
             return not host.lane
         flying = (known for flight in host.lane for known in flight.jobs)
-        return len(host.lane) < IN_FLIGHT and not any(map(self._ledger.is_suspect, flying))
+        return len(host.lane) < IN_FLIGHT and not any(map(self._retries.is_suspect, flying))
 
     def _next_jobs(self, host: Host, hosts: int) -> tuple[Job, ...]:
         """What the host is to do in one call: jobs that ask the same, or one that must be alone."""
         first = self._queue[0]
-        most = self._pace.size(host.name, first.asks, queued=len(self._queue), hosts=hosts)
+        most = self._call_sizer.size(host.name, first.queries, queued=len(self._queue), hosts=hosts)
         jobs = [self._queue.popleft()]
-        while len(jobs) < most and not self._ledger.is_suspect(first):
+        while len(jobs) < most and not self._retries.is_suspect(first):
             job = self._queue[0]
-            if job.asks != first.asks or self._ledger.is_suspect(job):
+            if job.queries != first.queries or self._retries.is_suspect(job):
                 break
             jobs.append(self._queue.popleft())
         return tuple(jobs)
 
     def _on_hello(self, host: Host, reference: Any) -> None:
         try:
-            self._roster.arrived(host, ray.get(reference))
+            self._hosts.arrived(host, ray.get(reference))
         except RayError as error:
-            self._roster.start_failed(host, error, monotonic())
+            self._hosts.start_failed(host, error, monotonic())
 
-    def _on_note(self, flight: Flight, reference: Any) -> None:
+    def _on_note(self, flight: HostCall, reference: Any) -> None:
         host = flight.host
         try:
             stats = ray.get(reference)
@@ -292,7 +292,7 @@ class RayPool:
         except RayError as error:
             # What it had answered before it died counts; the first that it had not was running.
             self._salvage(host)
-            alone = not self._roster.is_node_gone(host, error)
+            alone = not self._hosts.is_node_gone(host, error)
             self._end(host, Loss("host" if alone else "node", reason_of(error)), "host lost")
             self._fill()
         else:
@@ -308,10 +308,10 @@ class RayPool:
             self._waiting.pop(flight.note, None)
             self._land(flight, stats)
 
-    def _land(self, flight: Flight, stats: HostStats) -> None:
+    def _land(self, flight: HostCall, stats: HostStats) -> None:
         host = flight.host
         if host.stats is not None:
-            self._pace.learn(flight.jobs, host.stats, stats)
+            self._call_sizer.learn(flight.jobs, host.stats, stats)
         host.stats = stats
         host.lane.remove(flight, monotonic())
         self._scoring.add(flight)
@@ -328,7 +328,7 @@ class RayPool:
         self._note(kind, f"{host}: {loss.reason}{what}")
         if flights:
             self._redo(flights[0], loss)
-        self._roster.remove(host)
+        self._hosts.remove(host)
 
     def _withdraw(self, host: Host) -> None:
         """Move what the host has not begun."""
@@ -337,10 +337,10 @@ class RayPool:
             host.lane.remove(flight, monotonic())
             self._queue.extendleft(reversed(flight.jobs))
 
-    def _lose(self, flight: Flight, loss: Loss) -> bool:
+    def _lose(self, flight: HostCall, loss: Loss) -> bool:
         """Charge the flight's only job with a loss. Whether it may be tried again; else it is done."""
         (job,) = flight.jobs
-        verdict = self._ledger.lose(job, loss)
+        verdict = self._retries.lose(job, loss)
         if isinstance(verdict, Job):
             flight.jobs = (verdict,)
             self._metrics.retry()
@@ -348,15 +348,15 @@ class RayPool:
         self._end_with(JobResult(job, (), flight.host.name, Timing(), verdict))
         return False
 
-    def _redo(self, flight: Flight, loss: Loss) -> None:
+    def _redo(self, flight: HostCall, loss: Loss) -> None:
         """What was lost is to be done again, each alone: of several, that shows which is to blame."""
-        self._ledger.suspect(flight.jobs)
+        self._retries.suspect(flight.jobs)
         if len(flight.jobs) == 1 and not self._lose(flight, loss):
             return
         self._queue.extendleft(reversed(flight.jobs))
 
     def _finish(self, result: JobResult) -> None:
-        self._ledger.forget(result.job)
+        self._retries.forget(result.job)
         self._end_with(result)
 
     def _end_with(self, result: JobResult) -> None:

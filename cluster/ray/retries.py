@@ -27,7 +27,7 @@ class Loss:
         return self.cause not in _BLAMELESS
 
 
-class Ledger:
+class RetryTracker:
     """Counts what every job lost, and decides when it has lost too often."""
 
     def __init__(self, deadline_s: float) -> None:
@@ -84,7 +84,7 @@ class Ledger:
         return f"{what}{times}, {reason}" if times else f"{what}: {reason}"
 
 
-class Lane(Generic[T]):
+class TimedQueue(Generic[T]):
     """What one process has before it, in the order it will do it, and since when it does the first."""
 
     def __init__(self) -> None:

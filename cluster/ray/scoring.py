@@ -12,8 +12,8 @@ from cluster.jobs import JobResult
 from cluster.pool import PoolError
 from cluster.ray.actors import reason_of, start_scorer
 from cluster.ray.connect import ray
-from cluster.ray.host_manager import Flight, Host
-from cluster.ray.retries import Lane, Loss
+from cluster.ray.host_manager import Host, HostCall
+from cluster.ray.retries import Loss, TimedQueue
 from operators.recipe import Founder
 
 # A recipe is most of a job, and nothing to the scorer: it need not go there and back.
@@ -37,8 +37,8 @@ class Scoring:
         *,
         deadline_s: float,
         done: Callable[[JobResult], None],
-        lost_answer: Callable[[Flight, Loss], None],
-        lose: Callable[[Flight, Loss], bool],
+        lost_answer: Callable[[HostCall, Loss], None],
+        lose: Callable[[HostCall, Loss], bool],
         note: Callable[[str, str], None],
     ) -> None:
         self._tasks = tasks
@@ -48,8 +48,8 @@ class Scoring:
         self._lost_answer = lost_answer
         self._lose = lose
         self._note = note
-        self._lane: Lane[Flight] = Lane()
-        self._scores: dict[Flight, Any] = {}  # references to results
+        self._lane: TimedQueue[HostCall] = TimedQueue()
+        self._scores: dict[HostCall, Any] = {}  # references to results
         self._actor: Any = None
         self._worked = False  # whether there ever was one that was ready
         self.pid = 0  # once it is ready
@@ -58,7 +58,7 @@ class Scoring:
     def __len__(self) -> int:
         return len(self._lane)
 
-    def __iter__(self) -> Iterator[Flight]:
+    def __iter__(self) -> Iterator[HostCall]:
         return iter(self._lane)
 
     @property
@@ -66,7 +66,7 @@ class Scoring:
         """Those of which answers are still to be scored."""
         return {flight.host for flight in self._lane}
 
-    def add(self, flight: Flight) -> None:
+    def add(self, flight: HostCall) -> None:
         """Score the flight's answers, which are there."""
         jobs = tuple(replace(job, recipe=_NOBODY) for job in flight.jobs)
         reference = self._actor.score.remote(jobs, flight.places, flight.answers)
@@ -113,7 +113,7 @@ class Scoring:
         self._worked = True
         self._lane.restart(monotonic())
 
-    def _on_score(self, flight: Flight, reference: Any) -> None:
+    def _on_score(self, flight: HostCall, reference: Any) -> None:
         try:
             results = ray.get(reference)
         except (
@@ -158,11 +158,11 @@ class Scoring:
         elif flights and self._lose(flights[0], loss):
             self.add(flights[0])
 
-    def _complete(self, flight: Flight, results: Iterable[JobResult]) -> None:
+    def _complete(self, flight: HostCall, results: Iterable[JobResult]) -> None:
         self._remove(flight)
         for job, result in zip(flight.jobs, results, strict=True):
             self._done(replace(result, job=job))
 
-    def _remove(self, flight: Flight) -> None:
+    def _remove(self, flight: HostCall) -> None:
         self._lane.remove(flight, monotonic())
         del self._scores[flight]

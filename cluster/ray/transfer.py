@@ -5,14 +5,14 @@ from typing import Any
 
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.founders.transfer import FileSource, Manifest, Shipping, localise
+from cluster.founders.transfer import FounderManifest, LocalFileSource, Shipping, localise
 from cluster.jobs import HostSpec
 from cluster.ray.connect import ray
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteSource:
-    """A `FileSource` in another process, as a host sees it; ``mode`` is how much the host asks."""
+class RemoteFileSource:
+    """A `LocalFileSource` in another process, as a host sees it; ``mode`` is how much the host asks."""
 
     actor: Any
     mode: Shipping
@@ -20,7 +20,7 @@ class RemoteSource:
     def outline(self, founder: int) -> tuple[tuple[str, int], ...]:
         return ray.get(self.actor.outline.remote(founder))  # type: ignore[no-any-return]
 
-    def manifest(self, founder: int) -> Manifest:
+    def manifest(self, founder: int) -> FounderManifest:
         return ray.get(self.actor.manifest.remote(founder))  # type: ignore[no-any-return]
 
     def read(self, founder: int, name: str, offset: int, size: int) -> bytes:
@@ -31,15 +31,15 @@ class RemoteSource:
         return ray.get(self.actor.sent.remote())  # type: ignore[no-any-return]
 
 
-def start_source(spec: HostSpec, mode: Shipping) -> RemoteSource:
+def start_source(spec: HostSpec, mode: Shipping) -> RemoteFileSource:
     """An actor on the coordinator's node, where the founders' paths lead somewhere."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(FileSource).options(
+    actor = ray.remote(LocalFileSource).options(
         num_cpus=0, max_restarts=0, max_task_retries=0, scheduling_strategy=here
     )
-    return RemoteSource(actor.remote(spec), mode)
+    return RemoteFileSource(actor.remote(spec), mode)
 
 
-def localised(spec: HostSpec, source: RemoteSource | None) -> HostSpec:
+def localised(spec: HostSpec, source: RemoteFileSource | None) -> HostSpec:
     """``spec`` as it holds on this node; as it is where nothing is shipped."""
     return spec if source is None else localise(spec, source, source.mode)

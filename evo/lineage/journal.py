@@ -21,9 +21,9 @@ from evo.lineage.files import named, write_whole
 from evo.lineage.records import (
     Items,
     Record,
-    ask_from,
     evaluation_rows,
     kind_text,
+    query_from,
     record_from,
 )
 from evo.lineage.schema import SCHEMA_VERSION, SCHEMAS
@@ -167,12 +167,12 @@ def _marks(data: bytes, start: int) -> Iterator[int]:
 
 
 def _encode(result: JobResult) -> bytes:
-    scored = {r.ask: r for r in result.results}
+    scored = {r.query: r for r in result.results}
     rows = evaluation_rows(result)
-    for ask, row in zip(result.job.asks, rows, strict=True):
-        found = scored.get(ask)
+    for query, row in zip(result.job.queries, rows, strict=True):
+        found = scored.get(query)
         answers = found.answers if found else ()
-        row["kind"] = kind_text(ask)
+        row["kind"] = kind_text(query)
         row["values"] = np.asarray(found.values if found else (), dtype=np.float64)
         row["answers"] = [None if a is None else str(a) for a in answers]
         row["numbers"] = any(issubclass(kind, int) for kind in set(map(type, answers)))
@@ -200,8 +200,8 @@ def _decode(data: bytes, at: int) -> tuple[Record, int] | None:
         )
         for r in rows
     ]
-    asks = [ask_from(r["task"], r["split"], r["kind"]) for r in rows]
-    return record_from(rows, asks, items), at + source.tell()
+    queries = [query_from(r["task"], r["split"], r["kind"]) for r in rows]
+    return record_from(rows, queries, items), at + source.tell()
 
 
 def _check(row: dict[str, Any]) -> int:

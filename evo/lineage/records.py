@@ -6,7 +6,7 @@ from typing import Any, TypeAlias, cast
 
 import pyarrow as pa
 
-from cluster.jobs import Ask, AskResult, Job, JobResult, Kind, Made, Timing
+from cluster.jobs import Execution, Job, JobResult, Kind, Query, QueryResult, Timing
 from operators.recipe import Recipe
 
 Key: TypeAlias = tuple[str, str, str]
@@ -16,25 +16,25 @@ RACED = "raced"
 """What was asked of an individual that was dropped before it met all examples."""
 
 
-def what_of(asks: Sequence[Ask]) -> str:
+def what_of(queries: Sequence[Query]) -> str:
     """``score``, ``answers``, ``influence``; of a part of the examples ``score:25:50``."""
-    part = asks[0].part
+    part = queries[0].part
     if part is None:
-        return asks[0].kind
-    last = next(a.part for a in reversed(asks) if a.task == asks[0].task)
-    return f"{asks[0].kind}:{part[0]}:{(last or part)[1]}"
+        return queries[0].kind
+    last = next(a.part for a in reversed(queries) if a.task == queries[0].task)
+    return f"{queries[0].kind}:{part[0]}:{(last or part)[1]}"
 
 
-def kind_text(ask: Ask) -> str:
-    """An ask's kind and part, in a word; :func:`ask_from` reads it."""
-    return what_of([ask])
+def kind_text(query: Query) -> str:
+    """A query's kind and part, in a word; :func:`query_from` reads it."""
+    return what_of([query])
 
 
-def ask_from(task: str, split: str, text: str) -> Ask:
-    """The ask whose :func:`kind_text` this is."""
+def query_from(task: str, split: str, text: str) -> Query:
+    """The query whose :func:`kind_text` this is."""
     kind, _, part = text.partition(":")
     start, _, stop = part.partition(":")
-    return Ask(task, split, cast(Kind, kind), (int(start), int(stop)) if part else None)
+    return Query(task, split, cast(Kind, kind), (int(start), int(stop)) if part else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,41 +45,41 @@ class Record:
     """
 
     individual: str
-    asks: tuple[Ask, ...]
-    results: tuple[AskResult, ...]
+    queries: tuple[Query, ...]
+    results: tuple[QueryResult, ...]
     host: str
     timing: Timing
     attempt: int
     error: str
     at_s: float
-    made: Made
+    execution: Execution
 
     @property
     def key(self) -> Key:
         raced = any(r.positions is not None for r in self.results)
-        return self.individual, self.asks[0].split, RACED if raced else what_of(self.asks)
+        return self.individual, self.queries[0].split, RACED if raced else what_of(self.queries)
 
     def result(self, key: int, recipe: Recipe) -> JobResult:
         """The job's result, as the pool gave it."""
-        job = Job(key, recipe, self.asks, self.attempt)
+        job = Job(key, recipe, self.queries, self.attempt)
         return JobResult(
-            job, self.results, self.host, self.timing, self.error, self.at_s, self.made
+            job, self.results, self.host, self.timing, self.error, self.at_s, self.execution
         )
 
 
 def evaluation_rows(result: JobResult) -> list[dict[str, Any]]:
     """A row of ``evaluations`` for each task, without the generation."""
-    job, timing, share = result.job, result.timing, 1.0 / len(result.job.asks)
-    scored = {r.ask: r for r in result.results}
+    job, timing, share = result.job, result.timing, 1.0 / len(result.job.queries)
+    scored = {r.query: r for r in result.results}
     rows = []
-    tokens = result.made.tokens or (None,) * len(job.asks)
-    for ask, count in zip(job.asks, tokens, strict=True):
-        found = scored.get(ask)
+    tokens = result.execution.tokens or (None,) * len(job.queries)
+    for query, count in zip(job.queries, tokens, strict=True):
+        found = scored.get(query)
         rows.append(
             {
                 "individual": job.recipe.id,
-                "task": ask.task,
-                "split": ask.split,
+                "task": query.task,
+                "split": query.split,
                 "score": found.mean if found else None,
                 "standard_error": found.standard_error if found else None,
                 "examples": found.examples if found else 0,
@@ -87,7 +87,7 @@ def evaluation_rows(result: JobResult) -> list[dict[str, Any]]:
                 "build_seconds": timing.build_s * share,
                 "model_seconds": timing.model_s * share,
                 "tokens": count,
-                "weights": result.made.weights or None,
+                "weights": result.execution.weights or None,
                 "at_seconds": result.at_s,
                 "host": result.host,
                 "attempt": job.attempt,
@@ -98,27 +98,27 @@ def evaluation_rows(result: JobResult) -> list[dict[str, Any]]:
     return rows
 
 
-def _status(found: AskResult | None) -> str:
+def _status(found: QueryResult | None) -> str:
     if found is None:
         return "failed"
     return "ok" if found.positions is None else RACED
 
 
 def record_from(
-    rows: Sequence[Mapping[str, Any]], asks: Sequence[Ask], items: Sequence["Items"]
+    rows: Sequence[Mapping[str, Any]], queries: Sequence[Query], items: Sequence["Items"]
 ) -> Record:
-    """The record whose rows these are: one for each ask, with its items."""
+    """The record whose rows these are: one for each query, with its items."""
     first = rows[0]
     results = tuple(
-        AskResult(
-            ask,
+        QueryResult(
+            query,
             found.values,
             found.answers,
             r["score"],
             r["standard_error"],
             found.positions if r["status"] == RACED else None,
         )
-        for ask, r, found in zip(asks, rows, items, strict=True)
+        for query, r, found in zip(queries, rows, items, strict=True)
         if r["status"] != "failed"
     )
     build, model = (sum(r[name] for r in rows) for name in ("build_seconds", "model_seconds"))
@@ -126,14 +126,14 @@ def record_from(
     tokens = tuple(r["tokens"] for r in rows)
     return Record(
         first["individual"],
-        tuple(asks),
+        tuple(queries),
         results,
         first["host"],
         Timing(build, model, max(0.0, total - build - model)),
         first["attempt"],
         first["error"] or "",
         first["at_seconds"],
-        Made(first["weights"] or "", () if None in tokens else tokens),
+        Execution(first["weights"] or "", () if None in tokens else tokens),
     )
 
 
@@ -162,7 +162,7 @@ def records_from(evaluations: pa.Table, items: pa.Table) -> list[Record]:
     return [
         record_from(
             rows,
-            [Ask(r["task"], r["split"]) for r in rows],
+            [Query(r["task"], r["split"]) for r in rows],
             [found.get((r["individual"], r["task"], r["split"]), Items()) for r in rows],
         )
         for rows in by_job(evaluations.to_pylist())

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cluster.jobs import AskResult, JobResult
+from cluster.jobs import JobResult, QueryResult
 from evo.algorithms.protocol import Candidate, Scored
 from evo.errors import EvoError
 from evo.lineage.commits import commit
@@ -43,7 +43,7 @@ class LineageWriter:
         self._committed = dict(committed or {})
         self._known: set[str] = set()
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
-        self._items: list[tuple[str, AskResult]] = []
+        self._items: list[tuple[str, QueryResult]] = []
         self._news: list[dict[str, Any]] = []  # events of this sitting, which no replay repeats
 
     def individual(self, candidate: Candidate, generation: int) -> None:
@@ -113,14 +113,14 @@ class LineageWriter:
             self._journal.reset()
 
 
-def _items_table(items: Sequence[tuple[str, AskResult]]) -> pa.Table:
+def _items_table(items: Sequence[tuple[str, QueryResult]]) -> pa.Table:
     """A row for each example; in columns, since these are most of a lineage's rows."""
     counts = [found.examples for _, found in items]
     whose = pa.array(np.repeat(np.arange(len(items)), counts))
     columns = {
         "individual": pa.array([name for name, _ in items]).take(whose),
-        "task": pa.array([found.ask.task for _, found in items]).take(whose),
-        "split": pa.array([found.ask.split for _, found in items]).take(whose),
+        "task": pa.array([found.query.task for _, found in items]).take(whose),
+        "split": pa.array([found.query.split for _, found in items]).take(whose),
         "example": np.concatenate([_positions(found) for _, found in items]),
         "value": np.concatenate([np.asarray(found.values, np.float64) for _, found in items]),
         "answer": pa.array(
@@ -131,7 +131,7 @@ def _items_table(items: Sequence[tuple[str, AskResult]]) -> pa.Table:
     return pa.table(columns, schema=SCHEMAS["items"])
 
 
-def _positions(found: AskResult) -> npt.NDArray[np.int32]:
+def _positions(found: QueryResult) -> npt.NDArray[np.int32]:
     if found.positions is None:
         return np.arange(found.examples, dtype=np.int32)
     return np.array(found.positions, dtype=np.int32)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import torch
 
 from cluster.founders.checkpoints import FounderSet
-from cluster.jobs import Ask, Job, JobResult
+from cluster.jobs import Job, JobResult, Query
 from cluster.pool import run_all
 from evo.config.schema import PoolConfig, RunConfig
 from evo.errors import EvoError
@@ -116,10 +116,10 @@ def verify(
     pool = make_pool(here, founders, tasks)
     rungs = rungs_of(config.racing, [t.task for t in tasks]) if split == DEV else None
     # The same batches as then, or the last bits may differ.
-    asks = rungs.asks() if rungs else tuple(Ask(t.task.name, split) for t in tasks)
+    queries = rungs.queries() if rungs else tuple(Query(t.task.name, split) for t in tasks)
     checked = []
     try:
-        for result in run_all(pool, [Job(key, r, asks) for key, r in enumerate(recipes)]):
+        for result in run_all(pool, [Job(key, r, queries) for key, r in enumerate(recipes)]):
             name = result.job.recipe.id
             now = rungs.joined([result]) if rungs else result
             checked.append(_checked(recorded[name], items.get(name, []), now))
@@ -182,9 +182,9 @@ def _here(config: RunConfig) -> tuple[RunConfig, list[str]]:
 def _checked(rows: Sequence[Row], items: Sequence[Row], now: JobResult) -> Checked:
     digests = [row["weights"] for row in rows if row["weights"] is not None]
     differences = [
-        f"weights were {digest[:12]}.. and are {now.made.weights[:12] or 'not built'}.."
+        f"weights were {digest[:12]}.. and are {now.execution.weights[:12] or 'not built'}.."
         for digest in dict.fromkeys(digests)
-        if digest != now.made.weights
+        if digest != now.execution.weights
     ]
     failed = next((row["error"] for row in rows if row["status"] == "failed"), None)
     note = ""
@@ -209,7 +209,7 @@ def _checked(rows: Sequence[Row], items: Sequence[Row], now: JobResult) -> Check
 
 
 def _other_scores(rows: Sequence[Row], now: JobResult) -> Iterator[str]:
-    found = {r.ask.task: r for r in now.results}
+    found = {r.query.task: r for r in now.results}
     for row in rows:
         task, was = row["task"], (row["score"], row["standard_error"])
         if task not in found:
@@ -226,7 +226,7 @@ def _other_scores(rows: Sequence[Row], now: JobResult) -> Iterator[str]:
 
 def _other_values(rows: Sequence[Row], items: Sequence[Row], now: JobResult) -> Iterator[str]:
     for result in now.results:
-        task = result.ask.task
+        task = result.query.task
         # What was recorded twice, as a baseline and in the search, has its examples twice.
         expected: list[int] = []
         for row in (r for r in rows if r["task"] == task):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cluster.jobs import Ask, AskResult, HostStats, Job, JobResult, PoolEvent, Timing
+from cluster.jobs import HostStats, Job, JobResult, PoolEvent, Query, QueryResult, Timing
 from cluster.pool import Pool
 from evo.errors import EvoError
 from evo.lineage.commits import commits
@@ -25,8 +25,8 @@ from evo.search.rungs import restricted
 from fitness.tasks.task import Task
 
 REUSED = "reused"  # the host of what no host had to run
-Known: TypeAlias = Mapping[tuple[str, tuple[Ask, ...], str], Record]
-"""Records by individual, asks, and what was asked as :func:`evo.lineage.records.what_of` says."""
+Known: TypeAlias = Mapping[tuple[str, tuple[Query, ...], str], Record]
+"""Records by individual, queries, and what was asked as :func:`evo.lineage.records.what_of` says."""
 
 # A score depends on these; what the search does with it is another matter.
 _CODE = ("cluster", "fitness", "operators")
@@ -50,7 +50,7 @@ def find_reusable(patterns: Sequence[Path], made: Mapping[str, Any], run_dir: Pa
     Raises:
         EvoError: no run there, or a damaged one.
     """
-    known: dict[tuple[str, tuple[Ask, ...], str], Record] = {}
+    known: dict[tuple[str, tuple[Query, ...], str], Record] = {}
     folders, notes = _runs(patterns, run_dir)
     for folder in folders:
         if not (folder / START_FILE).is_file():
@@ -70,7 +70,7 @@ def find_reusable(patterns: Sequence[Path], made: Mapping[str, Any], run_dir: Pa
             continue
         before = len(known)
         for record in found:
-            known.setdefault((record.individual, record.asks, record.key[2]), record)
+            known.setdefault((record.individual, record.queries, record.key[2]), record)
         notes.append(f"{folder}: {len(known) - before} evaluations can be reused")
     return Found(known, tuple(notes))
 
@@ -90,7 +90,8 @@ def _evaluated(folder: Path, made: Mapping[str, Any]) -> tuple[list[Record], str
         found += (
             record
             for record in records_from(tables[0], tables[1])
-            if not record.error and all(_scored(then, a) == _scored(made, a) for a in record.asks)
+            if not record.error
+            and all(_scored(then, a) == _scored(made, a) for a in record.queries)
         )
     return found, ""
 
@@ -120,34 +121,34 @@ class ReusingPool:
             self._pool.submit(job)
             return
         # It cost nothing here, wherever it was run once.
-        made = replace(record.made, tokens=())
-        free = replace(record, host=REUSED, timing=Timing(), attempt=1, made=made)
+        made = replace(record.execution, tokens=())
+        free = replace(record, host=REUSED, timing=Timing(), attempt=1, execution=made)
         self._ready.append(free.result(job.key, job.recipe))
 
     def _record(self, job: Job) -> Record | None:
-        first = job.asks[0]
+        first = job.queries[0]
         if first.part is None:
-            return self._known.get((job.recipe.id, job.asks, first.kind))
-        whole = tuple(Ask(name, first.split) for name in self._tasks)
+            return self._known.get((job.recipe.id, job.queries, first.kind))
+        whole = tuple(Query(name, first.split) for name in self._tasks)
         for what in ("score", RACED):
             record = self._known.get((job.recipe.id, whole, what))
             if record is None:
                 continue
-            by_task = {r.ask.task: r for r in record.results}
-            parts = [self._part(by_task[ask.task], ask) for ask in job.asks]
+            by_task = {r.query.task: r for r in record.results}
+            parts = [self._part(by_task[query.task], query) for query in job.queries]
             if all(parts):
-                return replace(record, asks=job.asks, results=tuple(p for p in parts if p))
+                return replace(record, queries=job.queries, results=tuple(p for p in parts if p))
         return None
 
-    def _part(self, found: AskResult, ask: Ask) -> AskResult | None:
+    def _part(self, found: QueryResult, query: Query) -> QueryResult | None:
         """What ``found`` has of a part of its examples; None if some of them were not met."""
         places = found.positions if found.positions is not None else range(found.examples)
         at = {position: i for i, position in enumerate(places)}
-        wanted = self._tasks[ask.task].positions(ask.split, ask.part or (0, 0))
+        wanted = self._tasks[query.task].positions(query.split, query.part or (0, 0))
         if any(position not in at for position in wanted):
             return None
         part = restricted(found, [at[position] for position in wanted])
-        return replace(part, ask=ask, positions=None)
+        return replace(part, query=query, positions=None)
 
     def wait(self) -> JobResult:
         return self._ready.popleft() if self._ready else self._pool.wait()
@@ -195,11 +196,11 @@ def _deciding(made: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _scored(made: Mapping[str, Any], ask: Ask) -> dict[str, Any]:
+def _scored(made: Mapping[str, Any], query: Query) -> dict[str, Any]:
     """All that decides one task's scores on one split."""
-    prefix = f"tasks.{ask.task}."
+    prefix = f"tasks.{query.task}."
     settings = {k: v for k, v in made["config"].items() if k.startswith(prefix)}
     kept = {k: v for k, v in settings.items() if not k.removeprefix(prefix).startswith(_NOT_SCORES)}
-    if ask.split == "dev":  # a race asks in other batches
+    if query.split == "dev":  # a race asks in other batches
         kept |= {k: v for k, v in made["config"].items() if k.startswith("racing.rungs")}
-    return {**kept, "examples": made["tasks"].get(f"{ask.task}.{ask.split}")}
+    return {**kept, "examples": made["tasks"].get(f"{query.task}.{query.split}")}

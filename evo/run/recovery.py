@@ -94,7 +94,7 @@ def read_past(run_dir: Path) -> Past:
         tables = {name: read_committed(folder, entry, name) for name in SCHEMAS}
         found = records_from(tables["evaluations"], tables["items"])
         records += found
-        committed[entry.name] = tuple(r.individual for r in found for _ in r.asks)
+        committed[entry.name] = tuple(r.individual for r in found for _ in r.queries)
     journal = read_journal(folder / JOURNAL_FILE)
     if committed and not (folder / JOURNAL_FILE).exists():
         raise damaged(folder / JOURNAL_FILE, "the file is gone")

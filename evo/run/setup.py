@@ -144,7 +144,7 @@ def make_pool(
         founders.base,
         founders.founders,
         _engine_spec(config.engine),
-        requests_for(plain, rungs.asks() if rungs else ()),
+        requests_for(plain, rungs.queries() if rungs else ()),
         config.pool.memory_gib,
     )
     spec = PoolSpec(host, plain)

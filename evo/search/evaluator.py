@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from sys import intern
 from time import perf_counter
 
-from cluster.jobs import Ask, Job, JobResult, Kind, PoolEvent
+from cluster.jobs import Job, JobResult, Kind, PoolEvent, Query
 from cluster.pool import Pool
 from evo.errors import EvoError
 from evo.lineage.records import RACED, Key, Record, what_of
@@ -88,7 +88,7 @@ class Evaluator:
         # A kill just after a commit leaves a journal with the rungs of races that it has.
         over = {r.key[:2] for r in past if r.key[2] in (RACED, "score")}
         for position, record in enumerate(past):
-            if not (record.asks[0].part and record.key[:2] in over):
+            if not (record.queries[0].part and record.key[:2] in over):
                 self._past.setdefault(record.key, (position, record))
         self._recalled: list[tuple[int, Job]] = []  # a heap: what was asked and is in the past
         self.remember: Callable[[JobResult], None] | None = None
@@ -117,8 +117,8 @@ class Evaluator:
         """Ask for what was not asked before; :meth:`wait` gives it. ``rungs`` are the first of them, and
         the one to stop before; None: all examples.
         """
-        asks, key = self._question(recipe, split, kind, rungs)
-        job = Job(self._next_key, recipe, asks)
+        queries, key = self._question(recipe, split, kind, rungs)
+        job = Job(self._next_key, recipe, queries)
         self._next_key += 1
         self._asked[job.key] = key
         if key in self._past:
@@ -128,12 +128,12 @@ class Evaluator:
 
     def _question(
         self, recipe: Recipe, split: str, kind: Kind, rungs: tuple[int, int] | None
-    ) -> tuple[tuple[Ask, ...], Key]:
-        asks = tuple(Ask(t.task.name, split, kind) for t in self._tasks)
+    ) -> tuple[tuple[Query, ...], Key]:
+        queries = tuple(Query(t.task.name, split, kind) for t in self._tasks)
         if self._rungs is None or (split, kind) != (DEV, "score"):
-            return asks, (recipe.id, split, kind)
-        parts = self._rungs.asks(*(rungs or (0, len(self._rungs))))
-        return parts, (recipe.id, split, what_of(parts if rungs else asks))
+            return queries, (recipe.id, split, kind)
+        parts = self._rungs.queries(*(rungs or (0, len(self._rungs))))
+        return parts, (recipe.id, split, what_of(parts if rungs else queries))
 
     def wait(self) -> JobResult:
         """The next result of what was submitted.
@@ -235,8 +235,8 @@ class Evaluator:
         """
         if not result.ok:
             return Measure(math.nan, math.nan, {})
-        measured = self.combine({r.ask.task: (r.mean, r.standard_error) for r in result.results})
-        if any(r.ask.split == "test" for r in result.results):
+        measured = self.combine({r.query.task: (r.mean, r.standard_error) for r in result.results})
+        if any(r.query.split == "test" for r in result.results):
             return measured
         return replace(measured, fitness=measured.fitness - self.cost(result.job.recipe))
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from cluster.jobs import Ask, AskResult, Job, JobResult, Made, Timing
+from cluster.jobs import Execution, Job, JobResult, Query, QueryResult, Timing
 from evo.config.racing import RacingConfig
 from evo.errors import EvoError
 from fitness.racing import rung_ends
@@ -24,7 +24,7 @@ class Rungs:
         """How many there are, with the one that ends at the last example."""
         return len(self.shares) + 1
 
-    def asks(self, first: int = 0, stop: int | None = None) -> tuple[Ask, ...]:
+    def queries(self, first: int = 0, stop: int | None = None) -> tuple[Query, ...]:
         """What is asked from rung ``first`` to the one before ``stop``: each part for itself.
 
         So a model's batches, and with them the last bits of its scores, are the same however many rungs
@@ -32,7 +32,7 @@ class Rungs:
         """
         ends = [(0, *rung_ends(len(task.splits[DEV]), self.shares)) for task in self.tasks]
         return tuple(
-            Ask(task.name, DEV, part=(end[rung], end[rung + 1]))
+            Query(task.name, DEV, part=(end[rung], end[rung + 1]))
             for rung in range(first, len(self) if stop is None else stop)
             for task, end in zip(self.tasks, ends, strict=True)
             if end[rung] < end[rung + 1]  # else a task has fewer examples than there are rungs
@@ -50,7 +50,7 @@ class Rungs:
         One that failed makes it a failure. Where examples are lacking, it says which it has.
         """
         last = results[-1]
-        asks = tuple(Ask(task.name, DEV) for task in self.tasks)
+        queries = tuple(Query(task.name, DEV) for task in self.tasks)
         found = tuple(self._joined(task, results) for task in self.tasks) if last.ok else ()
         timings = [r.timing for r in results]
         whole = Timing(
@@ -59,22 +59,22 @@ class Rungs:
             sum(t.score_s for t in timings),
         )
         attempt = max(r.job.attempt for r in results)
-        job = Job(last.job.key, last.job.recipe, asks, attempt)
-        made = Made(last.made.weights, self._tokens(results))
+        job = Job(last.job.key, last.job.recipe, queries, attempt)
+        made = Execution(last.execution.weights, self._tokens(results))
         at_s = max(r.at_s for r in results)
         return JobResult(job, found, last.host, whole, last.error, at_s, made)
 
-    def _joined(self, task: Task, results: Iterable[JobResult]) -> AskResult:
+    def _joined(self, task: Task, results: Iterable[JobResult]) -> QueryResult:
         values: dict[int, float] = {}
         answers: dict[int, str | int | None] = {}
-        for part in (a for r in results for a in r.results if a.ask.task == task.name):
-            where = task.positions(DEV, part.ask.part or (0, 0))
+        for part in (a for r in results for a in r.results if a.query.task == task.name):
+            where = task.positions(DEV, part.query.part or (0, 0))
             values |= zip(where, part.values, strict=True)
             answers |= zip(where, part.answers, strict=True)
         met = tuple(sorted(values))
         mean, error = mean_and_error([values[i] for i in met])
-        return AskResult(
-            Ask(task.name, DEV),
+        return QueryResult(
+            Query(task.name, DEV),
             tuple(values[i] for i in met),
             tuple(answers[i] for i in met),
             mean,
@@ -84,12 +84,12 @@ class Rungs:
 
     def _tokens(self, results: Sequence[JobResult]) -> tuple[int, ...]:
         """By task; empty where not all were counted."""
-        if any(len(r.made.tokens) != len(r.job.asks) for r in results):
+        if any(len(r.execution.tokens) != len(r.job.queries) for r in results):
             return ()
         sums = dict.fromkeys((task.name for task in self.tasks), 0)
         for result in results:
-            for ask, count in zip(result.job.asks, result.made.tokens, strict=True):
-                sums[ask.task] += count
+            for query, count in zip(result.job.queries, result.execution.tokens, strict=True):
+                sums[query.task] += count
         return tuple(sums.values())
 
 
@@ -123,7 +123,7 @@ def rungs_of(config: RacingConfig | None, tasks: Sequence[Task]) -> Rungs | None
     return Rungs(tuple(tasks), tuple(reversed(ends.values())))
 
 
-def restricted(found: AskResult, positions: Sequence[int]) -> AskResult:
+def restricted(found: QueryResult, positions: Sequence[int]) -> QueryResult:
     """What a whole result would have been on some of the examples only."""
     values = tuple(found.values[i] for i in positions)
     answers = tuple(found.answers[i] for i in positions)

@@ -180,8 +180,10 @@ def _train_all(
     """Train the base, then the founders; figures by model in the plan's order."""
     scored = _figures_rows(plan, seed)
 
-    def job(course: Course, parent: Path | None) -> worker.Job:
-        return worker.Job(course, plan.base.lessons, parent, directory / course.name, scored, seed)
+    def job(course: Course, parent: Path | None) -> worker.TrainingJob:
+        return worker.TrainingJob(
+            course, plan.base.lessons, parent, directory / course.name, scored, seed
+        )
 
     context = multiprocessing.get_context("spawn")
     link = worker.Link(context.SimpleQueue(), context.Event())

@@ -25,7 +25,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class SkillVariant:
     """A skill and the alphabet it is asked in. ``str`` of it is the form that `parse_mix` reads."""
 
     skill: str
@@ -35,21 +35,21 @@ class Ask:
         return f"{self.skill}:{self.alphabet}"
 
 
-def parse_mix(text: str) -> tuple[Ask, ...]:
+def parse_mix(text: str) -> tuple[SkillVariant, ...]:
     """Read ``"swap:1,pmax:1"``. Without ``:alphabet`` a skill is asked in plain digits.
 
     Raises:
         EvoError: the mix is empty, repeats an entry, or names a skill or an alphabet that the
             world does not have.
     """
-    mix = tuple(_parse_ask(part.strip(), text) for part in text.split(","))
-    for ask in mix:
-        if mix.count(ask) > 1:
-            raise EvoError(f"mix {text!r} has {ask} more than once; name each entry once")
+    mix = tuple(_parse_variant(part.strip(), text) for part in text.split(","))
+    for variant in mix:
+        if mix.count(variant) > 1:
+            raise EvoError(f"mix {text!r} has {variant} more than once; name each entry once")
     return mix
 
 
-def _parse_ask(part: str, text: str) -> Ask:
+def _parse_variant(part: str, text: str) -> SkillVariant:
     skill, colon, alphabet = part.partition(":")
     if not skill:
         raise EvoError(
@@ -68,11 +68,11 @@ def _parse_ask(part: str, text: str) -> Ask:
             f"mix {text!r}: no alphabet {alphabet!r} in {part!r}; the alphabets are "
             f"{', '.join(alphabets)}, where 0 is plain digits"
         )
-    return Ask(skill, alphabets[alphabet] if colon else 0)
+    return SkillVariant(skill, alphabets[alphabet] if colon else 0)
 
 
 def task_rows(
-    mix: Sequence[Ask], split: str, count: int, *, name: str, seed: int = 0
+    mix: Sequence[SkillVariant], split: str, count: int, *, name: str, seed: int = 0
 ) -> list[dict[str, str]]:
     """``count`` rows of one split, no input twice. They depend on the arguments alone.
 
@@ -91,16 +91,16 @@ def task_rows(
     chosen = world.shuffled(available, salt)[:count]
     return [
         {
-            "prompt": world.prompt(ask.skill, ask.alphabet, digits),
-            "answer": world.answer(ask.skill, digits),
+            "prompt": world.prompt(variant.skill, variant.alphabet, digits),
+            "answer": world.answer(variant.skill, digits),
         }
-        for ask, digits in ((mix[i % len(mix)], digits) for i, digits in enumerate(chosen))
+        for variant, digits in ((mix[i % len(mix)], digits) for i, digits in enumerate(chosen))
     ]
 
 
 def write_task(
     directory: Path,
-    mix: Sequence[Ask],
+    mix: Sequence[SkillVariant],
     *,
     name: str,
     seed: int = 0,

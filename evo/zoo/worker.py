@@ -48,7 +48,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """One checkpoint to make.
 
     Attributes:
@@ -85,7 +85,7 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def run(job: Job) -> dict[str, float]:
+def run(job: TrainingJob) -> dict[str, float]:
     """Make the checkpoint; return its figures (exact match, 0 to 1)."""
     import torch
     import transformers

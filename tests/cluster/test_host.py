@@ -6,11 +6,11 @@ import pytest
 import torch
 from toy_pools import make_spec
 
-from cluster.call_size import Pace
-from cluster.host.build_batches import Nursery
+from cluster.call_size import CallSizer
+from cluster.host.build_batches import BatchBuilder
 from cluster.host.builder import Builder
 from cluster.host.model_host import ModelHost
-from cluster.jobs import Ask, HostAnswer, HostStats, Job, PoolSpec, Timing
+from cluster.jobs import HostResult, HostStats, Job, PoolSpec, Query, Timing
 from operators.recipe import Founder, Noise, linear
 
 
@@ -31,12 +31,15 @@ def mixed(spec: PoolSpec) -> list[Job]:
         huge,
         *(linear({a: k / 9, Noise(k, 0.5, 0): 0.1}) for k in range(1, 9)),
     ]
-    asks = [(Ask("nearness", "dev"),), (Ask("nearness", "dev"), Ask("broken_for_b", "dev"))]
-    asks += [(Ask("overflows", "dev"),), (Ask("nearness", "dev", "influence"),)]
-    return [Job(i, r, x) for i, (x, r) in enumerate((x, r) for x in asks for r in recipes)]
+    queries = [
+        (Query("nearness", "dev"),),
+        (Query("nearness", "dev"), Query("broken_for_b", "dev")),
+    ]
+    queries += [(Query("overflows", "dev"),), (Query("nearness", "dev", "influence"),)]
+    return [Job(i, r, x) for i, (x, r) in enumerate((x, r) for x in queries for r in recipes)]
 
 
-def told(answers: list[HostAnswer]) -> list[HostAnswer]:
+def without_times(answers: list[HostResult]) -> list[HostResult]:
     return [replace(answer, timing=Timing()) for answer in answers]
 
 
@@ -44,11 +47,11 @@ def told(answers: list[HostAnswer]) -> list[HostAnswer]:
 def test_many_jobs_are_answered_as_one_by_one(spec, together, monkeypatch):
     jobs = mixed(spec)
     one_by_one = ModelHost(spec.host)
-    expected = told([one_by_one.run(job) for job in jobs])
+    expected = without_times([one_by_one.run(job) for job in jobs])
     host = ModelHost(spec.host)
     monkeypatch.setattr(host._engine, "together", lambda prepared: together)
     found = host.run_all(jobs)
-    assert told(found) == expected
+    assert without_times(found) == expected
     assert {bool(answer.error) for answer in found} == {True, False}
     assert host.stats().jobs == len(jobs)
     assert host.stats().busy_s == pytest.approx(sum(a.timing.total_s for a in found))
@@ -56,8 +59,8 @@ def test_many_jobs_are_answered_as_one_by_one(spec, together, monkeypatch):
 
 def test_what_lacks_memory_in_company_is_run_again_alone(spec, monkeypatch):
     host = ModelHost(spec.host)
-    jobs = [job for job in mixed(spec) if len(job.asks) == 1][:10]
-    expected = told([ModelHost(spec.host).run(job) for job in jobs])
+    jobs = [job for job in mixed(spec) if len(job.queries) == 1][:10]
+    expected = without_times([ModelHost(spec.host).run(job) for job in jobs])
     monkeypatch.setattr(host._engine, "together", lambda prepared: 4)
     company: list[int] = []
 
@@ -69,47 +72,47 @@ def test_what_lacks_memory_in_company_is_run_again_alone(spec, monkeypatch):
         raise MemoryError("for many at once")
 
     monkeypatch.setattr(host._engine, "answer_many", refuse)
-    assert told(host.run_all(jobs)) == expected
+    assert without_times(host.run_all(jobs)) == expected
     assert len(company) == 1  # and never again
     again = ModelHost(spec.host)
     monkeypatch.setattr(again._builder, "allocate", no_room)
-    assert told(again.run_all(jobs)) == expected
+    assert without_times(again.run_all(jobs)) == expected
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_individuals_built_ahead_are_those_built_in_turn_and_stay_until_the_next(spec, size):
     recipes = [job.recipe for job in mixed(spec)]
-    broods = [recipes[i : i + size] for i in range(0, len(recipes), size)]
+    groups = [recipes[i : i + size] for i in range(0, len(recipes), size)]
 
-    def reared(ahead: bool) -> list[str]:
+    def digests(ahead: bool) -> list[str]:
         builder = Builder(spec.host.base, spec.host.founders)
-        nursery = Nursery(builder, str, ahead=ahead)
+        batch_builder = BatchBuilder(builder, str, ahead=ahead)
         found = []
-        for brood in nursery.rear(broods):
-            for member in brood.members:
+        for batch in batch_builder.build(groups):
+            for member in batch.members:
                 found.append(member.digest or member.error)
                 assert member.built is None or builder.digest(member.built) == member.digest
         return found
 
-    assert reared(ahead=True) == reared(ahead=False)
+    assert digests(ahead=True) == digests(ahead=False)
 
 
 def test_a_call_is_of_as_many_as_are_worth_one_and_leaves_some_for_the_others(spec):
-    asks = (Ask("nearness", "dev"),)
-    jobs = [Job(0, spec.host.founders[0].founder, asks)] * 4
-    pace = Pace()
+    queries = (Query("nearness", "dev"),)
+    jobs = [Job(0, spec.host.founders[0].founder, queries)] * 4
+    sizer = CallSizer()
     new = HostStats("h", 0, 0)
-    assert pace.size("h", asks, queued=1000, hosts=2) == 1  # nothing is known
-    pace.learn(jobs, new, replace(new, jobs=4, busy_s=0.08))  # 20 ms each
-    assert pace.size("h", asks, queued=1000, hosts=2) == 5
-    assert pace.size("h", asks, queued=10, hosts=2) == 3
-    assert pace.size("h", asks, queued=1, hosts=2) == 1
-    assert pace.size("other", asks, queued=1000, hosts=2) == 1
-    pace.learn(jobs, new, replace(new, jobs=4, busy_s=0.08, useful=8))
-    assert pace.size("h", asks, queued=1000, hosts=2) == 8
-    assert pace.size("h", asks, queued=10, hosts=2) == 5
-    pace.learn(jobs, new, replace(new, jobs=4, busy_s=40.0))
-    assert pace.size("h", asks, queued=1000, hosts=2) == 1
-    hurried = Pace(limit_s=0.08)  # all of a call in a quarter of what one individual may take
+    assert sizer.size("h", queries, queued=1000, hosts=2) == 1  # nothing is known
+    sizer.learn(jobs, new, replace(new, jobs=4, busy_s=0.08))  # 20 ms each
+    assert sizer.size("h", queries, queued=1000, hosts=2) == 5
+    assert sizer.size("h", queries, queued=10, hosts=2) == 3
+    assert sizer.size("h", queries, queued=1, hosts=2) == 1
+    assert sizer.size("other", queries, queued=1000, hosts=2) == 1
+    sizer.learn(jobs, new, replace(new, jobs=4, busy_s=0.08, useful=8))
+    assert sizer.size("h", queries, queued=1000, hosts=2) == 8
+    assert sizer.size("h", queries, queued=10, hosts=2) == 5
+    sizer.learn(jobs, new, replace(new, jobs=4, busy_s=40.0))
+    assert sizer.size("h", queries, queued=1000, hosts=2) == 1
+    hurried = CallSizer(limit_s=0.08)  # all of a call in a quarter of what one individual may take
     hurried.learn(jobs, new, replace(new, jobs=4, busy_s=0.02))
-    assert hurried.size("h", asks, queued=1000, hosts=2) == 4
+    assert hurried.size("h", queries, queued=1000, hosts=2) == 4

@@ -3,12 +3,12 @@
 import pytest
 
 from cluster.jobs import Job
-from cluster.ray.placement import ANYWHERE, HostNeeds, Node, missing, pause_s, room
-from cluster.ray.retries import MAX_ATTEMPTS, MAX_LOSSES, Lane, Ledger, Loss
+from cluster.ray.placement import ANYWHERE, ClusterNode, HostNeeds, missing, pause_s, room
+from cluster.ray.retries import MAX_ATTEMPTS, MAX_LOSSES, Loss, RetryTracker, TimedQueue
 from operators.recipe import Founder
 
-GPUS = Node("g", cpus=16, gpus=4, memory=64 * 2**30, labels={"zone": "a"})
-CPUS = Node("c", cpus=7, memory=16 * 2**30)
+GPUS = ClusterNode("g", cpus=16, gpus=4, memory=64 * 2**30, labels={"zone": "a"})
+CPUS = ClusterNode("c", cpus=7, memory=16 * 2**30)
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ def test_a_node_holds_as_many_hosts_as_fit(needs, on_gpus, on_cpus):
 
 
 def test_a_tenth_of_a_gpu_is_ten_hosts():
-    assert room(Node("n", cpus=64, gpus=1), HostNeeds(1, gpus=0.1)) == 10
+    assert room(ClusterNode("n", cpus=64, gpus=1), HostNeeds(1, gpus=0.1)) == 10
 
 
 def test_a_node_that_is_drained_gets_no_hosts():
-    assert room(Node("n", cpus=8, draining=True), HostNeeds(1)) == 0
+    assert room(ClusterNode("n", cpus=8, draining=True), HostNeeds(1)) == 0
 
 
 def test_hosts_that_follow_the_cluster_fill_every_node():
@@ -62,7 +62,7 @@ def job() -> Job:
     return Job(1, Founder("a", "0"), ())
 
 
-def lose_all(ledger: Ledger, losses: list[Loss]) -> list[Job | str]:
+def lose_all(ledger: RetryTracker, losses: list[Loss]) -> list[Job | str]:
     """Each verdict, until one is final."""
     verdicts: list[Job | str] = [job()]
     for loss in losses:
@@ -82,33 +82,33 @@ def lose_all(ledger: Ledger, losses: list[Loss]) -> list[Job | str]:
     ],
 )
 def test_a_job_that_is_to_blame_fails_after_three_attempts(loss, text):
-    verdicts = lose_all(Ledger(7), [loss] * MAX_ATTEMPTS)
+    verdicts = lose_all(RetryTracker(7), [loss] * MAX_ATTEMPTS)
     assert [v.attempt for v in verdicts[:-1]] == [2, 3]
     assert verdicts[-1] == text
 
 
 def test_different_losses_are_all_told():
     losses = [Loss("host", "killed"), Loss("slow", ""), Loss("scorer", "gone")]
-    final = lose_all(Ledger(7), losses)[-1]
+    final = lose_all(RetryTracker(7), losses)[-1]
     assert final.startswith("failed 3 times: lost with its host: killed; took longer")
     assert final.endswith("lost with its scorer: gone")
 
 
 def test_lost_nodes_are_not_a_jobs_fault_but_not_for_ever():
-    verdicts = lose_all(Ledger(7), [Loss("node", "went away")] * MAX_LOSSES)
+    verdicts = lose_all(RetryTracker(7), [Loss("node", "went away")] * MAX_LOSSES)
     assert {v.attempt for v in verdicts[:-1]} == {1}
     assert verdicts[-1] == "lost with its node 10 times, last: went away"
 
 
 def test_what_a_job_lost_is_forgotten_when_it_is_done():
-    ledger = Ledger(7)
+    ledger = RetryTracker(7)
     lose_all(ledger, [Loss("host", "")] * 2)
     ledger.forget(job())
     assert isinstance(ledger.lose(job(), Loss("host", "")), Job)
 
 
 def test_the_clock_of_a_lane_runs_for_the_first_in_it_alone():
-    lane: Lane[str] = Lane()
+    lane: TimedQueue[str] = TimedQueue()
     assert not lane.overdue(100, 5)
     lane.add("first", 10)
     lane.add("second", 12)
@@ -122,7 +122,7 @@ def test_the_clock_of_a_lane_runs_for_the_first_in_it_alone():
 
 
 def test_what_waits_can_leave_without_stopping_the_clock():
-    lane: Lane[str] = Lane()
+    lane: TimedQueue[str] = TimedQueue()
     lane.add("first", 10)
     lane.add("second", 12)
     lane.remove("second", 14)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from toy_pools import jobs_for, make_spec
 
-from cluster.jobs import Ask, Job, PoolSpec
+from cluster.jobs import Job, PoolSpec, Query
 from cluster.pool import LocalPool, Pool, PoolError, run_all
 from operators.recipe import Founder, linear
 
@@ -83,7 +83,7 @@ def test_events_are_told_once(pool):
 
 
 def test_an_unknown_founder_fails_its_job_not_the_pool(pool, spec):
-    stranger = Job(7, Founder("stranger", "0"), (Ask("nearness", "dev"),))
+    stranger = Job(7, Founder("stranger", "0"), (Query("nearness", "dev"),))
     results = {r.job.key: r for r in run_all(pool, [stranger, jobs_for(spec)[0]])}
     assert "stranger" in results[7].error
     assert results[0].ok
@@ -194,7 +194,11 @@ def test_groups_change_no_result(pool, spec):
     many = {r.job.key: r for r in run_all(pool, jobs)}
     for one in alone:
         other = many[one.job.key]
-        assert (one.results, one.error, one.made) == (other.results, other.error, other.made)
+        assert (one.results, one.error, one.execution) == (
+            other.results,
+            other.error,
+            other.execution,
+        )
     assert [r.job.recipe for r in alone if not r.ok] == [b_of(spec)]
 
 

@@ -17,16 +17,16 @@ from cluster.errors import CheckpointError
 from cluster.founders import transfer
 from cluster.founders.checkpoints import load_founders, map_founders, open_checkpoint
 from cluster.founders.transfer import (
-    FilePart,
-    FileSource,
-    Manifest,
+    FileEntry,
+    FounderManifest,
+    LocalFileSource,
     fetch,
     localise,
     manifest_of,
     parts_of,
 )
 from cluster.host.scorer import requests_for
-from cluster.jobs import Ask, EngineSpec, HostSpec, Job, PoolSpec
+from cluster.jobs import EngineSpec, HostSpec, Job, PoolSpec, Query
 from cluster.pool import run_all
 from fitness.tasks.task import TaskSpec, load_task
 
@@ -169,7 +169,7 @@ def test_a_host_killed_while_fetching_leaves_no_half_copy(checkpoint, cache, tmp
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/b", "..", "", "a\\b", "a\0b"])
 def test_names_cannot_leave_the_folder(name, cache):
-    manifest = Manifest((FilePart(name, 1, "0"),), single=True)
+    manifest = FounderManifest((FileEntry(name, 1, "0"),), single=True)
     with pytest.raises(CheckpointError, match="leaves its folder"):
         fetch(manifest, lambda *_: b"x", cache)
     assert not cache.exists()
@@ -197,7 +197,7 @@ def moved_away(spec: HostSpec) -> HostSpec:
 
 def test_auto_keeps_paths_that_hold_the_same_files_and_fetches_the_others(tmp_path, cache):
     spec = toy_spec(tmp_path / "founders")
-    source = FileSource(spec)
+    source = LocalFileSource(spec)
     assert localise(spec, source, "auto") == spec
     assert source.sent() == 0
     there = localise(moved_away(spec), source, "auto")
@@ -210,7 +210,7 @@ def test_auto_keeps_paths_that_hold_the_same_files_and_fetches_the_others(tmp_pa
 def test_a_founder_that_changed_since_the_run_began_is_not_used(tmp_path, cache):
     spec = toy_spec(tmp_path / "founders")
     save_file({"x": torch.full((4,), 9.0)}, spec.founders[0].path)
-    there = localise(spec, FileSource(spec), "always")
+    there = localise(spec, LocalFileSource(spec), "always")
     with pytest.raises(CheckpointError, match="digests differ"):
         map_founders(parts_of(there))
 
@@ -220,7 +220,7 @@ def test_a_source_gives_only_what_its_manifest_names(tmp_path):
     (tmp_path / "founders" / "secret").write_text("s")
     for name in ("secret", "../secret", "a.safetensors"):
         with pytest.raises(CheckpointError, match="is no file of founder 0"):
-            FileSource(spec).read(0, name, 0, 10)
+            LocalFileSource(spec).read(0, name, 0, 10)
 
 
 def test_two_hosts_on_a_node_get_the_bytes_once_and_run_on_them(ray_session, tmp_path):
@@ -239,7 +239,7 @@ def test_two_hosts_on_a_node_get_the_bytes_once_and_run_on_them(ray_session, tmp
     task = load_task(TaskSpec(name="toy", metric="toys:nearness", data=(("dev", "dev"),)))
     pool = RayPool(PoolSpec(spec, (task,)), hosts=2, shipping="always")
     try:
-        jobs = [Job(i, f.founder, (Ask("toy", "dev"),)) for i, f in enumerate(spec.founders)]
+        jobs = [Job(i, f.founder, (Query("toy", "dev"),)) for i, f in enumerate(spec.founders)]
         assert all(r.ok for r in run_all(pool, jobs))
     finally:
         pool.close()

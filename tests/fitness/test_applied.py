@@ -19,7 +19,7 @@ from cluster.founders.adapters import adapter_digest
 from cluster.founders.checkpoints import FounderSet, digest_of, load_founders, map_founders
 from cluster.host.builder import Builder
 from cluster.host.model_host import ModelHost
-from cluster.jobs import Ask, EngineSpec, HostSpec, Job
+from cluster.jobs import EngineSpec, HostSpec, Job, Query
 from evo.reproduce.rebuild import rebuild
 from fitness.engines.base import EngineError, NonFiniteOutputError
 from fitness.engines.hf.engine import HFEngine
@@ -146,17 +146,19 @@ def test_an_individual_of_nan_fails_alone(founders: FounderSet) -> None:
 def test_tokens_of_a_group_are_counted_for_each(founders: FounderSet) -> None:
     base, a = founders.base.founder, founders.founders[0].founder
     far = [linear({base: 1.0 - 2 * i, a: 2.0 * i}) for i in range(1, 7)]  # who end at other places
-    scored, written = Ask("t", "dev"), Ask("t", "test")
+    scored, written = Query("t", "dev"), Query("t", "test")
     spec = HostSpec(
         founders.base,
         founders.founders,
         EngineSpec(adapters="apply"),
         {scored: tuple(PAIRS), written: tuple(Generate(p, 20, ("a", "\n")) for p in ("1", "z="))},
     )
-    jobs = [Job(i, r, asks) for asks in ((scored,), (scored, written)) for i, r in enumerate(far)]
+    jobs = [
+        Job(i, r, queries) for queries in ((scored,), (scored, written)) for i, r in enumerate(far)
+    ]
     alone, together = ModelHost(spec), ModelHost(spec)
-    found = [answer.made.tokens for answer in together.run_all(jobs)]
-    assert found == [alone.run(job).made.tokens for job in jobs]
+    found = [answer.execution.tokens for answer in together.run_all(jobs)]
+    assert found == [alone.run(job).execution.tokens for job in jobs]
     assert len(set(found)) > 2
 
 

@@ -83,7 +83,7 @@ class Driver:
                 raise TimeoutError(f"{len(results)} results; events: {self.pool.events()}")
             while self.pool.pending < 6:
                 (job,) = naps(self.spec, 1)
-                self.pool.submit(Job(next(self.keys), job.recipe, job.asks))
+                self.pool.submit(Job(next(self.keys), job.recipe, job.queries))
             results.append(self.pool.wait())
         return results + [self.pool.wait() for _ in range(self.pool.pending)]
 

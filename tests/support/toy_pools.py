@@ -7,7 +7,7 @@ from toys import scoring_tasks, write_founders
 
 from cluster.founders.checkpoints import load_founders
 from cluster.host.scorer import requests_for
-from cluster.jobs import Ask, EngineSpec, HostSpec, Job, PoolSpec
+from cluster.jobs import EngineSpec, HostSpec, Job, PoolSpec, Query
 from fitness.tasks.task import TaskSpec, load_task
 
 FUNCTIONS = ("nearness", "slow_for_a", "broken_for_b", "deadly", "once_deadly", "overflows", "naps")
@@ -34,4 +34,4 @@ def spec(tmp_path_factory) -> PoolSpec:
 
 def jobs_for(spec: PoolSpec, function: str = "nearness", recipes=None) -> list[Job]:
     founders = [f.founder for f in spec.host.founders]
-    return [Job(i, r, (Ask(function, "dev"),)) for i, r in enumerate(recipes or founders)]
+    return [Job(i, r, (Query(function, "dev"),)) for i, r in enumerate(recipes or founders)]

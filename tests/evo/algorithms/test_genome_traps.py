@@ -12,7 +12,7 @@ import pytest
 import torch
 from models import BASE, A, B, C, built, close, founders
 
-from cluster.jobs import AskResult, JobResult, Timing
+from cluster.jobs import JobResult, QueryResult, Timing
 from evo.algorithms.genome import Genome, GenomePlusSettings, GenomeSettings
 from evo.algorithms.protocol import Candidate, Scored, Start
 from evo.final.finals import Finals
@@ -228,11 +228,11 @@ def test_trap_6_select_chooses_the_ensemble_and_the_vote_is_a_vote(tmp_path):
 
         def wait(self):
             job = self.queue.pop(0)
-            ask, name = job.asks[0], job.recipe.name
-            assert ask.kind == "answers" or ask.split == "select"  # test scores choose nobody
+            query, name = job.queries[0], job.recipe.name
+            assert query.kind == "answers" or query.split == "select"  # test scores choose nobody
             answers = tuple("yes" if right == "1" else f"no{name}" for right in members[name])
             return JobResult(
-                job, (AskResult(ask, (1.0,) * 4, answers, select[name], 0.0),), "", Timing()
+                job, (QueryResult(query, (1.0,) * 4, answers, select[name], 0.0),), "", Timing()
             )
 
     evaluator = Evaluator(Table(), [WeighedTask(task)])

@@ -22,7 +22,7 @@ import evo.lineage
 from cluster.founders.checkpoints import FounderFiles, digest_of, load_founders, open_checkpoint
 from cluster.host.builder import Builder
 from cluster.host.model_host import ModelHost
-from cluster.jobs import Ask, EngineSpec, HostSpec, Job
+from cluster.jobs import EngineSpec, HostSpec, Job, Query
 from evo.cli.commands import export_individual
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
@@ -304,25 +304,25 @@ def test_generated_tokens_count_up_to_what_ends_them(batch_tokens, tmp_path):
 
 def test_a_failed_job_keeps_its_digest_and_counts_no_tokens(models):
     founders = load_founders(models / "base", {"one": models / "one"})
-    ask = Ask("t", "dev")
+    query = Query("t", "dev")
     spec = HostSpec(
         founders.base,
         founders.founders,
         EngineSpec(dtype="float16"),
-        {ask: (LogLikelihood("1+1=", "2"),)},
+        {query: (LogLikelihood("1+1=", "2"),)},
     )
     host = ModelHost(spec)
     one = founders.founders[0].founder
-    good, huge = (host.run(Job(0, linear({one: c}), (ask,))) for c in (1.0, 1e9))
-    assert good.made.tokens == (4,)
+    good, huge = (host.run(Job(0, linear({one: c}), (query,))) for c in (1.0, 1e9))
+    assert good.execution.tokens == (4,)
     assert not good.error
     assert "not finite" in huge.error
-    assert huge.made.tokens == ()
-    assert len(huge.made.weights) == 64
-    assert huge.made.weights != good.made.weights
-    assert host.run(Job(1, linear({one: 1.0}), (ask,))).made == good.made
+    assert huge.execution.tokens == ()
+    assert len(huge.execution.weights) == 64
+    assert huge.execution.weights != good.execution.weights
+    assert host.run(Job(1, linear({one: 1.0}), (query,))).execution == good.execution
     stranger = FounderFiles(type(one)("stranger", "0"), models / "two").founder
-    assert host.run(Job(2, stranger, (ask,))).made.weights == ""
+    assert host.run(Job(2, stranger, (query,))).execution.weights == ""
 
 
 # Paths, adapters, merges, aligned vocabularies

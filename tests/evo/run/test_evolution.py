@@ -9,7 +9,7 @@ from toy_runs import NAMES, rows, run, tables, task
 from toys import toy_config, write_founders
 
 from cluster.founders.checkpoints import CheckpointError, load_founders
-from cluster.jobs import AskResult, Job, JobResult, Timing
+from cluster.jobs import Job, JobResult, QueryResult, Timing
 from cluster.pool import LocalPool
 from evo.algorithms import Candidate, Scored, make
 from evo.errors import EvoError
@@ -541,7 +541,7 @@ class CountingPool:
     def wait(self):
         job: Job = self.queue.pop()  # the last first: order of completion must not matter
         value = float(ord(job.recipe.name))
-        results = tuple(AskResult(a, (value,), (None,), value, 0.0) for a in job.asks)
+        results = tuple(QueryResult(a, (value,), (None,), value, 0.0) for a in job.queries)
         return JobResult(job, results, "here", Timing())
 
 
@@ -557,7 +557,7 @@ def test_results_come_in_the_order_asked_and_once_for_each_recipe_and_split(tmp_
     second = evaluator.run([c, a], "dev", on_result=heard.append)
     assert [evaluator.measure(r).fitness for r in second] == [99.0, 97.0]
     evaluator.run([a], "test")
-    assert [(j.recipe.name, j.asks[0].split) for j in pool.jobs] == [
+    assert [(j.recipe.name, j.queries[0].split) for j in pool.jobs] == [
         ("b", "dev"),
         ("a", "dev"),
         ("c", "dev"),

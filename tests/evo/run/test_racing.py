@@ -369,7 +369,7 @@ class FailsLate:
 
     def wait(self):
         result = self.inner.wait()
-        part = result.job.asks[0].part
+        part = result.job.queries[0].part
         late = part is not None and part[0] > 0
         if late and int(result.job.recipe.id, 16) % 2 == 0:
             return replace(result, results=(), error="overflow")

@@ -13,7 +13,7 @@ import pytest
 from evo.zoo import world
 from evo.zoo.build import build
 from evo.zoo.plan import ZooPlan, zoo_plan
-from evo.zoo.tasks import Ask, parse_mix, write_task
+from evo.zoo.tasks import SkillVariant, parse_mix, write_task
 
 SPLITS = tuple(world.SPLITS)
 
@@ -73,8 +73,8 @@ def test_alphabets_write_ten_digits_each_and_share_no_character() -> None:
 
 
 def test_a_mix_reads_skills_and_alphabets() -> None:
-    assert parse_mix("swap:1, pmax:1") == (Ask("swap", 1), Ask("pmax", 1))
-    assert parse_mix("rev") == (Ask("rev", 0),)
+    assert parse_mix("swap:1, pmax:1") == (SkillVariant("swap", 1), SkillVariant("pmax", 1))
+    assert parse_mix("rev") == (SkillVariant("rev", 0),)
 
 
 @pytest.mark.parametrize(
