@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, TypeAlias
 from pydantic import BaseModel, Field, TypeAdapter
 
 from evo.algorithms.dataflow import Dataflow, DataflowSettings
-from evo.algorithms.genome import Genome, GenomePlusSettings, GenomeSettings
+from evo.algorithms.genome import GenomeSearch, GenomePlusSettings, GenomeSettings
 from evo.algorithms.other_searches import (
     CrossEntropySettings,
     DifferentialEvolutionSettings,
@@ -52,8 +52,8 @@ def read_settings(data: Mapping[str, Any]) -> "AlgorithmSettings":
 ALGORITHMS: Final[Mapping[str, tuple[type[BaseModel], Callable[[Any, Start], SteadyAlgorithm]]]] = (
     MappingProxyType(
         {
-            "genome": (GenomeSettings, Genome),
-            "genome_plus": (GenomePlusSettings, Genome),
+            "genome": (GenomeSettings, GenomeSearch),
+            "genome_plus": (GenomePlusSettings, GenomeSearch),
             "recipe_search": (RecipeSearchSettings, recipe_search),
             "cross_entropy": (CrossEntropySettings, cross_entropy),
             "differential_evolution": (DifferentialEvolutionSettings, differential_evolution),

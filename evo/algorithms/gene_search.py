@@ -9,20 +9,20 @@ import numpy as np
 
 from evo.algorithms.gene_space import GeneSettings, gene_space
 from evo.algorithms.genes import GeneSpace, Vector
-from evo.algorithms.optimizers import Optimiser, Trial
+from evo.algorithms.optimizers import Optimizer, Trial
 from evo.algorithms.protocol import Candidate, Contest, Scored, Start
 from evo.algorithms.steady import Steady
-from evo.algorithms.trials import Trials
+from evo.algorithms.trials import SearchState
 from operators.variation.crossover import proportions
 from operators.variation.selection import ranking
 
 Origin: TypeAlias = Literal["uniform", "fitness"] | float
 
 
-class NewOptimiser(Protocol):
-    """Starts an optimiser at ``x0`` of the unit cube; ``steps`` are those of whole numbers, else 0."""
+class NewOptimizer(Protocol):
+    """Starts an optimizer at ``x0`` of the unit cube; ``steps`` are those of whole numbers, else 0."""
 
-    def __call__(self, x0: Vector, steps: Vector, seed: int) -> Optimiser: ...
+    def __call__(self, x0: Vector, steps: Vector, seed: int) -> Optimizer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,16 @@ class Stage:
 
     methods: tuple[str, ...]
     settings: GeneSettings
-    new: NewOptimiser
+    new: NewOptimizer
     evaluations: int | None = None
 
 
 class GeneSearch(Steady):
-    """Ask/tell. Generation 0 evaluates the founders; each later one is a population of an optimiser.
+    """Ask/tell. Generation 0 evaluates the founders; each later one is a population of an optimizer.
 
-    An optimiser that has converged starts again from the best point found. What is in flight then, or at
-    the end of a stage, is of no use to the next optimiser. ``penalty`` is subtracted from the fitness
-    that optimisers are told. ``origin`` is where weights start: 1/n each, in proportion to the
+    An optimizer that has converged starts again from the best point found. What is in flight then, or at
+    the end of a stage, is of no use to the next optimizer. ``penalty`` is subtracted from the fitness
+    that optimizers are told. ``origin`` is where weights start: 1/n each, in proportion to the
     founders' fitness, or a number.
 
     Raises:
@@ -64,12 +64,12 @@ class GeneSearch(Steady):
         self._start = start
         self._operator, self._origin, self._penalty = operator, origin, penalty
         self._rng = np.random.default_rng(start.seed)
-        self._trials = Trials(start)
+        self._trials = SearchState(start)
         # Made now, so that what is wrong with any stage is known before anything runs.
         self._spaces = [gene_space(s.methods, s.settings, start) for s in stages]
         self._stages = list(stages)
-        self._optimiser: Optimiser | None = None
-        self._batch = 0  # trials that the optimiser is told at a time
+        self._optimizer: Optimizer | None = None
+        self._batch = 0  # trials that the optimizer is told at a time
         self._heard: list[Trial] = []  # that it was not told yet
         self._best_x: Vector = np.empty(0)  # in the unit cube of the stage's space
         self._best_fitness = -math.inf
@@ -90,12 +90,12 @@ class GeneSearch(Steady):
         if limit is not None and self._spent >= limit:
             self._next_stage()
         space = self._spaces[0]
-        if self._optimiser is None or self._optimiser.converged:
+        if self._optimizer is None or self._optimizer.converged:
             seed = int(self._rng.integers(2**31))
-            self._optimiser = self._stages[0].new(self._best_x, space.unit_steps, seed)
+            self._optimizer = self._stages[0].new(self._best_x, space.unit_steps, seed)
             self._heard = []
             self._trials.forget()
-        proposals = self._optimiser.ask()
+        proposals = self._optimizer.ask()
         self._batch = len(proposals)
         return self._trials.candidates(space, proposals, self._operator)
 
@@ -103,18 +103,18 @@ class GeneSearch(Steady):
         trials = self._trials.end_generation(evaluations)
         if self.generation == 0:
             self._begin(evaluations)
-        elif self._optimiser is not None:
+        elif self._optimizer is not None:
             self._spent += len(evaluations)
             for trial in map(self._penalised, trials):
                 self._heard.append(trial)
                 if trial.fitness > self._best_fitness:
                     self._best_x, self._best_fitness = trial.x, trial.fitness
             while len(self._heard) >= self._batch:
-                self._optimiser.tell(self._heard[: self._batch])
+                self._optimizer.tell(self._heard[: self._batch])
                 del self._heard[: self._batch]
 
     def contest(self, asked: int) -> Contest:
-        """To be the best of the round: an optimiser steers well by estimates of the others."""
+        """To be the best of the round: an optimizer steers well by estimates of the others."""
         return Contest(1)
 
     def _begin(self, evaluations: Sequence[Scored]) -> None:
@@ -143,7 +143,7 @@ class GeneSearch(Steady):
         self._stages, self._spent = self._stages[1:], 0
         space = self._spaces[0]
         self._best_x = space.to_unit(space.encode(last.values(last.from_unit(self._best_x))))
-        self._optimiser = None
+        self._optimizer = None
 
     def _penalised(self, trial: Trial) -> Trial:
         if self._penalty is None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from evo.algorithms.genes import MASK, METHOD, Choice, GeneSpace, Part, Range
+from evo.algorithms.genes import MASK, METHOD, MethodGenes, GeneSpace, ParameterGenes, Range
 from evo.algorithms.protocol import Start
 from evo.errors import EvoError
 from operators.merge import method_named
@@ -94,7 +94,7 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
     entries = [method_named(m) for m in methods]
     founders = _founders(entries, tuple(dict.fromkeys(start.founders)))
     columns = settings.layer_groups * (len(settings.filters) + 1)
-    choices, parts = [], dict[str, Part]()
+    choices, parts = [], dict[str, ParameterGenes]()
     for entry in entries:
         if entry.scope == "model" and columns > 1:
             raise EvoError(
@@ -118,7 +118,7 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
             for p in entry.parameters
             if _is_searched(entry, p, settings) and p not in searched
         }
-        choices.append(Choice(entry, tuple(fixed.items()), tuple(ranges.items())))
+        choices.append(MethodGenes(entry, tuple(fixed.items()), tuple(ranges.items())))
         for p in searched:
             inputs = len(founders) if p.per_input else 1
             part = _part(p, inputs, columns, ranges[p.name])
@@ -129,9 +129,9 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
             "search; give one in algorithm.bounds, or choose another method"
         )
     if settings.masks > 1 and any(e.seeded for e in entries):
-        parts[MASK] = Part(MASK, 1, 1, (0.0, settings.masks - 1.0), 0.0, True)
+        parts[MASK] = ParameterGenes(MASK, 1, 1, (0.0, settings.masks - 1.0), 0.0, True)
     if len(entries) > 1:
-        parts[METHOD] = Part(METHOD, 1, 1, (0.0, len(entries) - 1.0), (len(entries) - 1) / 2, True)
+        parts[METHOD] = ParameterGenes(METHOD, 1, 1, (0.0, len(entries) - 1.0), (len(entries) - 1) / 2, True)
     space = GeneSpace(
         tuple(choices),
         founders,
@@ -165,9 +165,9 @@ def _founders(entries: Sequence[MergeMethod], founders: tuple[Recipe, ...]) -> t
     return founders[: entries[0].inputs[1]]
 
 
-def _part(parameter: Parameter, inputs: int, columns: int, range_: Range) -> Part:
+def _part(parameter: Parameter, inputs: int, columns: int, range_: Range) -> ParameterGenes:
     start = _start(parameter, range_)
-    return Part(parameter.name, inputs, columns, range_, start, parameter.integer)
+    return ParameterGenes(parameter.name, inputs, columns, range_, start, parameter.integer)
 
 
 def _start(parameter: Parameter, range_: Range) -> float:
@@ -179,7 +179,7 @@ def _start(parameter: Parameter, range_: Range) -> float:
     return float(round(middle)) if parameter.integer else middle
 
 
-def _shared(a: Part, b: Part) -> Part:
+def _shared(a: ParameterGenes, b: ParameterGenes) -> ParameterGenes:
     """One part for two methods' parameters of one name; each method keeps to its own range."""
     if (a.inputs, a.integer) != (b.inputs, b.integer):
         raise EvoError(

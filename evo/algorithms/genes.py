@@ -21,7 +21,7 @@ MASK, METHOD = "(mask)", "(method)"  # genes that are no parameters of a merge
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ParameterGenes:
     """The genes of one parameter: an array of shape (inputs, columns) within the vector.
 
     ``inputs`` and ``columns`` are 1 where the parameter does not differ by founder, or by place.
@@ -40,7 +40,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class MethodGenes:
     """One method: what is fixed, and the range of each parameter that is searched."""
 
     entry: MergeMethod
@@ -57,13 +57,13 @@ class GeneSpace:
     and a whole-number gene says which method it is.
     """
 
-    choices: tuple[Choice, ...]
+    choices: tuple[MethodGenes, ...]
     founders: tuple[Recipe, ...]
     base: Founder
     seed: int
     layer_groups: int
     filters: tuple[str, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[ParameterGenes, ...]
 
     @property
     def size(self) -> int:
@@ -163,7 +163,7 @@ class GeneSpace:
         names = [(f,) for f in self.filters] + [()]
         return Grouped(tuple(Rule(f, tuple(v)) for f, v in zip(names, tables, strict=True)))
 
-    def _each(self, number: Callable[[Part], float]) -> Vector:
+    def _each(self, number: Callable[[ParameterGenes], float]) -> Vector:
         return np.concatenate([np.full(p.width, number(p)) for p in self.parts])
 
 

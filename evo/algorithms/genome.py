@@ -97,7 +97,7 @@ class _Move:
     velocity: Terms
 
 
-class Genome(Steady):
+class GenomeSearch(Steady):
     """Ask/tell for both. A generation of GENOME+ takes two asks: the moved ones, then the children;
     in a steady state one, in which the children are of the individuals as they were.
 

@@ -1,4 +1,4 @@
-"""Optimisers: points of the unit cube in, fitness back. They know nothing of genes or recipes.
+"""Optimizers: points of the unit cube in, fitness back. They know nothing of genes or recipes.
 
 All maximise, draw from their own seeded generator, and never leave the cube.
 """
@@ -20,7 +20,7 @@ WHOLE = 0.5  # first deviation of coordinates with a step: each value gets its t
 class Proposal:
     """A point to try, and the ids of the trials that it was made from.
 
-    ``raw`` and ``place`` are for the optimiser itself: the point before it was rounded to steps, and
+    ``raw`` and ``place`` are for the optimizer itself: the point before it was rounded to steps, and
     whose child it is.
     """
 
@@ -43,7 +43,7 @@ class Trial:
         return self.proposal.x
 
 
-class Optimiser(Protocol):
+class Optimizer(Protocol):
     """Ask for points, tell what they gave: as many as one ask gives, of this or of earlier asks."""
 
     @property

@@ -1,4 +1,4 @@
-"""``cross_entropy``, ``differential_evolution`` and ``lorahub``: other optimisers over the same genes."""
+"""``cross_entropy``, ``differential_evolution`` and ``lorahub``: other optimizers over the same genes."""
 
 from functools import partial
 from typing import Annotated, Final, Literal

@@ -56,7 +56,7 @@ class JointSettings(PathGASettings):
 
 
 @dataclass(frozen=True, slots=True)
-class _Genome:
+class _Genotype:
     """A path, and the weights of the merged model (None without); that model's number is the last."""
 
     path: PathGenes
@@ -70,7 +70,7 @@ class PathGA(PathSearch):
         super().__init__(settings, start)
         self._settings = settings
         self._joint = settings if isinstance(settings, JointSettings) else None
-        self._genomes: dict[str, _Genome] = {}
+        self._genomes: dict[str, _Genotype] = {}
         self._choices = self._space.choices
         if self._joint:
             # The merged model is one more to choose layers from, the moves' last.
@@ -98,14 +98,14 @@ class PathGA(PathSearch):
         alive = tuple(s.candidate.id for s in self._population)
         return Contest(self._settings.population, alive)
 
-    def _first(self, number: int) -> _Genome:
+    def _first(self, number: int) -> _Genotype:
         layers = self._space.layers
         models, choices = len(self._space.models), self._choices
         own = own_path(models if self._joint else number, layers)
         path = fitted(own, choices.shortest, choices.longest)
         if not self._joint:
-            return _Genome(path, None)
-        return _Genome(path, tuple(float(i == number) for i in range(models)))
+            return _Genotype(path, None)
+        return _Genotype(path, tuple(float(i == number) for i in range(models)))
 
     def _child(self) -> Candidate:
         rng, population = self._rng, self._population
@@ -126,15 +126,15 @@ class PathGA(PathSearch):
         self._genomes[recipe.id] = genome
         return Candidate(recipe, "+".join(operators), tuple(p.id for p in parents))
 
-    def _cross(self, a: _Genome, b: _Genome) -> _Genome:
+    def _cross(self, a: _Genotype, b: _Genotype) -> _Genotype:
         path = cross(a.path, b.path, self._choices, self._rng)
         if a.weights is None or b.weights is None:
-            return _Genome(path, None)
+            return _Genotype(path, None)
         share = float(self._rng.random())
         mixed = share * np.array(a.weights) + (1.0 - share) * np.array(b.weights)
-        return _Genome(path, tuple(float(w) for w in mixed))
+        return _Genotype(path, tuple(float(w) for w in mixed))
 
-    def _mutate(self, genome: _Genome) -> tuple[_Genome, str]:
+    def _mutate(self, genome: _Genotype) -> tuple[_Genotype, str]:
         joint, rng = self._joint, self._rng
         if joint and genome.weights is not None and rng.random() < joint.weights_rate:
             change = rng.normal(0.0, joint.sigma, len(genome.weights))
@@ -143,7 +143,7 @@ class PathGA(PathSearch):
         path, name = move(genome.path, self._settings.moves, self._choices, rng)
         return replace(genome, path=path), name
 
-    def _recipe(self, genome: _Genome) -> Recipe:
+    def _recipe(self, genome: _Genotype) -> Recipe:
         models = self._space.models
         if genome.weights is not None:
             merged = from_task_vectors(models, self._start.base, np.array(genome.weights))

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evo.algorithms.protocol import Candidate, Contest, Scored, Start
 from evo.algorithms.steady import Steady
-from evo.algorithms.trials import Trials
+from evo.algorithms.trials import SearchState
 from operators.variation.mutation import from_task_vectors
 
 
@@ -37,7 +37,7 @@ class RandomSearch(Steady):
         self._settings = settings
         self._start = start
         self._rng = np.random.default_rng(start.seed)
-        self._trials = Trials(start)
+        self._trials = SearchState(start)
 
     @property
     def generation(self) -> int:

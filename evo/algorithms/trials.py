@@ -1,4 +1,4 @@
-"""Trials: what every search but breeding remembers between ask and tell."""
+"""SearchState: what every search but breeding remembers between ask and tell."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from operators.recipe import Merge
 from operators.variation.selection import ranking
 
 
-class Trials:
+class SearchState:
     """Generations, the last population, and the points behind the candidates in flight.
 
     Generation 0 is the founders; the population of a later one is what was told in it.
@@ -39,7 +39,7 @@ class Trials:
         return list(made.values())
 
     def forget(self) -> None:
-        """The proposals in flight are of no use any more: their optimiser is gone."""
+        """The proposals in flight are of no use any more: their optimizer is gone."""
         self._in_flight.forget()
 
     def end_generation(self, evaluations: Sequence[Scored]) -> list[Trial]:

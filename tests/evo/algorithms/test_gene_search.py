@@ -1,4 +1,4 @@
-"""Searches over genes: optimisers on known functions, stages, methods side by side, any method."""
+"""Searches over genes: optimizers on known functions, stages, methods side by side, any method."""
 
 import math
 
@@ -47,15 +47,15 @@ def differential_evolution(x0, seed):
     )
 
 
-OPTIMISERS = (cma_es, cross_entropy, differential_evolution)
+OPTIMIZERS = (cma_es, cross_entropy, differential_evolution)
 
 
-def climb(optimiser, fitness, rounds):
+def climb(optimizer, fitness, rounds):
     """All points that were tried, shape (points, coordinates)."""
     tried = []
     for _ in range(rounds):
-        asked = optimiser.ask()
-        optimiser.tell([Trial(str(i), p, fitness(p.x)) for i, p in enumerate(asked)])
+        asked = optimizer.ask()
+        optimizer.tell([Trial(str(i), p, fitness(p.x)) for i, p in enumerate(asked)])
         tried += [p.x for p in asked]
     return np.stack(tried)
 
@@ -64,44 +64,44 @@ def bowl(x):
     return -float(((x - OPTIMUM) ** 2).sum())
 
 
-@pytest.mark.parametrize("new", OPTIMISERS)
+@pytest.mark.parametrize("new", OPTIMIZERS)
 @pytest.mark.parametrize("seed", range(3))
-def test_optimisers_find_the_top_and_never_leave_the_cube(new, seed):
+def test_optimizers_find_the_top_and_never_leave_the_cube(new, seed):
     tried = climb(new(np.full(4, 0.5), seed), bowl, 60)
     assert tried.min() >= 0.0
     assert tried.max() <= 1.0
     assert max(map(bowl, tried)) > -2e-3
 
 
-@pytest.mark.parametrize("new", OPTIMISERS)
-def test_optimisers_stay_in_the_cube_when_the_top_lies_outside(new):
+@pytest.mark.parametrize("new", OPTIMIZERS)
+def test_optimizers_stay_in_the_cube_when_the_top_lies_outside(new):
     tried = climb(new(np.ones(4), 1), lambda x: float(x.sum()), 20)
     assert tried.min() >= 0.0
     assert tried.max() <= 1.0
     assert tried[-1].min() > 0.8
 
 
-@pytest.mark.parametrize("new", OPTIMISERS)
-def test_optimisers_converge_and_say_so(new):
-    optimiser = new(np.full(4, 0.5), 0)
-    assert not optimiser.converged
-    climb(optimiser, bowl, 400)
-    assert optimiser.converged
+@pytest.mark.parametrize("new", OPTIMIZERS)
+def test_optimizers_converge_and_say_so(new):
+    optimizer = new(np.full(4, 0.5), 0)
+    assert not optimizer.converged
+    climb(optimizer, bowl, 400)
+    assert optimizer.converged
 
 
 def test_coordinates_with_steps_take_whole_steps_and_reach_the_best_one():
     steps = np.array([0.25, 0.0])
-    optimiser = CmaEs(np.array([0.0, 0.5]), steps, 0, sigma=1 / 6)
-    tried = climb(optimiser, lambda x: -abs(x[0] - 0.75) - (x[1] - 0.3) ** 2, 40)
+    optimizer = CmaEs(np.array([0.0, 0.5]), steps, 0, sigma=1 / 6)
+    tried = climb(optimizer, lambda x: -abs(x[0] - 0.75) - (x[1] - 0.3) ** 2, 40)
     assert np.all(tried[:, 0] * 4 == np.rint(tried[:, 0] * 4))
     best = max(tried, key=lambda x: -abs(x[0] - 0.75) - (x[1] - 0.3) ** 2)
     assert best == pytest.approx([0.75, 0.3], abs=0.02)
 
 
 def test_children_of_differential_evolution_name_the_points_they_came_from():
-    optimiser = differential_evolution(np.full(4, 0.5), 0)
-    climb(optimiser, bowl, 1)
-    for proposal in optimiser.ask():
+    optimizer = differential_evolution(np.full(4, 0.5), 0)
+    climb(optimizer, bowl, 1)
+    for proposal in optimizer.ask():
         assert 2 <= len(proposal.parents) <= 4
         assert set(proposal.parents) <= {str(i) for i in range(16)}
 

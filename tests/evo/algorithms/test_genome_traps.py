@@ -13,7 +13,7 @@ import torch
 from models import BASE, A, B, C, built, close, founders
 
 from cluster.jobs import JobResult, QueryResult, Timing
-from evo.algorithms.genome import Genome, GenomePlusSettings, GenomeSettings
+from evo.algorithms.genome import GenomePlusSettings, GenomeSearch, GenomeSettings
 from evo.algorithms.protocol import Candidate, Scored, Start
 from evo.final.finals import Finals
 from evo.lineage.writer import LineageWriter
@@ -170,7 +170,7 @@ def test_trap_3_low_rank_updates_are_averaged_as_products_not_as_factors():
 
 
 def test_trap_4_a_moved_individual_is_evaluated_anew():
-    algorithm = Genome(GenomePlusSettings(population=10), START)
+    algorithm = GenomeSearch(GenomePlusSettings(population=10), START)
     play(algorithm, by_name, 1)
     before = {s.candidate.id for s in algorithm.population}
     moved = algorithm.ask()
@@ -192,7 +192,7 @@ def test_trap_5_personal_bests_are_kept_r_is_drawn_anew_and_step_decays_once_a_g
         return result
 
     monkeypatch.setattr("evo.algorithms.genome.succeed", spy)
-    algorithm = Genome(GenomePlusSettings(population=10), START)
+    algorithm = GenomeSearch(GenomePlusSettings(population=10), START)
     play(algorithm, by_name, 1)
     algorithm.tell([Scored(c, 0.0) for c in algorithm.ask()])  # every move was for the worse
     algorithm.tell([])  # no children
@@ -247,7 +247,7 @@ def test_trap_6_select_chooses_the_ensemble_and_the_vote_is_a_vote(tmp_path):
 
 
 def test_crossover_works_where_all_fitness_is_negative():
-    algorithm = Genome(GenomeSettings(crossover_rate=1.0, individual_mutation_rate=0.0), START)
+    algorithm = GenomeSearch(GenomeSettings(crossover_rate=1.0, individual_mutation_rate=0.0), START)
     play(algorithm, lambda r: by_name(r) - 100.0, 1)
     children = algorithm.ask()
     assert len(children) == 5
@@ -266,13 +266,13 @@ def test_trap_7_failures_and_zeros_make_no_negative_or_undefined_probabilities()
 
 
 def test_trap_7_a_run_where_most_fail_goes_on_with_the_living():
-    algorithm = Genome(GenomePlusSettings(population=6), START)
+    algorithm = GenomeSearch(GenomePlusSettings(population=6), START)
     play(algorithm, lambda r: by_name(r) if r in FOUNDERS[:2] else math.nan, 12)
     assert {s.candidate.recipe for s in algorithm.population} == set(FOUNDERS[:2])
 
 
 def test_trap_8_the_best_ever_is_never_lost():
-    algorithm = Genome(
+    algorithm = GenomeSearch(
         GenomeSettings(population=4, elite=0.0, crossover_rate=1.0, individual_mutation_rate=1.0),
         START,
     )
@@ -294,7 +294,7 @@ def test_trap_8_the_best_ever_is_never_lost():
 )
 def test_trap_9_the_seed_decides_everything(settings):
     def history(seed):
-        algorithm = Genome(settings, Start(FOUNDERS, BASE, seed))
+        algorithm = GenomeSearch(settings, Start(FOUNDERS, BASE, seed))
         return [s.candidate.id for s in play(algorithm, lambda r: int(r.id[:6], 16) / 2**24, 9)]
 
     assert history(1) == history(1)
@@ -317,7 +317,7 @@ def test_defaults_are_the_published_settings():
 
 
 def test_the_mutant_is_added_and_its_parent_stays():
-    algorithm = Genome(
+    algorithm = GenomeSearch(
         GenomeSettings(population=50, individual_mutation_rate=1.0, crossover_rate=0.0), START
     )
     play(algorithm, by_name, 2)

@@ -267,7 +267,7 @@ def test_a_stage_spends_its_evaluations_and_hands_on_the_best_of_them_all(worker
     assert again[: 2 * len(FOUNDERS) + 1] == [*FOUNDERS, *FOUNDERS, best.recipe]
 
 
-OPTIMISERS = {
+OPTIMIZERS = {
     "cma_es": lambda: CmaEs(np.full(4, 0.5), np.array([0.0, 0.0, 0.0, 0.25]), 0, sigma=1 / 6),
     "cross_entropy": lambda: CrossEntropy(
         np.full(4, 0.5), 0, sigma=0.3, population=20, elite=0.25, smoothing=0.5
@@ -278,17 +278,17 @@ OPTIMISERS = {
 }
 
 
-@pytest.mark.parametrize("new", OPTIMISERS.values(), ids=OPTIMISERS)
-def test_optimisers_learn_from_proposals_of_older_asks_in_any_order(new):
-    optimiser, rng, tried, waiting = new(), np.random.default_rng(0), [], []
+@pytest.mark.parametrize("new", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_optimizers_learn_from_proposals_of_older_asks_in_any_order(new):
+    optimizer, rng, tried, waiting = new(), np.random.default_rng(0), [], []
     top = np.array([0.9, 0.25, 0.6, 0.0])
     for _ in range(80):
-        asked = optimiser.ask()
+        asked = optimizer.ask()
         waiting += asked
         if len(waiting) >= 3 * len(asked):
             rng.shuffle(waiting)
             told, waiting = waiting[: len(asked)], waiting[len(asked) :]
-            optimiser.tell([Trial("", p, -float(((p.x - top) ** 2).sum())) for p in told])
+            optimizer.tell([Trial("", p, -float(((p.x - top) ** 2).sum())) for p in told])
             tried += [float(((p.x - top) ** 2).sum()) for p in told]
     assert min(tried) < 2e-3
 
