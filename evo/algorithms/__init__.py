@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, TypeAlias
 from pydantic import BaseModel, Field, TypeAdapter
 
 from evo.algorithms.dataflow import Dataflow, DataflowSettings
-from evo.algorithms.genome import GenomeSearch, GenomePlusSettings, GenomeSettings
+from evo.algorithms.genome import GenomePlusSettings, GenomeSearch, GenomeSettings
 from evo.algorithms.other_searches import (
     CrossEntropySettings,
     DifferentialEvolutionSettings,

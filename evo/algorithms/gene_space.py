@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from evo.algorithms.genes import MASK, METHOD, MethodGenes, GeneSpace, ParameterGenes, Range
+from evo.algorithms.genes import MASK, METHOD, GeneSpace, MethodGenes, ParameterGenes, Range
 from evo.algorithms.protocol import Start
 from evo.errors import EvoError
 from operators.merge import method_named
@@ -131,7 +131,9 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
     if settings.masks > 1 and any(e.seeded for e in entries):
         parts[MASK] = ParameterGenes(MASK, 1, 1, (0.0, settings.masks - 1.0), 0.0, True)
     if len(entries) > 1:
-        parts[METHOD] = ParameterGenes(METHOD, 1, 1, (0.0, len(entries) - 1.0), (len(entries) - 1) / 2, True)
+        parts[METHOD] = ParameterGenes(
+            METHOD, 1, 1, (0.0, len(entries) - 1.0), (len(entries) - 1) / 2, True
+        )
     space = GeneSpace(
         tuple(choices),
         founders,

@@ -247,7 +247,9 @@ def test_trap_6_select_chooses_the_ensemble_and_the_vote_is_a_vote(tmp_path):
 
 
 def test_crossover_works_where_all_fitness_is_negative():
-    algorithm = GenomeSearch(GenomeSettings(crossover_rate=1.0, individual_mutation_rate=0.0), START)
+    algorithm = GenomeSearch(
+        GenomeSettings(crossover_rate=1.0, individual_mutation_rate=0.0), START
+    )
     play(algorithm, lambda r: by_name(r) - 100.0, 1)
     children = algorithm.ask()
     assert len(children) == 5
