@@ -29,8 +29,8 @@ from cluster.ray.connect import ray, start_ray
 from evo.algorithms import Start, make, read_settings
 from evo.config.schema import BudgetConfig, RunConfig
 from evo.evolution import Evolution
-from evo.lineage.journal import Journal
-from evo.lineage.writer import LineageWriter
+from evo.lineage.storage.journal import Journal
+from evo.lineage.storage.writer import LineageWriter
 from evo.search.evaluator import Evaluator, WeighedTask
 from evo.search.loop import Search
 from fitness.tasks.task import TaskSpec, load_task

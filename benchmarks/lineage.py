@@ -24,8 +24,8 @@ import numpy as np
 import pyarrow as pa
 from results import save
 
-from evo.lineage.commits import commit
 from evo.lineage.schema import SCHEMAS
+from evo.lineage.storage.commits import commit
 
 QUESTIONS = {
     "import": "None",

@@ -32,7 +32,7 @@ from evo.algorithms import Scored, Start
 from evo.cli.commands import build_zoo
 from evo.final.baselines import static_grid
 from evo.final.finals import Finals
-from evo.lineage.writer import LineageWriter
+from evo.lineage.storage.writer import LineageWriter
 from evo.run.setup import load_tasks, make_pool
 from evo.search.evaluator import Evaluator
 

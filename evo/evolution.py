@@ -15,12 +15,12 @@ from evo.config.schema import PoolConfig, RunConfig
 from evo.errors import EvoError
 from evo.final.finalize import end, times
 from evo.final.finals import Finals
-from evo.lineage.commits import FINAL
 from evo.lineage.files import RunLock
-from evo.lineage.journal import JOURNAL_FILE, Journal
-from evo.lineage.reader import LINEAGE_FOLDER, Lineage
+from evo.lineage.read.lineage import LINEAGE_FOLDER, Lineage
+from evo.lineage.storage.commits import FINAL
+from evo.lineage.storage.journal import JOURNAL_FILE, Journal
+from evo.lineage.storage.writer import LineageWriter
 from evo.lineage.summary import SUMMARY_FILE, versions, write_json, write_summary
-from evo.lineage.writer import LineageWriter
 from evo.run.autotune import autotuned
 from evo.run.evaluation_cache import ReusingPool, find_reusable
 from evo.run.manifest import START_FILE, check_drift, made_with, read_start, write_start
@@ -45,7 +45,7 @@ from evo.search.evaluator import Evaluator
 from evo.search.loop import Generation, Progress, Search
 from evo.search.racing import Race
 from evo.search.rungs import rungs_of
-from evo.trackers import Callback, RunFacts, TrackersConfig, make_trackers
+from evo.trackers import Callback, TrackedRun, TrackersConfig, make_trackers
 from evo.trackers.tracking import Tracking
 from operators.recipe import Recipe
 
@@ -237,7 +237,7 @@ class Evolution:
         )
         self._name = type(chosen).__name__ if self._algorithm else config.algorithm.name
         told = config.model_dump(mode="json", exclude={"trackers"})
-        self._tracking.start(RunFacts(self.run_dir, told, self._name))
+        self._tracking.start(TrackedRun(self.run_dir, told, self._name))
         if not holds_run(self.run_dir):
             if self._algorithm is None and wants_influence(config.algorithm):
                 made = {**made, "influence": self._evaluator.influence(founders)}

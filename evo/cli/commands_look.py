@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 import evo.lineage
-from evo.cli.show import picture
-from evo.cli.show_family import family_tree, shares_table
 from evo.errors import EvoError
 from evo.lineage import SCHEMAS, Lineage, Lineages
-from evo.lineage.frozen import layers_of
-from evo.lineage.records import RACED
+from evo.lineage.read.run_config import layers_of
+from evo.lineage.storage.records import RACED
+from evo.report.terminal.ancestry import family_tree, shares_table
+from evo.report.terminal.recipe import picture
 
 TREE_NODES = 40
 _WIDE = 1000  # characters: what goes to a file or a pipe is not cut

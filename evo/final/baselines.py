@@ -14,9 +14,9 @@ from evo.algorithms.random_search import RandomSearchSettings
 from evo.config.schema import BudgetConfig, RunConfig
 from evo.errors import EvoError
 from evo.final.finals import Entry, Finals
-from evo.lineage.curve import STATIC
-from evo.lineage.reader import LINEAGE_FOLDER
-from evo.lineage.writer import LineageWriter
+from evo.lineage.read.best_so_far import STATIC
+from evo.lineage.read.lineage import LINEAGE_FOLDER
+from evo.lineage.storage.writer import LineageWriter
 from evo.search.evaluator import Evaluator
 from evo.search.loop import DEV, Search
 from operators.merge import MERGES, merge

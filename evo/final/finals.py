@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cluster.jobs import JobResult
 from evo.algorithms import Candidate, Scored
-from evo.lineage.writer import LineageWriter
+from evo.lineage.storage.writer import LineageWriter
 from evo.search.evaluator import Evaluator, Measure
 
 SELECT, TEST = "select", "test"

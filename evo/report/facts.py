@@ -9,21 +9,21 @@ import numpy as np
 from evo.errors import EvoError
 from evo.lineage import Lineage
 from evo.lineage.files import holder
-from evo.lineage.journal import JOURNAL_FILE
-from evo.lineage.reader import LINEAGE_FOLDER
-from evo.lineage.records import Record
-from evo.report.changed import changed
+from evo.lineage.read.lineage import LINEAGE_FOLDER
+from evo.lineage.storage.journal import JOURNAL_FILE
+from evo.lineage.storage.records import Record
 from evo.report.contract import Facts, RunFacts, State
-from evo.report.cost import cost, events
-from evo.report.curves import fitness
-from evo.report.diversity import diversity
-from evo.report.examples import comparison
-from evo.report.family import NO_FAMILY, family
-from evo.report.headline import SPLITS, compared_on, headline, scores
-from evo.report.made_of import path, shares
-from evo.report.operators import operators
-from evo.report.reading import beginning, read
-from evo.report.source import Source
+from evo.report.data.reading import beginning, read
+from evo.report.data.run_data import RunData
+from evo.report.sections.ancestry import NO_FAMILY, family
+from evo.report.sections.changed import changed
+from evo.report.sections.composition import path, shares
+from evo.report.sections.cost import cost, events
+from evo.report.sections.diversity import diversity
+from evo.report.sections.examples import comparison
+from evo.report.sections.fitness import fitness
+from evo.report.sections.headline import SPLITS, compared_on, headline, scores
+from evo.report.sections.operators import operators
 
 PartT = TypeVar("PartT")
 
@@ -69,8 +69,8 @@ def facts(lineage: Lineage) -> Facts:
     }
 
 
-def _run(source: Source, pending: Sequence[Record]) -> RunFacts:
-    trials = source.trials
+def _run(source: RunData, pending: Sequence[Record]) -> RunFacts:
+    trials = source.dev_scores
     state: State = "running" if holder(source.run_dir) else "stopped"
     if beginning(source.run_dir):
         state = "beginning"
@@ -99,7 +99,7 @@ def _run(source: Source, pending: Sequence[Record]) -> RunFacts:
     }
 
 
-def _examples(source: Source, split: str) -> int | None:
+def _examples(source: RunData, split: str) -> int | None:
     """How many examples a split has, over all tasks, as far as anybody was scored on it."""
     for individual in dict.fromkeys((source.winner, source.founder, *source.founders)):
         if individual is not None and source.scores(individual, split):

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any, cast
 
 from evo.report.contract import Facts
-from evo.report.headline import in_a_line
+from evo.report.sections.headline import in_a_line
 
 SCRIPTS = (
     "dom.js",

@@ -6,8 +6,8 @@ import evo.lineage
 from evo.errors import EvoError
 from evo.lineage.files import write_whole
 from evo.report.facts import facts
-from evo.report.headline import in_a_line
 from evo.report.page import page
+from evo.report.sections.headline import in_a_line
 
 REPORT_FILE = "report.html"
 

@@ -11,8 +11,8 @@ from cluster.founders.checkpoints import FounderFiles, FounderSet
 from cluster.host.builder import Builder
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
-from evo.lineage.opening import open_lineage
-from evo.lineage.reader import Lineage
+from evo.lineage.read.lineage import Lineage
+from evo.lineage.read.opening import open_lineage
 from evo.lineage.summary import versions
 from evo.run.manifest import read_start
 from evo.run.recovery import read_config

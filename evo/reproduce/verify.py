@@ -14,9 +14,9 @@ from cluster.jobs import Job, JobResult, Query
 from cluster.pool import run_all
 from evo.config.schema import PoolConfig, RunConfig
 from evo.errors import EvoError
-from evo.lineage.opening import open_lineage
-from evo.lineage.reader import Lineage
-from evo.lineage.records import RACED
+from evo.lineage.read.lineage import Lineage
+from evo.lineage.read.opening import open_lineage
+from evo.lineage.storage.records import RACED
 from evo.reproduce.rebuild import founders_of
 from evo.run.manifest import changes, made_with, read_start
 from evo.run.recovery import read_config

@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, Query, QueryResult, Timing
 from cluster.pool import Pool
 from evo.errors import EvoError
-from evo.lineage.commits import commits
-from evo.lineage.committed import read_committed
-from evo.lineage.reader import LINEAGE_FOLDER
-from evo.lineage.records import RACED, Record, records_from
+from evo.lineage.read.lineage import LINEAGE_FOLDER
+from evo.lineage.storage.commits import commits
+from evo.lineage.storage.committed_tables import read_committed
+from evo.lineage.storage.records import RACED, Record, records_from
 from evo.run.manifest import DECISIVE, START_FILE, read_start
 from evo.run.recovery import holds_run
 from evo.search.rungs import restricted
@@ -26,7 +26,7 @@ from fitness.tasks.task import Task
 
 REUSED = "reused"  # the host of what no host had to run
 Known: TypeAlias = Mapping[tuple[str, tuple[Query, ...], str], Record]
-"""Records by individual, queries, and what was asked as :func:`evo.lineage.records.what_of` says."""
+"""Records by individual, queries, and what was asked as :func:`evo.lineage.storage.records.what_of` says."""
 
 # A score depends on these; what the search does with it is another matter.
 _CODE = ("cluster", "fitness", "operators")

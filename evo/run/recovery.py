@@ -11,7 +11,10 @@ from pydantic import ValidationError
 
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
-from evo.lineage.commits import (
+from evo.lineage.files import free_folder, holder
+from evo.lineage.read.lineage import LINEAGE_FOLDER
+from evo.lineage.schema import SCHEMAS
+from evo.lineage.storage.commits import (
     COMMITS,
     FINAL,
     commit_files,
@@ -19,12 +22,9 @@ from evo.lineage.commits import (
     damaged,
     read_commit,
 )
-from evo.lineage.committed import read_committed
-from evo.lineage.files import free_folder, holder
-from evo.lineage.journal import JOURNAL_FILE, Journal, Recovered, read_journal
-from evo.lineage.reader import LINEAGE_FOLDER
-from evo.lineage.records import Record, records_from
-from evo.lineage.schema import SCHEMAS
+from evo.lineage.storage.committed_tables import read_committed
+from evo.lineage.storage.journal import JOURNAL_FILE, Journal, JournalContents, read_journal
+from evo.lineage.storage.records import Record, records_from
 
 CONFIG_FILE = "config.json"
 DAMAGED_FOLDER = "damaged"
@@ -36,7 +36,7 @@ class Past:
 
     records: tuple[Record, ...] = ()
     committed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    journal: Recovered = field(default_factory=Recovered)
+    journal: JournalContents = field(default_factory=JournalContents)
 
     def describe(self) -> str:
         """For people, a line."""

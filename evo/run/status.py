@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evo.errors import EvoError
-from evo.lineage.commits import FINAL, commits
-from evo.lineage.committed import read_committed
 from evo.lineage.files import holder
-from evo.lineage.journal import JOURNAL_FILE, read_journal
-from evo.lineage.reader import LINEAGE_FOLDER
-from evo.lineage.records import Record
+from evo.lineage.read.lineage import LINEAGE_FOLDER
+from evo.lineage.storage.commits import FINAL, commits
+from evo.lineage.storage.committed_tables import read_committed
+from evo.lineage.storage.journal import JOURNAL_FILE, read_journal
+from evo.lineage.storage.records import Record
 from evo.run.recovery import read_config
 
 State = Literal["running", "stopped", "finished"]

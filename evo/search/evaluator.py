@@ -11,7 +11,7 @@ from time import perf_counter
 from cluster.jobs import Job, JobResult, Kind, PoolEvent, Query
 from cluster.pool import Pool
 from evo.errors import EvoError
-from evo.lineage.records import RACED, Key, Record, what_of
+from evo.lineage.storage.records import RACED, Key, Record, what_of
 from evo.search.rungs import DEV, Rungs
 from fitness.tasks.task import Task
 from operators.recipe import Recipe, Route, describe

@@ -10,7 +10,7 @@ from evo.algorithms import Algorithm, Candidate, Scored
 from evo.algorithms.protocol import Contest, SteadyAlgorithm, contest_of
 from evo.config.schema import BudgetConfig
 from evo.errors import EvoError
-from evo.lineage.writer import LineageWriter
+from evo.lineage.storage.writer import LineageWriter
 from evo.search.evaluator import Evaluator
 from evo.search.racing import Race, is_partial
 

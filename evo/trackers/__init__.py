@@ -10,11 +10,11 @@ from evo.config.trackers import TrackersConfig
 from evo.errors import EvoError
 from evo.trackers.mlflow import MlflowTracker
 from evo.trackers.prometheus import PrometheusTracker
-from evo.trackers.protocol import Callback, RunFacts
+from evo.trackers.protocol import Callback, TrackedRun
 from evo.trackers.tensorboard import TensorboardTracker
 from evo.trackers.wandb import WandbTracker
 
-__all__ = ["TRACKERS", "Callback", "RunFacts", "TrackersConfig", "make_trackers"]
+__all__ = ["TRACKERS", "Callback", "TrackedRun", "TrackersConfig", "make_trackers"]
 
 
 @dataclass(frozen=True, slots=True)

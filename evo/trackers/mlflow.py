@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from evo.config.trackers import MlflowSettings
-from evo.trackers.protocol import RunFacts, final_scores, metrics_of, parameters, report_path
+from evo.trackers.protocol import TrackedRun, final_scores, metrics_of, parameters, report_path
 
 if TYPE_CHECKING:
     from evo.search.loop import Generation
@@ -27,7 +27,7 @@ class MlflowTracker:
         self._there: dict[str, int] = {}  # last step that a killed sitting left, by metric
         self._last = 0
 
-    def start(self, run: RunFacts) -> str:
+    def start(self, run: TrackedRun) -> str:
         """Make a run, or go on with the one that an earlier sitting made."""
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)

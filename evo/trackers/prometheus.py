@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from evo.config.trackers import PrometheusSettings
-from evo.trackers.protocol import RunFacts
+from evo.trackers.protocol import TrackedRun
 
 if TYPE_CHECKING:
     from evo.search.loop import Generation
@@ -16,7 +16,7 @@ class PrometheusTracker:
     def __init__(self, settings: PrometheusSettings) -> None:
         self._settings = settings
 
-    def start(self, run: RunFacts) -> str:
+    def start(self, run: TrackedRun) -> str:
         """Gives the address at which this node serves the numbers."""
         from cluster.ray.metrics import exported_at
 

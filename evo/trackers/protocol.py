@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class RunFacts:
+class TrackedRun:
     """What a tracker is told at the start of each sitting of a run.
 
     ``config`` is the run's, as JSON, without its trackers. ``known_as`` is what the tracker called the
@@ -38,7 +38,7 @@ class Callback(Protocol):
     and the lineage has an event that says why. Each generation is given once, over all sittings.
     """
 
-    def start(self, run: RunFacts) -> str:
+    def start(self, run: TrackedRun) -> str:
         """Begin, or go on; gives the name by which a later sitting finds the run again.
 
         Another name than ``run.known_as`` means that nothing was logged yet: then all generations

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from evo.config.trackers import TensorboardSettings
-from evo.trackers.protocol import RunFacts, final_scores, metrics_of, parameters, report_path
+from evo.trackers.protocol import TrackedRun, final_scores, metrics_of, parameters, report_path
 
 if TYPE_CHECKING:
     from evo.search.loop import Generation
@@ -26,7 +26,7 @@ class TensorboardTracker:
         self._file: BinaryIO | None = None
         self._last = 0
 
-    def start(self, run: RunFacts) -> str:
+    def start(self, run: TrackedRun) -> str:
         """Open a new event file; the first one's name is that of the run."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter

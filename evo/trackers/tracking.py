@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from evo.errors import EvoError
 from evo.lineage.files import write_whole
-from evo.trackers.protocol import Callback, RunFacts
+from evo.trackers.protocol import Callback, TrackedRun
 
 if TYPE_CHECKING:
     from evo.search.loop import Generation
@@ -61,7 +61,7 @@ class Tracking:
         self._logged: dict[str, Logged] = {}
         self._generation = 0
 
-    def start(self, run: RunFacts) -> None:
+    def start(self, run: TrackedRun) -> None:
         """Start all callbacks.
 
         Raises:

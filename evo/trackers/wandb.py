@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from evo.config.trackers import WandbSettings
-from evo.trackers.protocol import RunFacts, final_scores, metrics_of, report_path
+from evo.trackers.protocol import TrackedRun, final_scores, metrics_of, report_path
 
 if TYPE_CHECKING:
     from evo.search.loop import Generation
@@ -22,7 +22,7 @@ class WandbTracker:
         self._settings = settings
         self._run: Any = None
 
-    def start(self, run: RunFacts) -> str:
+    def start(self, run: TrackedRun) -> str:
         """Make a run, or go on with the one that an earlier sitting made in the same project."""
         import wandb
 

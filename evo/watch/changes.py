@@ -7,8 +7,8 @@ from time import monotonic
 
 from evo.errors import EvoError
 from evo.lineage.files import holder
-from evo.lineage.journal import JOURNAL_FILE
-from evo.lineage.reader import LINEAGE_FOLDER
+from evo.lineage.read.lineage import LINEAGE_FOLDER
+from evo.lineage.storage.journal import JOURNAL_FILE
 
 CONFIG_FILE = "config.json"
 _SMALL = (CONFIG_FILE, "start.json", "summary.json")

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 from evo.errors import EvoError
-from evo.lineage.reader import Lineage
+from evo.lineage.read.lineage import Lineage
 from evo.report.facts import facts
 from evo.report.page import page
 from evo.watch.changes import Changes, check_watchable

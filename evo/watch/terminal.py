@@ -12,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from evo.lineage.reader import Lineage
+from evo.lineage.read.lineage import Lineage
 from evo.watch.changes import LOOK_S, Changes, check_watchable
-from evo.watch.standing import Member, Point, Standing, standing
+from evo.watch.snapshot import Member, Point, Snapshot, snapshot
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 60  # of a curve, in characters
@@ -30,16 +30,16 @@ def follow(run_dir: Path, *, once: bool = False) -> None:
     check_watchable(run_dir)
     console = Console(highlight=False)
     if once:
-        console.print(picture(standing(Lineage(run_dir)), run_dir))
+        console.print(picture(snapshot(Lineage(run_dir)), run_dir))
     elif console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
-            for now in standings(run_dir):
+            for now in snapshots(run_dir):
                 live.update(picture(now, run_dir), refresh=True)
     else:
         _print_lines(run_dir, console)
 
 
-def standings(run_dir: Path) -> Iterator[Standing]:
+def snapshots(run_dir: Path) -> Iterator[Snapshot]:
     """How the run stands, after each change; the last one is when nobody is at work on it any more.
 
     Raises:
@@ -52,7 +52,7 @@ def standings(run_dir: Path) -> Iterator[Standing]:
                 lineage = Lineage(run_dir)
             began = monotonic()
             check_watchable(run_dir)
-            now = standing(lineage)
+            now = snapshot(lineage)
             changes.rest(monotonic() - began)
             yield now
             if now.holder is None:
@@ -60,7 +60,7 @@ def standings(run_dir: Path) -> Iterator[Standing]:
         sleep(LOOK_S)
 
 
-def picture(now: Standing, run_dir: Path) -> RenderableType:
+def picture(now: Snapshot, run_dir: Path) -> RenderableType:
     """Everything about a run on one screen."""
     parts: list[RenderableType] = [
         Text.assemble(
@@ -108,7 +108,7 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
     )
 
 
-def _progress(now: Standing) -> list[RenderableType]:
+def _progress(now: Snapshot) -> list[RenderableType]:
     last = now.points[-1] if now.points else None
     of = f" of {now.budget}" if now.budget else ""
     text = f"{now.evaluations}{of} evaluations"
@@ -131,7 +131,7 @@ def _curve(name: str, values: Sequence[float]) -> Text:
     return Text.assemble(f"{name} {_number(values[-1])} ", (sparkline(values), "cyan"))
 
 
-def _population(now: Standing) -> Table:
+def _population(now: Snapshot) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("best of the population", "operator"):
         table.add_column(column)
@@ -141,7 +141,7 @@ def _population(now: Standing) -> Table:
     return table
 
 
-def _operators(now: Standing) -> Table:
+def _operators(now: Snapshot) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("operator")
     for column in ("children", "survived", "better than both parents", "best"):
@@ -157,7 +157,7 @@ def _print_lines(run_dir: Path, console: Console) -> None:
     """For a pipe: nothing is drawn twice."""
     printed = -1
     said: tuple[str, str | None] = ("", None)
-    for now in standings(run_dir):
+    for now in snapshots(run_dir):
         for point in now.points:
             if point.generation > printed:
                 printed = point.generation

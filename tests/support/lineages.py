@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 import evo.lineage
-from evo.lineage.commits import commit
 from evo.lineage.schema import SCHEMAS
+from evo.lineage.storage.commits import commit
 from evo.report.contract import Facts
 from evo.report.facts import facts
 from evo.run.manifest import rows_digest, write_start

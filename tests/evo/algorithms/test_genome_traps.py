@@ -16,7 +16,7 @@ from cluster.jobs import JobResult, QueryResult, Timing
 from evo.algorithms.genome import GenomePlusSettings, GenomeSearch, GenomeSettings
 from evo.algorithms.protocol import Candidate, Scored, Start
 from evo.final.finals import Finals
-from evo.lineage.writer import LineageWriter
+from evo.lineage.storage.writer import LineageWriter
 from evo.search.evaluator import Evaluator, WeighedTask
 from fitness.tasks.task import TaskSpec, load_task
 from operators.merge import MERGES, merge

@@ -30,7 +30,7 @@ from cluster.submit.job import NO_EVO, OTHER_EVO, new_job_id, script
 from cluster.submit.working_folder import pack
 from evo.cli.commands_cluster import relocate
 from evo.errors import EvoError
-from evo.lineage.reader import Lineage
+from evo.lineage.read.lineage import Lineage
 
 pytest.importorskip("aiohttp", reason="needs the extra `cluster`: ray[default]")
 

@@ -10,7 +10,7 @@ import evo.lineage
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage import SCHEMAS, Lineage
-from evo.lineage.family import COLUMNS as FAMILY_COLUMNS
+from evo.lineage.ancestry.index import COLUMNS as FAMILY_COLUMNS
 from evo.lineage.schema import SCHEMA_VERSION
 from operators.recipe import Founder
 from operators.recipe.canonical import from_json

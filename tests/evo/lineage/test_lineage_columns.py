@@ -19,8 +19,8 @@ import evo.lineage
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage import SCHEMAS
-from evo.lineage.commits import commits
 from evo.lineage.schema_page import schema_markdown
+from evo.lineage.storage.commits import commits
 
 OLD = OLD_RUNS / "schema_1"
 
@@ -116,7 +116,7 @@ def test_a_flip_of_any_byte_is_noticed_by_the_columns_that_it_is_in(table, copy)
 
 
 def test_a_column_of_many_row_groups_is_checked_to_its_end(tmp_path):
-    from evo.lineage.commits import commit
+    from evo.lineage.storage.commits import commit
 
     size = 1_100_000  # pyarrow begins a new row group at 2**20 rows
     rows = pa.table(
@@ -237,7 +237,7 @@ def test_a_newer_schema_is_refused_with_the_remedy(where, copy):
         data = json.loads(file.read_text())
         file.write_text(json.dumps({**data, "schema": "3"}))
     else:
-        from evo.lineage.commits import commit
+        from evo.lineage.storage.commits import commit
 
         rows = pq.read_table(copy / "lineage" / "events" / "000000.parquet")
         commit(
@@ -250,7 +250,7 @@ def test_a_newer_schema_is_refused_with_the_remedy(where, copy):
 
 
 def test_a_journal_of_schema_1_is_no_damage(tmp_path):
-    from evo.lineage.journal import read_journal
+    from evo.lineage.storage.journal import read_journal
 
     journal = OLD / "lineage" / "journal.arrows"
     assert read_journal(journal).records == ()

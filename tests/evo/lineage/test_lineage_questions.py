@@ -19,8 +19,8 @@ from evo.algorithms import Candidate
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.final.baselines import static_grid
-from evo.lineage.graph import Graph, Index, keys_of
-from evo.lineage.shares import founder_shares
+from evo.lineage.ancestry.graph import KeyIndex, ParentGraph, keys_of
+from evo.lineage.ancestry.shares import founder_shares
 from evo.run.recovery import set_damage_aside
 from operators.build.materialize import Materializer
 from operators.merge import merge
@@ -81,7 +81,7 @@ def test_keys_are_the_first_digits_as_a_number():
 
 def test_ids_that_begin_alike_are_no_silent_mix_up():
     with pytest.raises(EvoError, match="begin with the same 16 digits"):
-        Index.of(np.array([5, 7, 5], np.uint64))
+        KeyIndex.of(np.array([5, 7, 5], np.uint64))
 
 
 def test_walks_are_those_of_a_simple_search():
@@ -91,7 +91,7 @@ def test_walks_are_those_of_a_simple_search():
             sorted(set(rng.integers(0, size, rng.integers(0, 4)).tolist())) for _ in range(size)
         ]
         starts = np.concatenate([[0], np.cumsum([len(x) for x in lists])]).astype(np.int64)
-        graph = Graph(starts, np.array([t for x in lists for t in x], np.int64))
+        graph = ParentGraph(starts, np.array([t for x in lists for t in x], np.int64))
         back = [[s for s in range(size) if t in lists[s]] for t in range(size)]
         for one, edges in ((graph, lists), (graph.turned(), back)):
             distance, frontier = {0: 0}, [0]

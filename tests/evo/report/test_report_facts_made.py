@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from lineages import Child, Written, founder, told
 
-from evo.report.curves import thinned
-from evo.report.family import crossings, laid_out
+from evo.report.sections.ancestry import crossings, laid_out
+from evo.report.sections.fitness import thinned
 from operators.recipe import Route, Step, linear
 
 A, B = founder("a"), founder("b")

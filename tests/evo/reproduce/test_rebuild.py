@@ -27,9 +27,9 @@ from evo.cli.commands import export_individual
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
 from evo.evolution import Evolution
-from evo.lineage.commits import commit, commits
-from evo.lineage.committed import read_committed
 from evo.lineage.schema import SCHEMAS
+from evo.lineage.storage.commits import commit, commits
+from evo.lineage.storage.committed_tables import read_committed
 from evo.reproduce.rebuild import rebuild
 from evo.reproduce.verify import verify
 from fitness.requests import Generate, LogLikelihood, RollingLogLikelihood

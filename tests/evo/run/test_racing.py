@@ -20,7 +20,7 @@ from evo import RunConfig
 from evo.cli.commands_look import show_individual
 from evo.errors import EvoError
 from evo.evolution import Evolution
-from evo.lineage.journal import Journal
+from evo.lineage.storage.journal import Journal
 from evo.report.facts import facts
 from evo.reproduce.verify import verify
 from evo.run.status import status_of

@@ -39,7 +39,7 @@ from evo.algorithms.random_search import RandomSearch, RandomSearchSettings
 from evo.cli.commands_run import run_config
 from evo.errors import EvoError
 from evo.evolution import Evolution
-from evo.lineage.journal import Journal, read_journal
+from evo.lineage.storage.journal import Journal, read_journal
 from evo.lineage.summary import versions, write_json
 from evo.run.manifest import changes, made_with, read_start, write_start
 from evo.run.setup import load_tasks

@@ -26,10 +26,10 @@ import evo.watch.server as server_module
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage.files import RunLock
-from evo.lineage.reader import Lineage
+from evo.lineage.read.lineage import Lineage
 from evo.watch.server import make_server
-from evo.watch.standing import standing
-from evo.watch.terminal import picture, sparkline, standings
+from evo.watch.snapshot import snapshot
+from evo.watch.terminal import picture, snapshots, sparkline
 
 CHROMIUM = shutil.which("chromium")
 CLI = (sys.executable, "-c", "from evo.cli import main; main()")
@@ -227,7 +227,7 @@ def test_of_a_run_that_is_deleted_what_was_there_is_shown(stopped):
 
 def test_the_terminal_ends_when_the_run_is_deleted(tmp_path):
     lock = RunLock(tmp_path / "run")
-    seen = standings(tmp_path / "run")
+    seen = snapshots(tmp_path / "run")
     assert next(seen).state == "beginning"
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(EvoError, match="no run here"):
@@ -392,7 +392,7 @@ def test_a_terminal_is_drawn_until_the_run_ends(stopped):
 
 
 def test_the_picture_names_the_best_the_operators_and_what_happened(finished):
-    now = standing(Lineage(finished))
+    now = snapshot(Lineage(finished))
     lineage = Lineage(finished)
     latest = lineage.population.to_pandas()
     latest = latest[latest.generation == latest.generation.max()].sort_values("rank")
@@ -412,7 +412,7 @@ def test_pending_evaluations_are_those_in_the_journal(tmp_path):
 
     def look(progress):
         if progress.evaluations == 13:  # in the second generation of seven after the founders'
-            seen.append(standing(Lineage(tmp_path / "run")))
+            seen.append(snapshot(Lineage(tmp_path / "run")))
 
     run(toy_config(tmp_path / "f"), tmp_path / "run", observe=look)
     assert seen[0].state == "running"
@@ -422,7 +422,7 @@ def test_pending_evaluations_are_those_in_the_journal(tmp_path):
 def test_what_is_drawn_can_not_steer_the_terminal(finished):
     from dataclasses import replace
 
-    now = standing(Lineage(finished))
+    now = snapshot(Lineage(finished))
     evil = [(now.events[0][0], "failed", "\x1b]0;owned\x07 [red]x[/red]")]
     out = StringIO()
     Console(file=out, width=120).print(

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 
-from evo.lineage.comparison import CONFIDENCE, Comparison
+from evo.lineage.read.comparison import CONFIDENCE, Comparison
 from evo.report.contract import Facts, Headline, ScoreRow, SplitScore
-from evo.report.source import Source
+from evo.report.data.run_data import RunData
 
 SPLITS = ("test", "select", "dev")
 WORSE = 5  # tasks that are named
 
 
-def compared_on(source: Source) -> str | None:
+def compared_on(source: RunData) -> str | None:
     """The split that says most of those on which both winner and best founder were scored."""
     winner, founder = source.winner, source.founder
     if winner is None or founder is None:
@@ -18,7 +18,7 @@ def compared_on(source: Source) -> str | None:
     return next((s for s in SPLITS if source.scores(winner, s) and source.scores(founder, s)), None)
 
 
-def headline(source: Source, found: Comparison | None) -> Headline | None:
+def headline(source: RunData, found: Comparison | None) -> Headline | None:
     """None where there is no winner, or no founder that did not fail.
 
     ``found`` is the comparison of the two, from which the interval is; without it there is none.
@@ -50,7 +50,7 @@ def headline(source: Source, found: Comparison | None) -> Headline | None:
     }
 
 
-def _note(source: Source, split: str, found: Comparison | None, difference: float) -> str:
+def _note(source: RunData, split: str, found: Comparison | None, difference: float) -> str:
     said = [
         "The best founder is the one with the best dev score: the one to pick without evolution."
     ]
@@ -75,7 +75,7 @@ def _note(source: Source, split: str, found: Comparison | None, difference: floa
     return " ".join(said)
 
 
-def _worse(source: Source, split: str) -> list[str]:
+def _worse(source: RunData, split: str) -> list[str]:
     """The tasks on which the winner loses, which a mean over tasks hides."""
     if source.winner is None or source.founder is None:
         return []
@@ -103,7 +103,7 @@ def in_a_line(told: Facts) -> str:
     return f"{line} over the best founder, {headline['founder']['name']}"
 
 
-def scores(source: Source) -> list[ScoreRow]:
+def scores(source: RunData) -> list[ScoreRow]:
     """The table of results; of a run that goes on, the best so far and the founders, on dev."""
     summary = source.summary
     if summary is not None:
@@ -116,7 +116,7 @@ def scores(source: Source) -> list[ScoreRow]:
 
 
 def _row(
-    source: Source, name: str, kind: str, individual: str | None, given: Mapping[str, object]
+    source: RunData, name: str, kind: str, individual: str | None, given: Mapping[str, object]
 ) -> ScoreRow:
     tasks: dict[str, dict[str, SplitScore]] = {}
     measured: dict[str, tuple[float, float]] = {}
@@ -129,7 +129,7 @@ def _row(
     said = given.get("tasks")
     for task, row in (said if isinstance(said, Mapping) else {}).items():
         tasks.setdefault(task, {}).setdefault("test", {"score": row["test"], "se": row["test_se"]})
-    dev = source.trials.of(individual) if individual else None
+    dev = source.dev_scores.of(individual) if individual else None
     known = {s: m for s, (m, _) in measured.items()} | ({} if dev is None else {"dev": dev})
     tested = measured.get("test")
     return {

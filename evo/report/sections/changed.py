@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from evo.lineage.comparison import Comparison
+from evo.lineage.read.comparison import Comparison
 from evo.report.contract import ChangedExample, ChangedFacts
-from evo.report.source import Source
+from evo.report.data.run_data import RunData
 from evo.run.manifest import rows_digest
 from fitness.examples import TaskError, read_jsonl
 
@@ -14,7 +14,7 @@ EXAMPLES = 200
 RIGHT = 0.5  # the score from which an example that has not changed counts as right
 
 
-def changed(source: Source, found: Comparison) -> ChangedFacts:
+def changed(source: RunData, found: Comparison) -> ChangedFacts:
     """``found`` compares the winner (a) with the best founder (b).
 
     An example is fixed where the winner's score is better, and broken where it is worse.
@@ -66,7 +66,7 @@ def _kept(found: list[ChangedExample]) -> list[ChangedExample]:
     return (turns + fixed[pairs:] + broken[pairs:])[:EXAMPLES]
 
 
-def asked_of(source: Source, task: str, split: str) -> dict[int, tuple[str | None, str | None]]:
+def asked_of(source: RunData, task: str, split: str) -> dict[int, tuple[str | None, str | None]]:
     """(prompt, expected answer) of each example, where the task's file is still what it was."""
     config: Mapping[str, Any] = next(
         (t for t in source.config.get("tasks", ()) if t["name"] == task), {}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, overload
 
 from evo.errors import EvoError
-from evo.lineage.many import Lineages
-from evo.lineage.reader import LINEAGE_FOLDER, Lineage
+from evo.lineage.read.lineage import LINEAGE_FOLDER, Lineage
+from evo.lineage.read.lineages import Lineages
 
 
 @overload

@@ -22,7 +22,7 @@ def keys_of(ids: pa.ChunkedArray) -> Keys:
     """The first 16 hex digits of each id, as a number.
 
     Of ten million individuals the chance that any two are alike in these is 1 in 400,000; then
-    :meth:`Index.of` says so.
+    :meth:`KeyIndex.of` says so.
 
     Raises:
         EvoError: these are no ids, of 64 hex digits each.
@@ -53,13 +53,13 @@ def _packed(digits: Keys) -> Keys:
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class KeyIndex:
     """Rows by key: row i has the i-th of ``keys``."""
 
     keys: pd.Index
 
     @classmethod
-    def of(cls, keys: Keys) -> "Index":
+    def of(cls, keys: Keys) -> "KeyIndex":
         """Of these keys.
 
         Raises:
@@ -85,7 +85,7 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class ParentGraph:
     """Edges between rows: those of row i are ``targets[starts[i]:starts[i + 1]]``."""
 
     starts: Rows
@@ -94,12 +94,12 @@ class Graph:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def turned(self) -> "Graph":
+    def turned(self) -> "ParentGraph":
         """The same edges the other way round."""
         sources = np.repeat(np.arange(len(self)), np.diff(self.starts))
         order = np.argsort(self.targets, kind="stable")
         counts = np.bincount(self.targets, minlength=len(self))
-        return Graph(_starts(counts), sources[order])
+        return ParentGraph(_starts(counts), sources[order])
 
     def distances(self, start: int) -> npt.NDArray[np.int32]:
         """The least number of steps from row ``start`` to each row; -1 where none leads there."""
@@ -127,7 +127,7 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True)
-class Links:
+class ParentKeys:
     """Some individuals and their parents by key: ``counts`` is each one's number of parents."""
 
     keys: Keys
@@ -135,7 +135,7 @@ class Links:
     parents: Keys
 
     @classmethod
-    def of(cls, rows: pa.Table) -> "Links":
+    def of(cls, rows: pa.Table) -> "ParentKeys":
         """From the columns id and parents."""
         parents = rows.column("parents").combine_chunks()
         flat = pa.chunked_array([parents.flatten()])
@@ -143,20 +143,20 @@ class Links:
         return cls(keys_of(rows.column("id")), counts, keys_of(flat))
 
     @classmethod
-    def joined(cls, links: Sequence["Links"]) -> "Links":
+    def joined(cls, links: Sequence["ParentKeys"]) -> "ParentKeys":
         if not links:
             return cls(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.uint64))
         each = ("keys", "counts", "parents")
         return cls(*(np.concatenate([getattr(one, name) for one in links]) for name in each))
 
-    def graph(self, index: Index) -> Graph:
+    def graph(self, index: KeyIndex) -> ParentGraph:
         """From each row to its parents' rows; parents that have none are left out."""
         found, counts = index.find(self.parents), self.counts
         known = found >= 0
         if not known.all():
             whose = np.repeat(np.arange(len(counts)), counts)[known]
             counts = np.bincount(whose, minlength=len(counts))
-        return Graph(_starts(counts), found[known])
+        return ParentGraph(_starts(counts), found[known])
 
 
 def _starts(counts: npt.NDArray[np.integer]) -> Rows:

@@ -5,23 +5,23 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evo.lineage.commits import FINAL
-from evo.lineage.comparison import Comparison, compared
+from evo.lineage.read.comparison import Comparison, compared
 from evo.lineage.schema import SCHEMAS
-from evo.report.source import Source
+from evo.lineage.storage.commits import FINAL
+from evo.report.data.run_data import RunData
 
 _KEYS = ["task", "split", "example"]
 
 
-def commit_of(source: Source, individual: str, split: str) -> str:
+def commit_of(source: RunData, individual: str, split: str) -> str:
     """The name of the commit that has an individual's examples of a split."""
-    at = source.trials.place.get(individual)
+    at = source.dev_scores.place.get(individual)
     if split != "dev" or at is None:
         return FINAL
-    return f"{source.trials.generation[at]:06d}"
+    return f"{source.dev_scores.generation[at]:06d}"
 
 
-def items_of(source: Source, individuals: Collection[str], split: str) -> pa.Table:
+def items_of(source: RunData, individuals: Collection[str], split: str) -> pa.Table:
     """Rows of ``items``: those of the individuals on one split, in order of task and example.
 
     Raises:
@@ -36,7 +36,7 @@ def items_of(source: Source, individuals: Collection[str], split: str) -> pa.Tab
     return pa.concat_tables(parts).sort_by([(key, "ascending") for key in _KEYS])
 
 
-def comparison(source: Source, a: str, b: str, split: str) -> Comparison | None:
+def comparison(source: RunData, a: str, b: str, split: str) -> Comparison | None:
     """Two individuals on the same examples; None where their examples are not all there.
 
     Raises:

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evo.errors import EvoError
-from evo.lineage.commits import COMMITS, FINAL, read_commit
-from evo.lineage.committed import read_committed
-from evo.lineage.journal import JOURNAL_FILE, read_journal
-from evo.lineage.reader import LINEAGE_FOLDER
-from evo.lineage.records import Record
+from evo.lineage.read.lineage import LINEAGE_FOLDER
 from evo.lineage.schema import SCHEMAS
-from evo.report.trials import Trials, trials_of
+from evo.lineage.storage.commits import COMMITS, FINAL, read_commit
+from evo.lineage.storage.committed_tables import read_committed
+from evo.lineage.storage.journal import JOURNAL_FILE, read_journal
+from evo.lineage.storage.records import Record
+from evo.report.data.dev_scores import DevScores, dev_scores_of
 from fitness.metrics import METRICS
 from operators.recipe import Recipe
 from operators.recipe.canonical import from_json
@@ -41,7 +41,7 @@ class TaskShare:
 
 
 @dataclass(frozen=True)
-class Source:
+class RunData:
     """A run as it was read. ``commits`` are the names of those that it has, in order."""
 
     run_dir: Path
@@ -86,7 +86,7 @@ class Source:
         return [
             r
             for r in read_journal(path).records
-            if r.key[1:] == ("dev", "score") and r.individual not in self.trials.place
+            if r.key[1:] == ("dev", "score") and r.individual not in self.dev_scores.place
         ]
 
     def rows_in(self, commit: str, table: str, columns: Sequence[str]) -> pa.Table:
@@ -123,9 +123,9 @@ class Source:
         return found
 
     @cached_property
-    def trials(self) -> Trials:
+    def dev_scores(self) -> DevScores:
         """The individuals of the search, as they were scored on dev."""
-        return trials_of(self.individuals, self.evaluations, self.shares)
+        return dev_scores_of(self.individuals, self.evaluations, self.shares)
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -151,15 +151,15 @@ class Source:
         return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
 
     @cached_property
-    def row_of_trial(self) -> Ints:
+    def row_of_scored(self) -> Ints:
         """The row of ``individuals`` of each trial."""
-        return self.rows_of(pa.array(self.trials.ids, pa.string()))
+        return self.rows_of(pa.array(self.dev_scores.ids, pa.string()))
 
     @cached_property
-    def trial_of_row(self) -> Ints:
+    def scored_of_row(self) -> Ints:
         """The other way round; -1 of who is no trial."""
         found = np.full(len(self.place), -1)
-        found[self.row_of_trial] = np.arange(len(self.row_of_trial))
+        found[self.row_of_scored] = np.arange(len(self.row_of_scored))
         return found
 
     def parents_of(self, individual: str) -> list[str]:
@@ -190,12 +190,12 @@ class Source:
             chosen = str(self.summary["winner"]["id"])
             if chosen in self.place:
                 return chosen
-        return self.trials.best()
+        return self.dev_scores.best()
 
     @cached_property
     def founder(self) -> str | None:
         """The best founder by dev: the one that would have been picked without evolution."""
-        return self.trials.best(self.founders)
+        return self.dev_scores.best(self.founders)
 
     def name(self, individual: str) -> str:
         """A founder's name, or the beginning of the id."""

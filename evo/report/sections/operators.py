@@ -5,20 +5,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from evo.report.contract import OperatorFacts
-from evo.report.source import Source
+from evo.report.data.run_data import RunData
 
 OPERATORS = 50
 Flags = NDArray[np.bool_]
 
 
-def operators(source: Source) -> list[OperatorFacts]:
+def operators(source: RunData) -> list[OperatorFacts]:
     """A row for each operator as recorded, most children first. Founders are nobody's children."""
-    trials, table = source.trials, source.individuals
+    trials, table = source.dev_scores, source.individuals
     if not trials.ids:
         return []
     names = (
         table.column("operator")
-        .take(pa.array(source.row_of_trial))
+        .take(pa.array(source.row_of_scored))
         .combine_chunks()
         .dictionary_encode()
     )
@@ -49,11 +49,11 @@ def operators(source: Source) -> list[OperatorFacts]:
     return sorted(found, key=lambda r: (-r["children"], r["operator"]))[:OPERATORS]
 
 
-def _survived(source: Source) -> Flags:
+def _survived(source: RunData) -> Flags:
     """Of each trial, whether it was in the population at the end of its own generation."""
-    trials, population = source.trials, source.population
+    trials, population = source.dev_scores, source.population
     rows = source.rows_of(population.column("individual").combine_chunks())
-    at = source.trial_of_row[rows]
+    at = source.scored_of_row[rows]
     alive = (rows >= 0) & (at >= 0)
     number = population.column("generation").to_numpy()
     found = np.zeros(len(trials.ids), np.bool_)
@@ -61,14 +61,14 @@ def _survived(source: Source) -> Flags:
     return found
 
 
-def _improved(source: Source) -> Flags:
+def _improved(source: RunData) -> Flags:
     """Of each trial, whether it is fitter than every one of its parents, as far as those have a fitness."""
-    trials, (starts, parents) = source.trials, source.parents
-    fitness = np.full(len(source.trial_of_row) + 1, -np.inf)  # the last is for who is unknown
-    fitness[source.row_of_trial] = np.where(np.isnan(trials.fitness), -np.inf, trials.fitness)
+    trials, (starts, parents) = source.dev_scores, source.parents
+    fitness = np.full(len(source.scored_of_row) + 1, -np.inf)  # the last is for who is unknown
+    fitness[source.row_of_scored] = np.where(np.isnan(trials.fitness), -np.inf, trials.fitness)
     of_parents = np.append(fitness[parents], -np.inf)
     best = np.maximum.reduceat(of_parents, starts[:-1])  # of an empty stretch: what follows it
     best[starts[1:] == starts[:-1]] = -np.inf
-    mine = best[source.row_of_trial]
+    mine = best[source.row_of_scored]
     with np.errstate(invalid="ignore"):
         return np.asarray(np.isfinite(mine) & (trials.fitness > mine), np.bool_)

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evo.report.contract import CostFacts, EventFacts, HostFacts, SplitCost
-from evo.report.source import Source
+from evo.report.data.run_data import RunData
 
 EVENTS = 500
 HOSTS = 100
 
 
-def cost(source: Source) -> CostFacts:
+def cost(source: RunData) -> CostFacts:
     """Sums over all evaluations that are recorded; startup, finals and memory as the summary has them."""
     table = source.evaluations
     summary = source.summary or {}
@@ -23,7 +23,7 @@ def cost(source: Source) -> CostFacts:
     memory = [m for m in (peaks.get("coordinator"), *peaks.get("hosts", {}).values()) if m]
     busy, build, model = (_sum(table, n) for n in ("seconds", "build_seconds", "model_seconds"))
     splits = _splits(table)
-    at = source.trials.at_seconds
+    at = source.dev_scores.at_seconds
     return {
         "evaluations": sum(r["evaluations"] for r in splits),
         "examples": int(_sum(table, "examples")),
@@ -107,7 +107,7 @@ def _tokens(column: pa.ChunkedArray) -> int | None:
     return None if total is None else int(total)
 
 
-def events(source: Source) -> EventFacts:
+def events(source: RunData) -> EventFacts:
     """The rows in order of time. Of too many, the latest of the kinds that have most are kept."""
     rows = source.events.to_pylist()
     counts = Counter(r["kind"] for r in rows)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evo.lineage.commits import (
+from evo.lineage.schema import SCHEMAS
+from evo.lineage.storage.commits import (
     COMMITS,
     FINAL,
     Commit,
@@ -22,7 +23,6 @@ from evo.lineage.commits import (
     hold,
     read_commit,
 )
-from evo.lineage.schema import SCHEMAS
 from evo.lineage.versions import check_version, stored_columns, upgrade
 
 _GROUPS_PER_THREAD = 4
@@ -89,7 +89,7 @@ def _trust(path: Path, right: bool) -> None:
         raise damaged(path, "its bytes are not those that were committed")
 
 
-class Committed:
+class CommittedTables:
     """All commits of one lineage, by column. What was read once is kept: commits never change.
 
     Takes no locks and writes nothing: a run may go on meanwhile, and counts as far as it is committed.

@@ -11,13 +11,13 @@ from typing import Any, Final, TypeVar
 import pyarrow as pa
 
 from evo.errors import EvoError
-from evo.lineage.commits import FINAL, commit_files, read_commit
-from evo.lineage.committed import read_committed
 from evo.lineage.files import holder
-from evo.lineage.reader import LINEAGE_FOLDER, Lineage
+from evo.lineage.read.lineage import LINEAGE_FOLDER, Lineage
 from evo.lineage.schema import SCHEMAS
+from evo.lineage.storage.commits import FINAL, commit_files, read_commit
+from evo.lineage.storage.committed_tables import read_committed
 from evo.lineage.summary import SUMMARY_FILE, read_summary
-from evo.report.source import Source
+from evo.report.data.run_data import RunData
 from evo.run.manifest import START_FILE, read_start
 
 PartT = TypeVar("PartT")
@@ -33,7 +33,7 @@ TABLES: Final[Mapping[str, list[str]]] = {
 }
 
 
-def read(lineage: Lineage) -> Source:
+def read(lineage: Lineage) -> RunData:
     """Everything that a report is made from, but examples: those are read where they are needed."""
     run_dir, problems = lineage.run_dir, list[str]()
 
@@ -59,7 +59,7 @@ def read(lineage: Lineage) -> Source:
         names, tables = _undamaged(run_dir / LINEAGE_FOLDER)
     if beginning(run_dir):
         problems.clear()  # what is missing is yet to be written
-    return Source(run_dir, config, start, summary, names, **tables, problems=tuple(problems))
+    return RunData(run_dir, config, start, summary, names, **tables, problems=tuple(problems))
 
 
 def beginning(run_dir: Path) -> bool:

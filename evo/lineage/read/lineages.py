@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evo.errors import EvoError
-from evo.lineage.expressions import fields_of
-from evo.lineage.family import COLUMNS as FAMILY_COLUMNS
-from evo.lineage.reader import Lineage
+from evo.lineage.ancestry.index import COLUMNS as FAMILY_COLUMNS
+from evo.lineage.read.filters import fields_of
+from evo.lineage.read.lineage import Lineage
+from evo.lineage.read.tables import Tables
 from evo.lineage.schema import SCHEMAS
-from evo.lineage.tables import Tables
 
 RUN = pa.field("run", pa.string(), nullable=False, metadata={"doc": "the run's folder"})
 

@@ -13,10 +13,10 @@ import pyarrow as pa
 from cluster.jobs import JobResult, QueryResult
 from evo.algorithms.protocol import Candidate, Scored
 from evo.errors import EvoError
-from evo.lineage.commits import commit
-from evo.lineage.journal import Journal
-from evo.lineage.records import evaluation_rows
 from evo.lineage.schema import SCHEMAS
+from evo.lineage.storage.commits import commit
+from evo.lineage.storage.journal import Journal
+from evo.lineage.storage.records import evaluation_rows
 from operators.recipe import describe
 from operators.recipe.canonical import to_json
 

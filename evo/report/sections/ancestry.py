@@ -5,15 +5,15 @@ from itertools import chain
 from typing import Final
 
 from evo.report.contract import FamilyFacts, FamilyNode
-from evo.report.made_of import founders_of
-from evo.report.source import NEAREST as NODES
-from evo.report.source import Source
+from evo.report.data.run_data import NEAREST as NODES
+from evo.report.data.run_data import RunData
+from evo.report.sections.composition import founders_of
 
 SWEEPS = 12
 NO_FAMILY: Final[FamilyFacts] = {"nodes": [], "edges": [], "left_out": 0}
 
 
-def family(source: Source) -> FamilyFacts:
+def family(source: RunData) -> FamilyFacts:
     """The nearest ancestors, and all founders among them.
 
     Parents are as recorded: in searches over recipes and paths whose neighbour a child is, and not what
@@ -61,8 +61,8 @@ def _entered(own: Sequence[str], of_parents: Sequence[Sequence[str] | None]) -> 
     return [f for f in own if not any(f in of for of in known)]
 
 
-def _node(source: Source, individual: str, lane: float) -> FamilyNode:
-    row, trials = source.about(individual), source.trials
+def _node(source: RunData, individual: str, lane: float) -> FamilyNode:
+    row, trials = source.about(individual), source.dev_scores
     dev = source.scores(individual, "dev")
     at = trials.place.get(individual)
     fitness = trials.of(individual)

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from evo.lineage.graph import keys_of
+from evo.lineage.ancestry.graph import keys_of
 
 STATIC: Final = "static:"
 """Operators that begin so made the merges that a winner is compared with, which no search made."""

@@ -1,4 +1,4 @@
-"""Standing: how a run stands, in the few numbers that a terminal has room for."""
+"""Snapshot: how a run stands, in the few numbers that a terminal has room for."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,12 +8,12 @@ import pyarrow.compute as pc
 
 from evo.errors import EvoError
 from evo.lineage.files import holder
-from evo.lineage.reader import Lineage
+from evo.lineage.read.lineage import Lineage
 from evo.report.contract import OperatorFacts, State
-from evo.report.cost import cost
-from evo.report.operators import operators
-from evo.report.reading import beginning, read
-from evo.report.source import Source
+from evo.report.data.reading import beginning, read
+from evo.report.data.run_data import RunData
+from evo.report.sections.cost import cost
+from evo.report.sections.operators import operators
 
 TOP = 8
 EVENTS = 6
@@ -42,7 +42,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Snapshot:
     """What was read of a run. ``pending`` are evaluations on dev that no commit holds yet; ``best`` is the
     winner, or the best so far.
     """
@@ -65,7 +65,7 @@ class Standing:
         return self.pending + (self.points[-1].evaluations if self.points else 0)
 
 
-def standing(lineage: Lineage) -> Standing:
+def snapshot(lineage: Lineage) -> Snapshot:
     """Read how the run stands; what can't be read is left out and named in ``problem``."""
     who = holder(lineage.run_dir)
     source = read(lineage)
@@ -80,7 +80,7 @@ def standing(lineage: Lineage) -> Standing:
         state = "beginning"
     best = None if source.winner is None else _member(source, source.winner)
     rows = source.events.slice(max(0, source.events.num_rows - EVENTS)).to_pylist()
-    return Standing(
+    return Snapshot(
         "finished" if source.finished else state,
         who,
         source.config.get("algorithm", {}).get("name", "unknown"),
@@ -96,8 +96,8 @@ def standing(lineage: Lineage) -> Standing:
     )
 
 
-def _points(source: Source) -> tuple[Point, ...]:
-    trials = source.trials
+def _points(source: RunData) -> tuple[Point, ...]:
+    trials = source.dev_scores
     numbers, first, counts = np.unique(trials.generation, return_index=True, return_counts=True)
     seconds = np.maximum.accumulate(trials.at_seconds)
     failed = np.cumsum(np.isnan(trials.fitness))
@@ -118,21 +118,21 @@ def _points(source: Source) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def _top(source: Source) -> tuple[Member, ...]:
+def _top(source: RunData) -> tuple[Member, ...]:
     table = source.population
     if table.num_rows:
         latest = pc.max(table.column("generation"))
         ids = table.filter(pc.field("generation") == latest).column("individual").to_pylist()
     else:
-        ids = source.trials.ids
-    scored = [(i, f) for i in ids if (f := source.trials.of(i)) is not None]
+        ids = source.dev_scores.ids
+    scored = [(i, f) for i in ids if (f := source.dev_scores.of(i)) is not None]
     best = sorted(scored, key=lambda pair: -pair[1])[:TOP]
     return tuple(_member(source, i) for i, _ in best)
 
 
-def _member(source: Source, individual: str) -> Member:
+def _member(source: RunData, individual: str) -> Member:
     operator = str(source.about(individual)["operator"])
-    fitness = source.trials.of(individual)
+    fitness = source.dev_scores.of(individual)
     return Member(
         individual,
         source.name(individual),

@@ -1,14 +1,14 @@
 """What the winner is made of: the founders' shares by layer, or the path through their layers."""
 
-from evo.cli.show import route_notes
-from evo.lineage.frozen import layers_of
-from evo.lineage.shares import founder_shares
+from evo.lineage.ancestry.shares import founder_shares
+from evo.lineage.read.run_config import layers_of
 from evo.report.contract import PathFacts, ShareFacts
-from evo.report.source import Source
+from evo.report.data.run_data import RunData
+from evo.report.terminal.recipe import route_notes
 from operators.recipe import Founder, Merge, Noise, Recipe, Route, walk
 
 
-def shares(source: Source, recipe: Recipe) -> ShareFacts | None:
+def shares(source: RunData, recipe: Recipe) -> ShareFacts | None:
     """None of a path between the founders themselves: what is taken from whom is the path."""
     if isinstance(recipe, Route) and all(isinstance(m, Founder) for m in models_of(recipe)):
         return None
@@ -49,7 +49,7 @@ def models_of(route: Route) -> list[Recipe]:
     return list(dict.fromkeys((route.embed, *(s.recipe for s in route.steps), route.head)))
 
 
-def path(source: Source, recipe: Recipe) -> PathFacts | None:
+def path(source: RunData, recipe: Recipe) -> PathFacts | None:
     """None where the winner is no path."""
     if not isinstance(recipe, Route):
         return None

@@ -8,14 +8,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evo.report.contract import DiversityFacts
-from evo.report.examples import commit_of
-from evo.report.source import Floats, Source
+from evo.report.data.run_data import Floats, RunData
+from evo.report.sections.examples import commit_of
 
 GENERATIONS = 100
 ITEMS = 2_000_000  # read for this at most, but for one generation always: half a second or so
 
 
-def diversity(source: Source) -> DiversityFacts | None:
+def diversity(source: RunData) -> DiversityFacts | None:
     """Of the populations at the ends of generations; evenly thinned where there are many.
 
     Raises:
@@ -50,7 +50,7 @@ def distinct(values: Floats) -> float:
     return float((counts == 1).sum() / len(values))
 
 
-def _members(source: Source) -> dict[int, list[str]]:
+def _members(source: RunData) -> dict[int, list[str]]:
     """Those who are alive, did not fail and have examples, by generation: of as many as may be read."""
     table = source.population
     alive: dict[int, list[str]] = {}
@@ -64,7 +64,7 @@ def _members(source: Source) -> dict[int, list[str]]:
             *(rows.column(c).to_pylist() for c in ("generation", "individual")), strict=True
         )
         for number, individual in pairs:
-            if source.trials.of(individual) is not None:
+            if source.dev_scores.of(individual) is not None:
                 alive[number].append(individual)
         if _cost(source, alive) <= ITEMS or count == 1:
             break
@@ -72,14 +72,14 @@ def _members(source: Source) -> dict[int, list[str]]:
     return {number: members for number, members in alive.items() if members}
 
 
-def _cost(source: Source, members: dict[int, list[str]]) -> int:
+def _cost(source: RunData, members: dict[int, list[str]]) -> int:
     """How many items are in the files that the members' are in."""
-    trials = source.trials
+    trials = source.dev_scores
     wanted = {trials.generation[trials.place[i]] for group in members.values() for i in group}
     return int(trials.examples[np.isin(trials.generation, list(wanted))].sum())
 
 
-def _matrices(source: Source, members: dict[int, list[str]]) -> Iterator[tuple[int, Floats]]:
+def _matrices(source: RunData, members: dict[int, list[str]]) -> Iterator[tuple[int, Floats]]:
     """(members, examples) of each generation, with no more in memory than whoever is still needed."""
     last: dict[str, int] = {}
     for number, group in members.items():

@@ -1,4 +1,4 @@
-"""Trials: the individuals of a search in the order they were scored on dev, as columns."""
+"""DevScores: the individuals of a search in the order they were scored on dev, as columns."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from evo.lineage.curve import STATIC
+from evo.lineage.read.best_so_far import STATIC
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Trials:
+class DevScores:
     """Columns of equal length; fitness and standard error are NaN of what failed."""
 
     ids: list[str]
@@ -55,7 +55,9 @@ class Trials:
         return None if at is None or np.isnan(self.fitness[at]) else float(self.fitness[at])
 
 
-def trials_of(individuals: pa.Table, evaluations: pa.Table, shares: Mapping[str, float]) -> Trials:
+def dev_scores_of(
+    individuals: pa.Table, evaluations: pa.Table, shares: Mapping[str, float]
+) -> DevScores:
     """The search's part of ``evaluations``: each individual once, static baselines left out.
 
     ``shares`` are the tasks' signed shares of fitness, for rows that have no fitness themselves.
@@ -82,7 +84,7 @@ def trials_of(individuals: pa.Table, evaluations: pa.Table, shares: Mapping[str,
     at[who] = _floats(rows, "at_seconds")
     generation = np.zeros(count, np.int64)
     generation[who] = rows.column("generation").to_numpy()
-    return Trials(
+    return DevScores(
         codes.dictionary.to_pylist(),
         generation,
         at,

@@ -18,7 +18,8 @@ import pyarrow as pa
 from cluster.jobs import JobResult
 from evo.errors import EvoError
 from evo.lineage.files import named, write_whole
-from evo.lineage.records import (
+from evo.lineage.schema import SCHEMA_VERSION, SCHEMAS
+from evo.lineage.storage.records import (
     Items,
     Record,
     evaluation_rows,
@@ -26,7 +27,6 @@ from evo.lineage.records import (
     query_from,
     record_from,
 )
-from evo.lineage.schema import SCHEMA_VERSION, SCHEMAS
 from evo.lineage.versions import MISSING
 
 JOURNAL_FILE = "journal.arrows"
@@ -91,7 +91,7 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
+class JournalContents:
     """What a journal held: its records in the order written, in how many bytes, and how many follow
     that are no whole record.
     """
@@ -101,7 +101,7 @@ class Recovered:
     torn: int = 0
 
 
-def read_journal(path: Path) -> Recovered:
+def read_journal(path: Path) -> JournalContents:
     """Read a journal, also one that is being written.
 
     Raises:
@@ -110,14 +110,14 @@ def read_journal(path: Path) -> Recovered:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return Recovered()
+        return JournalContents()
     start = len(_START)
     if not data.startswith(_START):
         if _START.startswith(data):  # killed in its first write
-            return Recovered(torn=len(data))
+            return JournalContents(torn=len(data))
         older, same, start = _head(data)
         if older in MISSING and start == len(data):
-            return Recovered()
+            return JournalContents()
         if older in MISSING:
             raise EvoError(
                 f"{path}: written with schema {older} of the lineage, which this evo-models reads but does "
@@ -136,7 +136,7 @@ def read_journal(path: Path) -> Recovered:
             break
         record, at = found
         records.append(record)
-    return Recovered(tuple(records), at, len(data) - at)
+    return JournalContents(tuple(records), at, len(data) - at)
 
 
 def _head(data: bytes) -> tuple[str, bool, int]:

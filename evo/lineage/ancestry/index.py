@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from evo.lineage.committed import Committed
-from evo.lineage.graph import KEY_DIGITS, Graph, Index, Links, Rows, keys_of
+from evo.lineage.ancestry.graph import KEY_DIGITS, KeyIndex, ParentGraph, ParentKeys, Rows, keys_of
 from evo.lineage.schema import SCHEMAS
+from evo.lineage.storage.committed_tables import CommittedTables
 
 _PREFIX = re.compile(r"[0-9a-f]{1,64}")
 TABLE = "individuals"
@@ -21,23 +21,23 @@ COLUMNS = (
 
 
 @dataclass(slots=True)
-class Family:
+class AncestryIndex:
     """Who is in a lineage and who their parents are; 150 bytes an individual, or so.
 
     Everybody is a row: the row of ``individuals``, over all commits.
     """
 
-    committed: Committed
+    committed: CommittedTables
     _read: tuple[int, int] = (0, 0)  # resets of what is committed, and commits read
-    _links: list[Links] = field(default_factory=list)
+    _links: list[ParentKeys] = field(default_factory=list)
     _kept: pa.Table = field(
         default_factory=lambda: SCHEMAS[TABLE].empty_table().select(list(COLUMNS))
     )
-    index: Index = field(
-        default_factory=lambda: Index.of(keys_of(pa.chunked_array([], pa.string())))
+    index: KeyIndex = field(
+        default_factory=lambda: KeyIndex.of(keys_of(pa.chunked_array([], pa.string())))
     )
-    graph: Graph = field(
-        default_factory=lambda: Graph(np.zeros(1, np.int64), np.empty(0, np.int64))
+    graph: ParentGraph = field(
+        default_factory=lambda: ParentGraph(np.zeros(1, np.int64), np.empty(0, np.int64))
     )
 
     def update(self) -> None:
@@ -51,10 +51,10 @@ class Family:
             return
         since = self._read[1] if self._read[0] == resets else 0
         news = self.committed.each(TABLE, [*COLUMNS, "parents"], _link, since)
-        links = Links.joined([*(self._links if since else ()), *(found for found, _ in news)])
+        links = ParentKeys.joined([*(self._links if since else ()), *(found for found, _ in news)])
         rows = [kept for _, kept in news]
         self._kept = pa.concat_tables([self._kept.slice(0, None if since else 0), *rows])
-        self.index = Index.of(links.keys)
+        self.index = KeyIndex.of(links.keys)
         self.graph = links.graph(self.index)
         self._links, self._read = [links], (resets, commits)
 
@@ -81,5 +81,5 @@ class Family:
         return found.combine_chunks().take(pa.array(back))
 
 
-def _link(rows: pa.Table) -> tuple[Links, pa.Table]:
-    return Links.of(rows), rows.select(list(COLUMNS))
+def _link(rows: pa.Table) -> tuple[ParentKeys, pa.Table]:
+    return ParentKeys.of(rows), rows.select(list(COLUMNS))

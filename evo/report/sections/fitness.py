@@ -7,20 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evo.errors import EvoError
-from evo.lineage.reader import LINEAGE_FOLDER, Lineage
+from evo.lineage.read.lineage import LINEAGE_FOLDER, Lineage
 from evo.report.contract import BaselineLine, Curve, FitnessFacts, ScoreRow
-from evo.report.reading import TABLES
-from evo.report.source import Floats, Source
-from evo.report.trials import trials_of
+from evo.report.data.dev_scores import dev_scores_of
+from evo.report.data.reading import TABLES
+from evo.report.data.run_data import Floats, RunData
 
 POINTS = 400
 RANDOM = "random_search"
 SPREAD = "10th to 90th percentile of the generation's new individuals"
 
 
-def fitness(source: Source, scores: list[ScoreRow]) -> FitnessFacts:
+def fitness(source: RunData, scores: list[ScoreRow]) -> FitnessFacts:
     """A point for each generation, as many as are kept; baselines by their dev scores."""
-    trials = source.trials
+    trials = source.dev_scores
     numbers, first, counts = np.unique(trials.generation, return_index=True, return_counts=True)
     ends = first + counts - 1  # trials are recorded generation after generation
     best = trials.best_so_far[ends] if len(ends) else np.empty(0)
@@ -70,7 +70,7 @@ def known(values: Floats) -> list[float | None]:
     return [None if np.isnan(v) else float(v) for v in values]
 
 
-def _baselines(source: Source, scores: list[ScoreRow]) -> list[BaselineLine]:
+def _baselines(source: RunData, scores: list[ScoreRow]) -> list[BaselineLine]:
     lines: list[BaselineLine] = [
         {"name": r["name"], "kind": r["kind"], "value": r["dev"], "curve": None}
         for r in scores
@@ -95,7 +95,7 @@ def best_so_far(run_dir: Path, shares: Mapping[str, float]) -> Curve | None:
         individuals = lineage.table("individuals", TABLES["individuals"])
     except EvoError:
         return None
-    trials = trials_of(individuals, evaluations, shares)
+    trials = dev_scores_of(individuals, evaluations, shares)
     if not trials.ids:
         return None
     kept = thinned(trials.best_so_far, POINTS)

@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evo.errors import EvoError
-from evo.lineage.committed import Committed
-from evo.lineage.comparison import Comparison, compared
-from evo.lineage.curve import best_so_far
-from evo.lineage.expressions import fields_of
-from evo.lineage.family import COLUMNS as FAMILY_COLUMNS
-from evo.lineage.family import Family
-from evo.lineage.frozen import founder_id, layers_of, task_shares
-from evo.lineage.graph import Index, Links, keys_of
+from evo.lineage.ancestry.graph import KeyIndex, ParentKeys, keys_of
+from evo.lineage.ancestry.index import COLUMNS as FAMILY_COLUMNS
+from evo.lineage.ancestry.index import AncestryIndex
+from evo.lineage.ancestry.shares import founder_shares
+from evo.lineage.read.best_so_far import best_so_far
+from evo.lineage.read.comparison import Comparison, compared
+from evo.lineage.read.filters import fields_of
+from evo.lineage.read.run_config import founder_id, layers_of, task_shares
+from evo.lineage.read.tables import Tables
 from evo.lineage.schema import SCHEMAS
-from evo.lineage.shares import founder_shares
-from evo.lineage.tables import Tables
+from evo.lineage.storage.committed_tables import CommittedTables
 from operators.recipe import Recipe
 from operators.recipe.canonical import from_json
 
@@ -51,8 +51,8 @@ class Lineage(Tables):
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        self._committed = Committed(run_dir / LINEAGE_FOLDER)
-        self._known = Family(self._committed)
+        self._committed = CommittedTables(run_dir / LINEAGE_FOLDER)
+        self._known = AncestryIndex(self._committed)
 
     def table(
         self, name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None
@@ -91,7 +91,7 @@ class Lineage(Tables):
             "individuals"
         )
 
-    def _family(self) -> Family:
+    def _family(self) -> AncestryIndex:
         self._known.update()
         return self._known
 
@@ -176,8 +176,8 @@ class Lineage(Tables):
         the individual), child_fitness, parent_fitness (on dev; null where it failed or is not known).
         """
         family = self.ancestors(individual, ["id", "generation", "operator", "parents"])
-        links = Links.of(family)
-        index = Index.of(links.keys)
+        links = ParentKeys.of(family)
+        index = KeyIndex.of(links.keys)
         graph = links.graph(index)
         child, parent = graph.edges(np.arange(family.num_rows))
         fitness = self._dev_fitness(index, family.num_rows)
@@ -194,7 +194,7 @@ class Lineage(Tables):
             }
         )
 
-    def _dev_fitness(self, index: Index, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _dev_fitness(self, index: KeyIndex, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         """On dev, by row of ``index``; NaN where it failed or is not known."""
         dev = self._dev(["individual", "fitness"])
         rows = index.find(keys_of(dev.column("individual")))
@@ -223,7 +223,7 @@ class Lineage(Tables):
 
         Columns: group ("embedding", "layer 0", ..., "head"; of a path "step 0: layer 3"), filter (of
         tensors within the layer, "" for the others), founder ("noise" for noise), weight (signed), share
-        (of the sum of |weight| within group and filter). :mod:`evo.lineage.shares` says what of it is
+        (of the sum of |weight| within group and filter). :mod:`evo.lineage.ancestry.shares` says what of it is
         an approximation.
         """
         return founder_shares(self.recipe(individual), layers_of(self.run_dir))

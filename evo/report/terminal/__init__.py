@@ -1,0 +1,1 @@
+"""Drawings for the terminal: a recipe, a family tree, and founders' shares."""
