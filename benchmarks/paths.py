@@ -140,7 +140,7 @@ def overhead(zoo: Path, repeats: int) -> dict[str, Any]:
     for _ in range(3 + 20 * repeats):
         for kind, make in kinds.items():
             began = perf_counter()
-            answer = host.run(Job(0, make(), (query,)))
+            answer = host.run(Job(make(), (query,)))
             total = perf_counter() - began
             if answer.error:
                 raise RuntimeError(answer.error)
@@ -158,7 +158,7 @@ def overhead(zoo: Path, repeats: int) -> dict[str, Any]:
     shells = []  # once for each new length, or order of kinds of layers
     for length in range(5, 9):
         steps = tuple(Step(founders[0], i % 4) for i in range(length))
-        build_s = host.run(Job(0, Route(founders[0], steps, founders[0]), (query,))).timing.build_s
+        build_s = host.run(Job(Route(founders[0], steps, founders[0]), (query,))).timing.build_s
         shells.append({"steps": length, "build_s": build_s})
     return {
         "evaluations_each": 20 * repeats,

@@ -65,7 +65,7 @@ class Candidate:
         requests = {self._ask: requests_for([task])[self._ask]}
         self._host = ModelHost(HostSpec(founders.base, founders.founders, engine, requests))
         self._scorer = FitnessScorer([task])
-        self._jobs = [Job(i, recipe, (self._ask,)) for i, recipe in enumerate(recipes)]
+        self._jobs = [Job(recipe, (self._ask,)) for recipe in recipes]
         builder = Builder(
             founders.base, founders.founders, dtype=engine.dtype, adapters=engine.adapters
         )

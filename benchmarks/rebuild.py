@@ -178,7 +178,7 @@ def cost(
     host = ModelHost(HostSpec(founders.base, founders.founders, EngineSpec(), requests))
     build = median(lambda r=r: builder.build(r) for r in children)
     digest = median(lambda: builder.digest(builder.buffer) for _ in children)
-    whole = median(lambda r=r: host.run(Job(0, r, (query,))) for r in children)
+    whole = median(lambda r=r: host.run(Job(r, (query,))) for r in children)
     return {
         "megabytes": megabytes,
         "build_s": build,

@@ -5,7 +5,8 @@ import os
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -30,6 +31,7 @@ class SimulatedPool:
         self._room = [(0, h) for h in range(hosts)]  # a heap: (jobs held, host)
         self._queue: deque[Job] = deque()
         self._ends: list[tuple[float, int, int, Job]] = []
+        self._keys = 0
         self._submitted = 0
         self._spans: list[tuple[float, float]] = []  # when some host was busy
         self._full = 0.0  # when every host had work for the first time
@@ -39,11 +41,14 @@ class SimulatedPool:
     def pending(self) -> int:
         return len(self._queue) + len(self._ends)
 
-    def submit(self, job: Job) -> None:
-        self._queue.append(job)
+    def submit(self, job: Job) -> int:
+        key, self._keys = self._keys, self._keys + 1
+        self._queue.append(replace(job, key=key))
         self._feed()
+        return key
 
-    def wait(self) -> JobResult:
+    def wait(self, keys: Collection[int] | None = None) -> JobResult:
+        """The next result; all jobs are of one evaluator."""
         end, _, host, job = heapq.heappop(self._ends)
         ahead = end - perf_counter()
         if ahead > 0:
@@ -57,6 +62,9 @@ class SimulatedPool:
             QueryResult(a, values, ("",) * len(values), value, 0.01) for a in job.queries
         )
         return JobResult(job, results, f"host-{host}", Timing(0.0, 0.0, 0.0))
+
+    def cancel(self, keys: Collection[int]) -> frozenset[int]:
+        return frozenset()
 
     def stats(self) -> tuple[HostStats, ...]:
         return ()

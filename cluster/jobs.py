@@ -29,11 +29,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Build one individual and put some questions to it. ``key`` is unique within a pool's life."""
+    """Build one individual and answer all ``asks`` of it.
 
-    key: int
+    The pool sets ``key`` (0, 1, 2, ... in the order submitted) and ``attempt``.
+    """
+
     recipe: Recipe
     queries: tuple[Query, ...]
+    key: int = -1
     attempt: int = 1
 
 

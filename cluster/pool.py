@@ -1,13 +1,15 @@
-"""Pool: a number of hosts and scorers behind four calls; and LocalPool, which needs no Ray.
+"""Pool: hosts and scorers behind one protocol; and LocalPool, which needs no Ray.
 
-The contract, which one suite of tests puts to every pool: each submitted job completes exactly
-once, with scores or with a failure that says why; completion comes in any order; a host that is
-lost costs a retry, not the run; what happened to hosts is told once, as events; closing twice is
-harmless.
+The contract, tested by one suite for every pool: each submitted job completes exactly once, with
+scores or with an error; jobs complete in any order; a result is given to the caller who waits for its
+key, so several callers in one thread can share a pool; a lost host costs a retry, not the run; each
+event of a host is given once; closing twice is harmless.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from itertools import islice, takewhile
 from typing import Protocol
 
 from cluster.call_size import CallSizer
@@ -32,16 +34,26 @@ class Pool(Protocol):
         """Jobs submitted whose results have not been taken."""
         ...
 
-    def submit(self, job: Job) -> None:
-        """Queue a job. Never blocks; work in flight per host is bounded inside."""
+    def submit(self, job: Job) -> int:
+        """Queue a job; return its key, unique in the pool's life. Never blocks.
+
+        The pool bounds the work in flight for each host.
+        """
         ...
 
-    def wait(self) -> JobResult:
-        """The next result, as soon as there is one.
+    def wait(self, keys: Collection[int] | None = None) -> JobResult:
+        """Wait for the next result: of one of the jobs ``keys``, or by default of any job.
 
         Raises:
-            LookupError: nothing is pending.
+            LookupError: none of these jobs is pending.
             PoolError: no host can be kept alive.
+        """
+        ...
+
+    def cancel(self, keys: Collection[int]) -> frozenset[int]:
+        """Remove those of the jobs ``keys`` that have not begun; return their keys.
+
+        The other jobs complete as usual.
         """
         ...
 
@@ -59,13 +71,33 @@ class Pool(Protocol):
 
 
 def run_all(pool: Pool, jobs: Iterable[Job]) -> Iterator[JobResult]:
-    """Submit all jobs; give their results in order of completion."""
-    waiting = 0
-    for job in jobs:
-        pool.submit(job)
-        waiting += 1
-    for _ in range(waiting):
-        yield pool.wait()
+    """Submit all jobs; yield their results in order of completion."""
+    waiting = {pool.submit(job) for job in jobs}
+    while waiting:
+        result = pool.wait(waiting)
+        waiting.remove(result.job.key)
+        yield result
+
+
+class Completed:
+    """Results that nobody has taken yet, in order of completion."""
+
+    def __init__(self) -> None:
+        self._results: dict[int, JobResult] = {}
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def add(self, result: JobResult) -> None:
+        self._results[result.job.key] = result
+
+    def take(self, keys: Collection[int] | None) -> JobResult | None:
+        """Remove and return the first result of the jobs ``keys`` (None: any); None if there is none."""
+        found = next((key for key in self._results if keys is None or key in keys), None)
+        return None if found is None else self._results.pop(found)
+
+    def clear(self) -> None:
+        self._results.clear()
 
 
 class LocalPool:
@@ -77,8 +109,9 @@ class LocalPool:
         self._host = ModelHost(spec.host)
         self._scorer = FitnessScorer(spec.tasks)
         self._call_sizer = CallSizer()
+        self._submitted = 0
         self._queue: deque[Job] = deque()
-        self._done: deque[JobResult] = deque()
+        self._completed = Completed()
 
     @property
     def hosts(self) -> int:
@@ -86,17 +119,25 @@ class LocalPool:
 
     @property
     def pending(self) -> int:
-        return len(self._queue) + len(self._done)
+        return len(self._queue) + len(self._completed)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> int:
+        job = replace(job, key=self._submitted)
+        self._submitted += 1
         self._queue.append(job)
+        return job.key
 
-    def wait(self) -> JobResult:
-        if not self.pending:
-            raise LookupError("no job is pending")
-        if not self._done:
+    def wait(self, keys: Collection[int] | None = None) -> JobResult:
+        while (result := self._completed.take(keys)) is None:
+            if not self._queue:
+                raise LookupError("no such job is pending")
             self._run_some()
-        return self._done.popleft()
+        return result
+
+    def cancel(self, keys: Collection[int]) -> frozenset[int]:
+        cancelled = frozenset(job.key for job in self._queue if job.key in keys)
+        self._queue = deque(job for job in self._queue if job.key not in cancelled)
+        return cancelled
 
     def stats(self) -> tuple[HostStats, ...]:
         return (self._host.stats(),)
@@ -106,15 +147,16 @@ class LocalPool:
 
     def close(self) -> None:
         self._queue.clear()
-        self._done.clear()
+        self._completed.clear()
 
     def _run_some(self) -> None:
         before = self._host.stats()
         queries = self._queue[0].queries
         most = self._call_sizer.size(before.host, queries, queued=len(self._queue), hosts=1)
-        jobs: list[Job] = []
-        while self._queue and len(jobs) < most and self._queue[0].queries == queries:
-            jobs.append(self._queue.popleft())
-        answers = self._host.run_all(jobs)
+        jobs = list(takewhile(lambda job: job.queries == queries, islice(self._queue, most)))
+        results = list(map(self._scorer.score, jobs, self._host.run_all(jobs)))
+        # Only now: jobs that were interrupted stay in the queue.
+        for result in results:
+            self._queue.popleft()
+            self._completed.add(result)
         self._call_sizer.learn(jobs, before, self._host.stats())
-        self._done += map(self._scorer.score, jobs, answers)

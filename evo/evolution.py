@@ -358,6 +358,7 @@ class Evolution:
             EvoError: nothing has been evaluated yet.
         """
         started = perf_counter()
+        self._search.leave()
         finals = Finals(self._evaluator, self._writer, self._generation)
         self._winner, entries = end(
             self.config, self._start, self._search, self._evaluator, finals, self.run_dir
@@ -393,6 +394,8 @@ class Evolution:
         """Let go of the hosts and of the folder. All that was evaluated is recorded."""
         if self._own_pool and self._pool is not None:
             self._pool.close()
+        elif hasattr(self, "_evaluator"):
+            self._evaluator.cancel()
         if self._journal is not None:
             self._journal.close()
         self._tracking.close()

@@ -7,7 +7,8 @@ how often, is the ledger's to say; where hosts live is the roster's.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from math import inf
 from time import monotonic, sleep
@@ -19,7 +20,7 @@ from cluster.call_size import CallSizer
 from cluster.founders.transfer import Shipping
 from cluster.host.resources import cores
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec, Timing
-from cluster.pool import IN_FLIGHT, PoolError
+from cluster.pool import IN_FLIGHT, Completed, PoolError
 from cluster.ray.actors import ask_host, reason_of, wait_for
 from cluster.ray.connect import join_ray, ray, start_ray
 from cluster.ray.host_manager import Host, HostCall, HostManager
@@ -73,12 +74,13 @@ class RayPool:
         self._deadline_s = deadline_s
         self._tick_s = min(TICK_S, deadline_s / 4)
         self._queue: deque[Job] = deque()
-        self._done: deque[JobResult] = deque()
+        self._submitted = 0
+        self._pending: set[int] = set()  # keys of jobs whose results were not taken
+        self._completed = Completed()
         self._events: list[PoolEvent] = []
         self._retries = RetryTracker(deadline_s)
         self._call_sizer = CallSizer(deadline_s)
         self._metrics = PoolMetrics(metrics)
-        self._pending = 0
         self._last_loss = ""
         self._waiting: Waiting = {}
         needs = HostNeeds(
@@ -116,7 +118,7 @@ class RayPool:
 
     @property
     def pending(self) -> int:
-        return self._pending
+        return len(self._pending)
 
     @property
     def host_pids(self) -> dict[str, int]:
@@ -128,19 +130,33 @@ class RayPool:
         """The scorer's process id; 0 while it is starting."""
         return self._scoring.pid
 
-    def submit(self, job: Job) -> None:
-        self._pending += 1
-        self._queue.append(job)  # it goes out with the next wait: with others, if they are small
+    def submit(self, job: Job) -> int:
+        job = replace(job, key=self._submitted)
+        self._submitted += 1
+        self._pending.add(job.key)
+        self._queue.append(job)  # sent with the next wait: with others, if they are small
+        return job.key
 
-    def wait(self) -> JobResult:
-        if not self.pending:
-            raise LookupError("no job is pending")
-        if not self._done:
+    def wait(self, keys: Collection[int] | None = None) -> JobResult:
+        if self._pending.isdisjoint(self._pending if keys is None else keys):
+            raise LookupError("no such job is pending")
+        result = self._completed.take(keys)
+        if result is None:
             self._feed()
-        while not self._done:
+        while result is None:
             self._step()
-        self._pending -= 1
-        return self._done.popleft()
+            result = self._completed.take(keys)
+        self._pending.remove(result.job.key)
+        return result
+
+    def cancel(self, keys: Collection[int]) -> frozenset[int]:
+        jobs = [job for job in self._queue if job.key in keys]
+        for job in jobs:
+            self._retries.forget(job)
+        cancelled = frozenset(job.key for job in jobs)
+        self._queue = deque(job for job in self._queue if job.key not in cancelled)
+        self._pending -= cancelled
+        return cancelled
 
     def stats(self) -> tuple[HostStats, ...]:
         return tuple(h.stats for h in self._hosts.ready if h.stats is not None)
@@ -151,8 +167,7 @@ class RayPool:
         return events
 
     def close(self) -> None:
-        self._pending = 0
-        for work in (self._queue, self._done, self._waiting):
+        for work in (self._pending, self._queue, self._completed, self._waiting):
             work.clear()
         if ray.is_initialized():
             self._hosts.close()
@@ -361,7 +376,7 @@ class RayPool:
 
     def _end_with(self, result: JobResult) -> None:
         self._metrics.done(result)
-        self._done.append(result)
+        self._completed.add(result)
 
     def _note(self, kind: str, detail: str) -> None:
         self._events.append(PoolEvent(kind, detail))

@@ -119,7 +119,7 @@ def verify(
     queries = rungs.queries() if rungs else tuple(Query(t.task.name, split) for t in tasks)
     checked = []
     try:
-        for result in run_all(pool, [Job(key, r, queries) for key, r in enumerate(recipes)]):
+        for result in run_all(pool, [Job(r, queries) for r in recipes]):
             name = result.job.recipe.id
             now = rungs.joined([result]) if rungs else result
             checked.append(_checked(recorded[name], items.get(name, []), now))

@@ -6,14 +6,13 @@ settings, the base with its tokenizer, code, versions of libraries, and the kind
 """
 
 import glob
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, Query, QueryResult, Timing
-from cluster.pool import Pool
+from cluster.pool import Completed, Pool
 from evo.errors import EvoError
 from evo.lineage.read.lineage import LINEAGE_FOLDER
 from evo.lineage.storage.commits import commits
@@ -105,7 +104,8 @@ class ReusingPool:
     def __init__(self, pool: Pool, known: Known, tasks: Sequence[Task]) -> None:
         self._pool, self._known = pool, known
         self._tasks = {task.name: task for task in tasks}
-        self._ready: deque[JobResult] = deque()
+        self._completed = Completed()
+        self._reused = 0
 
     @property
     def hosts(self) -> int:
@@ -113,17 +113,19 @@ class ReusingPool:
 
     @property
     def pending(self) -> int:
-        return len(self._ready) + self._pool.pending
+        return len(self._completed) + self._pool.pending
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job) -> int:
         record = self._record(job)
         if record is None:
-            self._pool.submit(job)
-            return
+            return self._pool.submit(job)
+        self._reused += 1
+        key = -self._reused  # the pool's own keys are not negative
         # It cost nothing here, wherever it was run once.
         made = replace(record.execution, tokens=())
         free = replace(record, host=REUSED, timing=Timing(), attempt=1, execution=made)
-        self._ready.append(free.result(job.key, job.recipe))
+        self._completed.add(free.result(job.recipe, key))
+        return key
 
     def _record(self, job: Job) -> Record | None:
         first = job.queries[0]
@@ -150,8 +152,11 @@ class ReusingPool:
         part = restricted(found, [at[position] for position in wanted])
         return replace(part, query=query, positions=None)
 
-    def wait(self) -> JobResult:
-        return self._ready.popleft() if self._ready else self._pool.wait()
+    def wait(self, keys: Collection[int] | None = None) -> JobResult:
+        return self._completed.take(keys) or self._pool.wait(keys)
+
+    def cancel(self, keys: Collection[int]) -> frozenset[int]:
+        return self._pool.cancel(keys)
 
     def stats(self) -> tuple[HostStats, ...]:
         return self._pool.stats()
@@ -160,7 +165,7 @@ class ReusingPool:
         return self._pool.events()
 
     def close(self) -> None:
-        self._ready.clear()
+        self._completed.clear()
         self._pool.close()
 
 

@@ -2,7 +2,7 @@
 
 import math
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from sys import intern
@@ -82,15 +82,16 @@ class Evaluator:
         self._total = sum(t.weight for t in tasks)
         self._rungs = rungs
         self._results: dict[Key, JobResult] = {}
-        self._asked: dict[int, Key] = {}  # of the jobs that are not done, by the job's key
-        self._next_key = 0
+        self._pending: set[Key] = set()  # submitted, and no result yet
+        self._jobs: dict[int, Key] = {}  # those of them that the pool has, by its key for the job
         self._past: dict[Key, tuple[int, Record]] = {}
         # A kill just after a commit leaves a journal with the rungs of races that it has.
         over = {r.key[:2] for r in past if r.key[2] in (RACED, "score")}
         for position, record in enumerate(past):
             if not (record.queries[0].part and record.key[:2] in over):
                 self._past.setdefault(record.key, (position, record))
-        self._recalled: list[tuple[int, Job]] = []  # a heap: what was asked and is in the past
+        # A heap of those that were submitted and are in the past.
+        self._recalled: list[tuple[int, Key, Recipe]] = []
         self.remember: Callable[[JobResult], None] | None = None
         self.at_s = 0.0  # the run's clock at the latest result
         self.clock = RunClock(max((r.at_s for r in past), default=0.0))
@@ -118,13 +119,11 @@ class Evaluator:
         the one to stop before; None: all examples.
         """
         queries, key = self._question(recipe, split, kind, rungs)
-        job = Job(self._next_key, recipe, queries)
-        self._next_key += 1
-        self._asked[job.key] = key
+        self._pending.add(key)
         if key in self._past:
-            heappush(self._recalled, (self._past[key][0], job))
+            heappush(self._recalled, (self._past[key][0], key, recipe))
         else:
-            self._pool.submit(job)
+            self._jobs[self._pool.submit(Job(recipe, queries))] = key
 
     def _question(
         self, recipe: Recipe, split: str, kind: Kind, rungs: tuple[int, int] | None
@@ -141,20 +140,35 @@ class Evaluator:
         Raises:
             EvoError: the past has evaluations that nobody asks for any more.
         """
+        return self._wait()[1]
+
+    def _wait(self) -> tuple[Key, JobResult]:
         if self._recalled:
-            _, job = heappop(self._recalled)
-            key = self._asked.pop(job.key)
-            result = self._past.pop(key)[1].result(job.key, job.recipe)
+            _, key, recipe = heappop(self._recalled)
+            result = self._past.pop(key)[1].result(recipe)
         else:
             self._check_past()
-            result = replace(self._pool.wait(), at_s=self.clock())
-            key = self._asked.pop(result.job.key)
+            # The pool may have the jobs of other evaluators.
+            result = replace(self._pool.wait(self._jobs.keys()), at_s=self.clock())
+            key = self._jobs.pop(result.job.key)
             if self._rungs is not None and key[1:] == (DEV, "score"):
                 result = self._rungs.joined([result])
             if self.remember is not None:
                 self.remember(result)
+        self._pending.remove(key)
         self.keep(result, key)
-        return result
+        return key, result
+
+    def drain(self) -> Iterator[JobResult]:
+        """Cancel what was submitted and no host has begun; give the results of the rest."""
+        self.cancel()
+        while self._pending:
+            yield self.wait()
+
+    def cancel(self) -> None:
+        """Cancel what was submitted and no host has begun."""
+        for job_key in self._pool.cancel(self._jobs.keys()):
+            self._pending.remove(self._jobs.pop(job_key))
 
     def keep(self, result: JobResult, key: Key) -> None:
         """Know a result from now on."""
@@ -171,7 +185,7 @@ class Evaluator:
         for what in (RACED, "score"):
             key = (recipe.id, DEV, what)
             if key in self._past:
-                result = self._past.pop(key)[1].result(0, recipe)
+                result = self._past.pop(key)[1].result(recipe)
                 self.keep(result, key)
                 return result
         return None
@@ -193,11 +207,12 @@ class Evaluator:
         keys = [self._question(r, split, kind, rungs)[1] for r in recipes]
         pairs = zip(keys, recipes, strict=True)
         missing = {key: r for key, r in pairs if key not in self._results}
-        for recipe in missing.values():
-            self.submit(recipe, split, kind, rungs)
-        for _ in missing:
-            result = self.wait()
-            if on_result is not None:
+        for key, recipe in missing.items():
+            if key not in self._pending:
+                self.submit(recipe, split, kind, rungs)
+        while missing:
+            key, result = self._wait()
+            if missing.pop(key, None) is not None and on_result is not None:
                 on_result(result)
         return [self._results[key] for key in keys]
 

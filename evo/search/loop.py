@@ -1,6 +1,7 @@
 """Search: one algorithm, one budget, generation after generation."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import pstdev
@@ -80,7 +81,9 @@ class Search:
         self._improved_in = 0
         self._busy = [0.0, 0.0, 0.0]
         self._unfinished: list[Scored] = []  # evaluated since the last finished generation
-        self._pending: dict[str, list[Candidate]] = {}  # asked and not yet told, by id
+        self._round: list[Candidate] = []  # asked and not told yet, of generations
+        self._pending: dict[str, list[Candidate]] = {}  # in a steady state, by id: being evaluated,
+        self._ready: deque[Scored] = deque()  # and evaluated, but not told yet
         self._first_error = ""  # of the running generation
         self.scored: dict[str, Scored] = {}
         self.best: Scored | None = None
@@ -108,6 +111,11 @@ class Search:
         if self._unfinished:  # the budget ended within a generation: what was evaluated counts
             yield self._finish(self._algorithm.generation + 1, self._unfinished)
 
+    def leave(self) -> None:
+        """Ask for nothing more. Cancels what no host has begun, and records what is being evaluated."""
+        for result in self._evaluator.drain():
+            self._complete(result)
+
     def ranked(self) -> list[Scored]:
         """All that were scored on all examples and did not fail, best first; ties by order of trial."""
         scored = (s for name, s in self.scored.items() if name not in self._dropped)
@@ -117,7 +125,8 @@ class Search:
     def _by_generations(self) -> Iterator[Generation]:
         idle = 0
         while not self._is_over():
-            asked = self._algorithm.ask()
+            # A search that was interrupted in a round goes on with it.
+            asked = self._round = self._round or self._algorithm.ask()
             new = list({c.id: c for c in asked if c.id not in self.scored}.values())
             idle = 0 if new else idle + 1
             allowed = new[: self._left()]
@@ -129,6 +138,7 @@ class Search:
             if len(allowed) < len(new):  # the budget ends within this round: nothing more is told
                 self.reason = "evaluations"
                 break
+            self._round = []
             self._algorithm.tell([Scored(c, self.scored[c.id].fitness) for c in asked])
             if self._algorithm.generation == number:
                 self._lineage.population(self._algorithm.population, number)
@@ -141,12 +151,11 @@ class Search:
         algorithm = self._algorithm
         if not isinstance(algorithm, SteadyAlgorithm):
             raise EvoError(f"loop: {type(algorithm).__name__} does not take steady_state")
-        told: list[Scored] = []
         idle = 0
         while True:
-            while told:
+            while self._ready:
                 number = algorithm.generation + 1
-                algorithm.tell_one(told.pop(0))
+                algorithm.tell_one(self._ready.popleft())
                 if algorithm.generation == number:
                     self._lineage.population(algorithm.population, number)
                     yield self._finish(number, algorithm.population)
@@ -160,7 +169,7 @@ class Search:
                     known = self.scored.get(candidate.id)
                     idle = idle + 1 if known or candidate.id in self._pending else 0
                     if known:
-                        told.append(Scored(candidate, known.fitness))
+                        self._ready.append(Scored(candidate, known.fitness))
                     elif candidate.id in self._pending:
                         self._pending[candidate.id].append(candidate)
                     else:
@@ -170,16 +179,22 @@ class Search:
             if not self._pending:
                 self.reason = self.reason or "no new candidates"
                 return
-            result = self._evaluator.wait()
+            scored = self._complete(self._evaluator.wait())
+            if not self.reason:  # what ends after the budget did is kept, and decides nothing
+                self._ready += scored
             number = algorithm.generation + 1
-            waited = self._pending.pop(result.job.recipe.id)
-            self._record(waited[0], result, self._evaluator.measure(result).fitness, number)
             self._show(number, [s.fitness for s in self._unfinished], self.evaluations)
             if not self._pending:
                 self._check_alive(number)
-            fitness = self.scored[waited[0].id].fitness
-            if not self.reason:  # what ends after the budget did is kept, and decides nothing
-                told += [Scored(c, fitness) for c in waited]
+
+    def _complete(self, result: JobResult) -> list[Scored]:
+        """Record one result of a steady state; what to tell the algorithm for it."""
+        candidates = self._pending.pop(result.job.recipe.id, [])
+        if not candidates:
+            return []
+        fitness = self._evaluator.measure(result).fitness
+        self._record(candidates[0], result, fitness, self._algorithm.generation + 1)
+        return [Scored(c, fitness) for c in candidates]
 
     def _evaluate(self, candidates: list[Candidate], generation: int) -> None:
         heard: list[float] = []

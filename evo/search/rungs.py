@@ -59,7 +59,7 @@ class Rungs:
             sum(t.score_s for t in timings),
         )
         attempt = max(r.job.attempt for r in results)
-        job = Job(last.job.key, last.job.recipe, queries, attempt)
+        job = Job(last.job.recipe, queries, last.job.key, attempt)
         made = Execution(last.execution.weights, self._tokens(results))
         at_s = max(r.at_s for r in results)
         return JobResult(job, found, last.host, whole, last.error, at_s, made)

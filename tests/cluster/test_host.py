@@ -36,7 +36,7 @@ def mixed(spec: PoolSpec) -> list[Job]:
         (Query("nearness", "dev"), Query("broken_for_b", "dev")),
     ]
     queries += [(Query("overflows", "dev"),), (Query("nearness", "dev", "influence"),)]
-    return [Job(i, r, x) for i, (x, r) in enumerate((x, r) for x in queries for r in recipes)]
+    return [Job(r, x) for x in queries for r in recipes]
 
 
 def without_times(answers: list[HostResult]) -> list[HostResult]:
@@ -99,7 +99,7 @@ def test_individuals_built_ahead_are_those_built_in_turn_and_stay_until_the_next
 
 def test_a_call_is_of_as_many_as_are_worth_one_and_leaves_some_for_the_others(spec):
     queries = (Query("nearness", "dev"),)
-    jobs = [Job(0, spec.host.founders[0].founder, queries)] * 4
+    jobs = [Job(spec.host.founders[0].founder, queries)] * 4
     sizer = CallSizer()
     new = HostStats("h", 0, 0)
     assert sizer.size("h", queries, queued=1000, hosts=2) == 1  # nothing is known

@@ -59,7 +59,7 @@ def test_a_place_where_hosts_fail_to_start_is_tried_ever_more_seldom():
 
 
 def job() -> Job:
-    return Job(1, Founder("a", "0"), ())
+    return Job(Founder("a", "0"), ())
 
 
 def lose_all(ledger: RetryTracker, losses: list[Loss]) -> list[Job | str]:

@@ -2,14 +2,20 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from toy_pools import jobs_for, make_spec
 
-from cluster.jobs import Job, PoolSpec, Query
+from cluster.jobs import Job, JobResult, PoolSpec, Query
 from cluster.pool import LocalPool, Pool, PoolError, run_all
+from evo.search.evaluator import Evaluator, WeighedTask
 from operators.recipe import Founder, linear
+
+
+def in_order(results: Iterable[JobResult]) -> list[JobResult]:
+    """Results in the order in which their jobs were submitted."""
+    return sorted(results, key=lambda r: r.job.key)
 
 
 @pytest.fixture(scope="module", params=["local", "ray-1", "ray-2"])
@@ -29,20 +35,66 @@ def pool(request, spec) -> Iterator[Pool]:
 def test_every_job_completes_exactly_once_with_its_own_scores(pool, spec):
     a, b, c = (f.founder for f in spec.host.founders)
     recipes = [linear({a: k / 40, b: 1 - k / 40, c: 0.3}) for k in range(1, 40)]
-    results = {r.job.key: r for r in run_all(pool, jobs_for(spec, recipes=recipes))}
-    assert sorted(results) == list(range(39))
+    results = in_order(run_all(pool, jobs_for(spec, recipes=recipes)))
     assert pool.pending == 0
-    for key, result in results.items():
-        assert result.ok
-        assert result.job.recipe == recipes[key]
-        assert len(result.results[0].values) == 4
-    assert len({r.results[0].values for r in results.values()}) == 39
+    assert [r.job.recipe for r in results] == recipes
+    assert all(r.ok and len(r.results[0].values) == 4 for r in results)
+    assert len({r.results[0].values for r in results}) == 39
+
+
+def test_keys_are_unique_and_each_caller_gets_the_results_that_it_waits_for(pool, spec):
+    jobs = jobs_for(spec)
+    first, second = ([pool.submit(job) for job in jobs] for _ in range(2))
+    assert len({*first, *second}) == 6
+    found = [pool.wait([key]).job for key in (*second, *first)]
+    assert [job.key for job in found] == [*second, *first]
+    assert [job.recipe for job in found] == [job.recipe for job in jobs] * 2
+    assert pool.pending == 0
+
+
+def test_two_evaluators_on_one_pool_each_get_the_scores_of_their_own_individuals(pool, spec):
+    a, b, c = (f.founder for f in spec.host.founders)
+    recipes = [linear({a: k / 40, b: 1 - k / 40, c: 0.7}) for k in range(1, 21)]
+    tasks = [WeighedTask(task) for task in spec.tasks if task.name == "nearness"]
+    expected = {
+        r.job.recipe.id: r.results[0].values for r in run_all(pool, jobs_for(spec, recipes=recipes))
+    }
+    left, other = Evaluator(pool, tasks), Evaluator(pool, tasks)
+    for recipe in recipes[:10]:
+        left.submit(recipe, "dev")
+    found = other.run(recipes[10:], "dev")
+    found += [left.wait() for _ in range(10)]
+    assert {r.job.recipe.id: tuple(r.results[0].values) for r in found} == expected
+    for recipe in recipes:
+        Evaluator(pool, tasks).submit(recipe, "dev")  # and nobody waits for it
+    late = Evaluator(pool, tasks).run(recipes[::-1], "dev")
+    assert [r.job.recipe for r in late] == recipes[::-1]
+    assert all(tuple(r.results[0].values) == expected[r.job.recipe.id] for r in late)
+    while pool.pending:
+        pool.wait()
+
+
+def test_cancelled_jobs_do_not_run_and_those_that_began_complete(pool, spec):
+    a, b, _ = (f.founder for f in spec.host.founders)
+    recipes = [linear({a: 1.0, b: k / 100}) for k in range(30)]
+    keys = [pool.submit(job) for job in jobs_for(spec, "naps", recipes)]
+    before = sum(s.jobs for s in pool.stats())
+    taken = pool.wait(keys).job.key
+    cancelled = pool.cancel(keys)
+    assert cancelled
+    assert taken not in cancelled
+    rest = set(keys) - cancelled - {taken}
+    assert pool.pending == len(rest)
+    assert {pool.wait(rest).job.key for _ in tuple(rest)} == rest
+    with pytest.raises(LookupError):
+        pool.wait(cancelled)
+    assert sum(s.jobs for s in pool.stats()) == before + len(rest) + 1
+    assert pool.cancel(keys) == frozenset()
 
 
 def test_completion_in_any_order_changes_no_result(pool, spec):
-    quick = {r.job.key: r.results[0].values for r in run_all(pool, jobs_for(spec))}
-    slow = {r.job.key: r.results[0].values for r in run_all(pool, jobs_for(spec, "slow_for_a"))}
-    assert quick == slow
+    quick, slow = (in_order(run_all(pool, jobs_for(spec, f))) for f in ("nearness", "slow_for_a"))
+    assert [r.results[0].values for r in quick] == [r.results[0].values for r in slow]
 
 
 def test_a_function_that_raises_fails_its_job_with_its_message(pool, spec):
@@ -83,10 +135,10 @@ def test_events_are_told_once(pool):
 
 
 def test_an_unknown_founder_fails_its_job_not_the_pool(pool, spec):
-    stranger = Job(7, Founder("stranger", "0"), (Query("nearness", "dev"),))
-    results = {r.job.key: r for r in run_all(pool, [stranger, jobs_for(spec)[0]])}
-    assert "stranger" in results[7].error
-    assert results[0].ok
+    stranger = Job(Founder("stranger", "0"), (Query("nearness", "dev"),))
+    failed, other = in_order(run_all(pool, [stranger, jobs_for(spec)[0]]))
+    assert "stranger" in failed.error
+    assert other.ok
 
 
 def test_waiting_for_nothing_is_an_error_not_a_hang(pool):
@@ -120,7 +172,7 @@ def test_a_killed_host_costs_a_retry_not_a_job(ray_pool, spec):
     first = ray_pool.wait()
     os.kill(next(iter(ray_pool.host_pids.values())), signal.SIGKILL)
     results = [first, *(ray_pool.wait() for _ in range(9))]
-    assert sorted(r.job.key for r in results) == list(range(10))
+    assert {r.job.recipe for r in results} == set(recipes)
     assert all(r.ok for r in results)
     assert max(r.job.attempt for r in results) == 2
     assert ray_pool.hosts >= 1
@@ -160,7 +212,7 @@ def b_of(spec: PoolSpec) -> Founder:
 def test_a_candidate_that_kills_hosts_takes_nobody_of_its_group_with_it(ray_pool, spec):
     warm_up(ray_pool, spec, "deadly")
     results = list(run_all(ray_pool, crowd(spec, "deadly")))
-    assert sorted(r.job.key for r in results) == list(range(41))
+    assert len({r.job.key for r in results}) == 41
     (failed,) = (r for r in results if not r.ok)
     assert failed.job.recipe == b_of(spec)
     assert "lost with its host 3 times" in failed.error
@@ -181,7 +233,7 @@ def test_a_host_killed_with_a_group_loses_nobody_and_charges_nobody(ray_pool, sp
     first = ray_pool.wait()
     os.kill(next(iter(ray_pool.host_pids.values())), signal.SIGKILL)
     results = [first, *(ray_pool.wait() for _ in jobs[1:])]
-    assert sorted(r.job.key for r in results) == list(range(61))
+    assert len({r.job.key for r in results}) == 61
     assert all(r.ok for r in results)
     (lost,) = (e.detail for e in ray_pool.events() if e.kind == "host lost")
     assert "one of the jobs" in lost
@@ -191,9 +243,8 @@ def test_a_host_killed_with_a_group_loses_nobody_and_charges_nobody(ray_pool, sp
 def test_groups_change_no_result(pool, spec):
     jobs = crowd(spec, "broken_for_b")
     alone = [next(iter(run_all(pool, [job]))) for job in jobs]
-    many = {r.job.key: r for r in run_all(pool, jobs)}
-    for one in alone:
-        other = many[one.job.key]
+    many = in_order(run_all(pool, jobs))
+    for one, other in zip(alone, many, strict=True):
         assert (one.results, one.error, one.execution) == (
             other.results,
             other.error,

@@ -239,7 +239,7 @@ def test_two_hosts_on_a_node_get_the_bytes_once_and_run_on_them(ray_session, tmp
     task = load_task(TaskSpec(name="toy", metric="toys:nearness", data=(("dev", "dev"),)))
     pool = RayPool(PoolSpec(spec, (task,)), hosts=2, shipping="always")
     try:
-        jobs = [Job(i, f.founder, (Query("toy", "dev"),)) for i, f in enumerate(spec.founders)]
+        jobs = [Job(f.founder, (Query("toy", "dev"),)) for f in spec.founders]
         assert all(r.ok for r in run_all(pool, jobs))
     finally:
         pool.close()

@@ -153,9 +153,7 @@ def test_tokens_of_a_group_are_counted_for_each(founders: FounderSet) -> None:
         EngineSpec(adapters="apply"),
         {scored: tuple(PAIRS), written: tuple(Generate(p, 20, ("a", "\n")) for p in ("1", "z="))},
     )
-    jobs = [
-        Job(i, r, queries) for queries in ((scored,), (scored, written)) for i, r in enumerate(far)
-    ]
+    jobs = [Job(r, queries) for queries in ((scored,), (scored, written)) for r in far]
     alone, together = ModelHost(spec), ModelHost(spec)
     found = [answer.execution.tokens for answer in together.run_all(jobs)]
     assert found == [alone.run(job).execution.tokens for job in jobs]

@@ -29,12 +29,12 @@ class StoppingPool:
     def __getattr__(self, name):
         return getattr(self.inner, name)
 
-    def wait(self):
+    def wait(self, keys=None):
         if self.left == 0:
             raise Stop
         self.left -= 1
         self.taken += 1
-        return self.inner.wait()
+        return self.inner.wait(keys)
 
 
 def pool_for(config, run_dir, after):

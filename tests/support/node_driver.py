@@ -12,7 +12,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,6 @@ class Driver:
             },
         )
         self.nodes: list[Any] = []
-        self.keys = count(100)
         self.spec = fault_spec(FOLDER)
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
         self.join()
@@ -83,7 +81,7 @@ class Driver:
                 raise TimeoutError(f"{len(results)} results; events: {self.pool.events()}")
             while self.pool.pending < 6:
                 (job,) = naps(self.spec, 1)
-                self.pool.submit(Job(next(self.keys), job.recipe, job.queries))
+                self.pool.submit(job)
             results.append(self.pool.wait())
         return results + [self.pool.wait() for _ in range(self.pool.pending)]
 

@@ -34,4 +34,4 @@ def spec(tmp_path_factory) -> PoolSpec:
 
 def jobs_for(spec: PoolSpec, function: str = "nearness", recipes=None) -> list[Job]:
     founders = [f.founder for f in spec.host.founders]
-    return [Job(i, r, (Query(function, "dev"),)) for i, r in enumerate(recipes or founders)]
+    return [Job(r, (Query(function, "dev"),)) for r in recipes or founders]

@@ -59,9 +59,9 @@ class Record:
         raced = any(r.positions is not None for r in self.results)
         return self.individual, self.queries[0].split, RACED if raced else what_of(self.queries)
 
-    def result(self, key: int, recipe: Recipe) -> JobResult:
+    def result(self, recipe: Recipe, key: int = -1) -> JobResult:
         """The job's result, as the pool gave it."""
-        job = Job(key, recipe, self.queries, self.attempt)
+        job = Job(recipe, self.queries, key, self.attempt)
         return JobResult(
             job, self.results, self.host, self.timing, self.error, self.at_s, self.execution
         )

@@ -313,16 +313,16 @@ def test_a_failed_job_keeps_its_digest_and_counts_no_tokens(models):
     )
     host = ModelHost(spec)
     one = founders.founders[0].founder
-    good, huge = (host.run(Job(0, linear({one: c}), (query,))) for c in (1.0, 1e9))
+    good, huge = (host.run(Job(linear({one: c}), (query,))) for c in (1.0, 1e9))
     assert good.execution.tokens == (4,)
     assert not good.error
     assert "not finite" in huge.error
     assert huge.execution.tokens == ()
     assert len(huge.execution.weights) == 64
     assert huge.execution.weights != good.execution.weights
-    assert host.run(Job(1, linear({one: 1.0}), (query,))).execution == good.execution
+    assert host.run(Job(linear({one: 1.0}), (query,))).execution == good.execution
     stranger = FounderFiles(type(one)("stranger", "0"), models / "two").founder
-    assert host.run(Job(2, stranger, (query,))).execution.weights == ""
+    assert host.run(Job(stranger, (query,))).execution.weights == ""
 
 
 # Paths, adapters, merges, aligned vocabularies

@@ -367,8 +367,8 @@ class FailsLate:
     def __getattr__(self, name):
         return getattr(self.inner, name)
 
-    def wait(self):
-        result = self.inner.wait()
+    def wait(self, keys=None):
+        result = self.inner.wait(keys)
         part = result.job.queries[0].part
         late = part is not None and part[0] > 0
         if late and int(result.job.recipe.id, 16) % 2 == 0:

@@ -159,10 +159,10 @@ def test_budgets_of_time_and_patience_end_where_they_would_have(algorithm, found
 class LateFirstPool(StoppingPool):
     """What was asked last ends first, and each takes a while."""
 
-    def wait(self):
+    def wait(self, keys=None):
         self.inner._queue.rotate(1)
         time.sleep(0.02)
-        return super().wait()
+        return super().wait(keys)
 
 
 def test_a_budget_of_time_counts_who_ended_last_and_not_who_was_asked_last(founders, tmp_path):

@@ -25,14 +25,14 @@ class ShufflingPool:
     def __getattr__(self, name):
         return getattr(self.inner, name)
 
-    def wait(self):
+    def wait(self, keys=None):
         if self.left == 0:
             raise Stop
         self.left -= 1
         queue = self.inner._queue
         self.most = max(self.most, len(queue))
         queue.rotate(self.random.randrange(len(queue)))
-        return self.inner.wait()
+        return self.inner.wait(keys)
 
 
 def pool_for(config, run_dir, seed, after=10**9):
