@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from toys import scoring_tasks, write_founders
 
 from cluster.founders.checkpoints import load_founders
@@ -25,11 +24,6 @@ def make_spec(folder: Path) -> PoolSpec:
     engine = EngineSpec(kind="module", build="toys:build")
     tasks += scoring_tasks(folder / "calls")
     return PoolSpec(HostSpec(files.base, files.founders, engine, requests_for(tasks)), tasks)
-
-
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory) -> PoolSpec:
-    return make_spec(tmp_path_factory.mktemp("founders"))
 
 
 def jobs_for(spec: PoolSpec, function: str = "nearness", recipes=None) -> list[Job]:
