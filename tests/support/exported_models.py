@@ -1,28 +1,11 @@
 """Shared by tests: taken out of test_export."""
 
-import pytest
 import torch
-from tiny_lm import build_model, save
 
-from cluster.founders.checkpoints import (
-    load_founders,
-)
 from cluster.host.model_host import ModelHost
 from cluster.jobs import EngineSpec, HostSpec
 
 NAMES = ("base", "a", "b")
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    """Three tiny random Llamas as ordinary checkpoints."""
-    folder = tmp_path_factory.mktemp("llamas")
-    return {n: save(folder / n, build_model("llama", seed=i)) for i, n in enumerate(NAMES)}
-
-
-@pytest.fixture(scope="module")
-def founders(checkpoints):
-    return load_founders(checkpoints["base"], {n: checkpoints[n] for n in "ab"})
 
 
 def logits_of(model, text="12+3=15 abc"):

@@ -73,11 +73,6 @@ def results(summary):
     return {k: summary[k] for k in ("winner", "ensemble", "baselines", "evaluations", "stopped_by")}
 
 
-@pytest.fixture(scope="module")
-def founders(tmp_path_factory):
-    return tmp_path_factory.mktemp("founders")
-
-
 def config_for(founders, name="recipe_search", **more):
     more = {"baselines": {"random_search": True, "static": ["ties"]}, "seed": 5} | more
     return toy_config(founders, algorithm={"name": name}, budget={"evaluations": 30}, **more)

@@ -1,9 +1,7 @@
 """Shared by tests: taken out of test_path_runs."""
 
-import json
 from pathlib import Path
 
-import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -36,18 +34,6 @@ def save_model(path: Path, seed: int, layers: int = 3) -> None:
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="<pad>", eos_token="</s>"
     ).save_pretrained(path)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three models, and texts whose bits per byte are the fitness."""
-    root = tmp_path_factory.mktemp("paths")
-    for seed, name in enumerate(("base", "one", "two")):
-        save_model(root / name, seed)
-    for split, texts in (("dev", "abcd bcda cdab dabc"), ("test", "abce bcea ceab")):
-        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts.split())
-        (root / f"texts.{split}.jsonl").write_text(lines)
-    return root
 
 
 def run(

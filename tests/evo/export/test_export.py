@@ -8,6 +8,7 @@ import pytest
 import torch
 from exported_models import NAMES, as_the_host_runs_it, logits_of
 from safetensors.torch import load_file, save_file
+from tiny_lm import build_model, save
 from toys import toy_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -27,6 +28,18 @@ from operators.merge import merge
 from operators.recipe import Founder, linear
 from operators.recipe.canonical import from_json
 from operators.variation.mutation import perturb
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Three tiny random Llamas as ordinary checkpoints."""
+    folder = tmp_path_factory.mktemp("llamas")
+    return {n: save(folder / n, build_model("llama", seed=i)) for i, n in enumerate(NAMES)}
+
+
+@pytest.fixture(scope="module")
+def founders(checkpoints):
+    return load_founders(checkpoints["base"], {n: checkpoints[n] for n in "ab"})
 
 
 def recipes(founders):

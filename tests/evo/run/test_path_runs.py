@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from path_runs import run
+from path_runs import run, save_model
 
 import evo
 from evo.algorithms import ALGORITHMS, uses_paths
@@ -23,6 +23,19 @@ from evo.run.recovery import read_config
 from fitness.engines.hf.engine import HFEngine
 from fitness.engines.hf.influence import block_influence, padded
 from operators.recipe import Linear, Route
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three models, and texts whose bits per byte are the fitness."""
+    root = tmp_path_factory.mktemp("paths")
+    for seed, name in enumerate(("base", "one", "two")):
+        save_model(root / name, seed)
+    for split, texts in (("dev", "abcd bcda cdab dabc"), ("test", "abce bcea ceab")):
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts.split())
+        (root / f"texts.{split}.jsonl").write_text(lines)
+    return root
+
 
 EVO = Path(sys.executable).parent / "evo"
 

@@ -47,6 +47,11 @@ from evo.run.status import status_of
 
 
 @pytest.fixture(scope="module")
+def founders(tmp_path_factory):
+    return tmp_path_factory.mktemp("founders")
+
+
+@pytest.fixture(scope="module")
 def whole(tmp_path_factory, founders):
     """(results, tables) of each algorithm's run that nothing stopped."""
     made = {}
