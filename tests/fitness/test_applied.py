@@ -11,7 +11,6 @@ import torch
 from hf_engines import PAIRS
 from lora_models import ALL, make_adapter
 from populations import REQUESTS
-from populations import eager as eager
 from prefix_rows import model_of
 from tiny_lm import CHARACTERS, build_model, copy_weights, save
 

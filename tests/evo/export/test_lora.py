@@ -15,6 +15,7 @@ from exported_models import as_the_host_runs_it, logits_of
 from lora_models import ALL, factors_of, make_adapter, square_config
 from safetensors.torch import load_file, save_file
 from tiny_lm import CHARACTERS, build_model, save
+from tiny_zoo import tiny
 from transformers import AutoModelForCausalLM
 
 from cluster.founders.checkpoints import (
@@ -658,8 +659,6 @@ def test_the_command_line_evolves_adapters_and_peft_scores_the_winner_the_same(
 
 @pytest.mark.slow
 def test_the_zoos_adapters_are_trained_and_found_again(tmp_path):
-    from test_zoo import tiny
-
     from evo.zoo.adapters import adapter_plans, train_adapters
     from evo.zoo.build import build
 

@@ -16,7 +16,8 @@ from path_runs import save_model
 from safetensors.torch import load_file, save_file
 from tiny_lm import build_engine, build_model, save
 from toys import toy_config
-from vocabularies import union_config
+from vocabularies import SPECIALS, WORDS, union_config
+from vocabularies import save as save_words
 
 import evo.lineage
 from cluster.founders.checkpoints import FounderFiles, digest_of, load_founders, open_checkpoint
@@ -393,9 +394,6 @@ def test_static_merges_of_a_run_are_rebuilt(tmp_path):
 
 
 def test_a_run_with_aligned_vocabularies_is_rebuilt(tmp_path):
-    from test_vocabulary import SPECIALS, WORDS
-    from test_vocabulary import save as save_words
-
     save_words(tmp_path / "base", WORDS)
     one = save_words(tmp_path / "one", [*"fedcba", *SPECIALS], seed=1)
     two = save_words(tmp_path / "two", [*WORDS, "x"], seed=2)

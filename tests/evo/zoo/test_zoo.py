@@ -1,6 +1,5 @@
 """The demo zoo: a right world, tasks that do not leak, and a folder one can trust."""
 
-import dataclasses
 import itertools
 import json
 import re
@@ -9,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_zoo import tiny
 
 from evo.zoo import world
 from evo.zoo.build import build
-from evo.zoo.plan import ZooPlan, zoo_plan
 from evo.zoo.tasks import SkillVariant, parse_mix, write_task
 
 SPLITS = tuple(world.SPLITS)
@@ -172,12 +171,6 @@ def test_only_the_answer_and_its_end_are_learnt() -> None:
 
 
 # --- the build
-
-
-def tiny() -> ZooPlan:
-    """Three steps and two founders; the models know nothing, all the rest is as in the real zoo."""
-    plan = zoo_plan(base_steps=3, skill_steps=2, alphabet_steps=2)
-    return dataclasses.replace(plan, founders=plan.founders[-3:-1], figure_rows=20)
 
 
 @pytest.fixture(scope="module")
