@@ -25,7 +25,7 @@ import evo
 from cluster.founders.checkpoints import FounderSet, load_founders, map_founders
 from evo.algorithms import Start
 from evo.algorithms.gene_space import GeneSettings, gene_space
-from evo.cli.commands import build_zoo
+from evo.cli.zoo import build_zoo
 from evo.run.setup import load_tasks, make_pool
 from evo.search.evaluator import Evaluator
 from operators.recipe.coefficients import value_at

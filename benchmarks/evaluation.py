@@ -25,7 +25,7 @@ from tiny_models import write_models
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache
 
-from evo.cli.commands import build_zoo
+from evo.cli.zoo import build_zoo
 from fitness.engines.hf.engine import HFEngine
 from fitness.engines.hf.rows.prefixes import chains
 from fitness.engines.hf.scores import logits_of

@@ -29,7 +29,7 @@ import evo
 from cluster.founders.checkpoints import load_founders
 from cluster.host.model_host import ModelHost
 from cluster.jobs import EngineSpec, HostSpec, Job, Query
-from evo.cli.commands import build_zoo
+from evo.cli.zoo import build_zoo
 from evo.export.checkpoint import export
 from evo.run.setup import load_tasks
 from fitness.engines.hf.paths import PathModel

@@ -37,7 +37,7 @@ from cluster.host.builder import Builder
 from cluster.host.model_host import ModelHost
 from cluster.host.scorer import FitnessScorer, requests_for
 from cluster.jobs import EngineSpec, HostSpec, Job, Query
-from evo.cli.commands import build_zoo
+from evo.cli.zoo import build_zoo
 from fitness.tasks.task import Task, TaskSpec, load_task
 from operators.recipe import Recipe, linear
 from operators.tensors.low_rank import Adapted

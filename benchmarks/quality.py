@@ -29,7 +29,7 @@ from results import FOLDER, save
 import evo
 from cluster.founders.checkpoints import FounderSet, load_founders
 from evo.algorithms import Scored, Start
-from evo.cli.commands import build_zoo
+from evo.cli.zoo import build_zoo
 from evo.final.baselines import static_grid
 from evo.final.finals import Finals
 from evo.lineage.storage.writer import LineageWriter

@@ -22,7 +22,7 @@ from runner import Row, Rows, alternate, summary
 
 import evo
 from cluster.founders.checkpoints import load_founders
-from evo.cli.commands import build_zoo
+from evo.cli.zoo import build_zoo
 from evo.run.setup import load_tasks, make_pool
 
 STUDENT = {3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 %, by number of seeds

@@ -27,7 +27,7 @@ from cluster.founders.checkpoints import load_founders
 from cluster.host.builder import Builder
 from cluster.host.model_host import ModelHost
 from cluster.jobs import EngineSpec, HostSpec, Job, Query
-from evo.cli.commands import build_zoo
+from evo.cli.zoo import build_zoo
 from evo.evolution import Evolution
 from evo.reproduce.verify import verify
 from evo.run.setup import load_tasks

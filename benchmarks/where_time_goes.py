@@ -19,7 +19,7 @@ from one_search import search
 from results import save
 from runner import Rows, alternate, summary
 
-from evo.cli.commands import build_zoo
+from evo.cli.zoo import build_zoo
 
 CONFIG = Path(__file__).parents[1] / "examples" / "demo.yaml"
 POOLS = {

@@ -1,24 +1,8 @@
-"""Commands for the demo and its zoo."""
+"""``evo zoo``: the demo zoo, a tiny base model with fine-tuned experts, and tasks for them."""
 
 from pathlib import Path
 
 import click
-
-
-@click.command()
-@click.option(
-    "--dir",
-    "folder",
-    default="demo",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Gets zoo/, run/, genome_plus/ and best/.",
-)
-def demo(folder: Path) -> None:
-    """Train the demo zoo, evolve it on a local Ray, compare, and export the winner."""
-    from evo.zoo.demo import run_demo
-
-    run_demo(folder)
 
 
 @click.group()
@@ -31,8 +15,6 @@ def zoo() -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 def zoo_build(folder: Path, seed: int) -> None:
     """Train base and experts into DIR (about two minutes on two cores; once, then reused)."""
-    from evo.cli.commands import build_zoo
-
     build_zoo(folder, seed)
 
 
@@ -41,9 +23,13 @@ def zoo_build(folder: Path, seed: int) -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 def zoo_adapters(folder: Path, seed: int) -> None:
     """Train LoRA adapters of the zoo's base into DIR/adapters (half a minute on two cores)."""
-    from evo.cli.commands import build_adapters
+    from evo.cli.terminal import bar
+    from evo.zoo.adapters import train_adapters
 
-    build_adapters(folder, seed)
+    with bar("adapters") as advance:
+        scores = train_adapters(folder, seed=seed, progress=advance)
+    for name, by_task in scores.items():
+        click.echo(f"{name}: " + ", ".join(f"{task} {x:.3f}" for task, x in by_task.items()))
 
 
 @zoo.command("task")
@@ -53,6 +39,24 @@ def zoo_adapters(folder: Path, seed: int) -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 def zoo_task(folder: Path, mix: str, name: str, seed: int) -> None:
     """Write a task for any mix of skill and alphabet."""
-    from evo.cli.commands import write_zoo_task
+    from evo.errors import EvoError
+    from evo.zoo.tasks import parse_mix, write_task
 
-    write_zoo_task(folder, mix, name, seed)
+    if not (folder / "zoo.json").is_file():
+        raise EvoError(f"{folder}: no zoo here; first run: evo zoo build {folder}")
+    try:
+        files = write_task(folder / "tasks", parse_mix(mix), name=name, seed=seed)
+    except ValueError as error:
+        raise EvoError(str(error)) from error
+    for path in files.values():
+        click.echo(path)
+
+
+def build_zoo(folder: Path, seed: int = 0) -> None:
+    """Build the demo zoo in ``folder`` behind a progress bar; one that is there is kept."""
+    from evo.cli.terminal import bar
+    from evo.zoo.build import build
+
+    with bar("zoo") as advance:
+        build(folder, seed=seed, progress=advance)
+    click.echo(f"{folder}: ready")

@@ -3,14 +3,11 @@
 import json
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import click
 
 from cluster.founders.checkpoints import CheckpointError
 from evo.errors import EvoError
@@ -87,28 +84,6 @@ def merge_file(
         (folder / "README.md").write_text(_card(recipe, out.name), encoding="utf-8")
     size = sum(f.size for f in files)
     return Merged(out, len(files), len(planned.tensors), size, (*recipe.notes, *more))
-
-
-def merge_command(recipe: Path, out: Path, seed: int | None, threads: int, shard_size: str) -> None:
-    """``evo merge``: merge behind a progress bar, and say what was written."""
-    limit = parse_size(shard_size)
-    if sys.stderr.isatty():
-        bar: Any = click.progressbar(length=1, label="merging", file=sys.stderr)
-        with bar:
-
-            def advance(done: int, of: int) -> None:
-                bar.length = of
-                bar.update(done)
-
-            merged = merge_file(recipe, out, limit, threads, seed, advance)
-    else:
-        merged = merge_file(recipe, out, limit, threads, seed)
-    for note in merged.notes:
-        click.echo(f"Note: {note}", err=True)
-    click.echo(
-        f"{merged.path}: {merged.tensors} tensors, {merged.bytes / 1e6:.1f} MB in {merged.files} "
-        f"file{'s' if merged.files > 1 else ''}"
-    )
 
 
 def parse_size(text: str) -> int:

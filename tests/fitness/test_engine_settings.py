@@ -14,7 +14,7 @@ from tiny_lm import build_engine, build_model, copy_weights, save
 
 import evo.lineage
 from cluster.founders.checkpoints import load_founders
-from evo.cli.commands_run import run_config
+from evo.cli.run import run_config
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
 from evo.run.autotune import autotuned
@@ -60,7 +60,7 @@ def test_auto_is_found_once_and_frozen_with_the_run(folder: Path) -> None:
     amx = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
     assert frozen["dtype"] == ("bfloat16" if amx else "float32")
     # Asked for once more, the finished run is shown, whatever would be measured now.
-    assert run_config(folder / "auto.yaml", folder / "auto", (), go_on=True)
+    assert run_config(folder / "auto.yaml", folder / "auto", (), resumes=True)
     # Another run of the frozen config is the same run, to the last bit.
     settings = f"{{batch_tokens: {frozen['batch_tokens']}, dtype: {frozen['dtype']}}}"
     assert run(folder, "again", settings)["engine"] == frozen

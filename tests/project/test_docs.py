@@ -20,9 +20,9 @@ from playwright.sync_api import sync_playwright
 from warm_evo import write_shim
 
 import evo
-import evo.zoo.demo
+import evo.cli.demo
 from evo.algorithms import ALGORITHMS
-from evo.cli.commands_run import run_config
+from evo.cli.run import run_config
 from evo.lineage import SCHEMAS
 from fitness.metrics import METRICS
 from operators.merge import MERGES
@@ -135,9 +135,9 @@ def test_the_demo_leaves_what_the_quickstart_says(world, tmp_path, monkeypatch, 
         text = text.replace(old, new)
     small.write_text(text)
     shutil.copytree(world / "demo" / "zoo", tmp_path / "demo" / "zoo")
-    monkeypatch.setattr(evo.zoo.demo, "build_zoo", lambda folder, seed: None)
-    monkeypatch.setattr(evo.zoo.demo, "demo_config", lambda: small)
-    evo.zoo.demo.run_demo(tmp_path / "demo")
+    monkeypatch.setattr(evo.cli.demo, "build_zoo", lambda folder: None)
+    monkeypatch.setattr(evo.cli.demo, "demo_config", lambda: small)
+    evo.cli.demo.run_demo(tmp_path / "demo")
     page = (ROOT / "docs" / "quickstart.md").read_text()
     left = {p.name for p in (tmp_path / "demo").iterdir()}
     assert left == set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))

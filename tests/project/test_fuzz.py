@@ -14,7 +14,7 @@ from interrupted_runs import config_for, stopped_run
 from models import A, B, C
 
 import evo.lineage
-from evo.cli import _is_users
+from evo.cli import is_user_error
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage import SCHEMAS
@@ -162,7 +162,7 @@ def test_a_run_with_any_file_changed_is_read_or_refused_and_never_half_resumed(
     try:
         Evolution.resume(run_dir).close()
     except Exception as error:
-        assert _is_users(error), repr(error)  # noqa: PT017
+        assert is_user_error(error), repr(error)  # noqa: PT017
         refused = True
     if refused:
         assert {p: p.read_bytes() for p in files} == before

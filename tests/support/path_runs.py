@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 
 import evo
-from evo.cli.commands_run import run_config
+from evo.cli.run import run_config
 
 WORDS = [*"abcdefgh", "<pad>", "</s>"]
 

@@ -36,7 +36,7 @@ def serve(address: str) -> None:
     """Answer one command after the other until killed."""
     import transformers  # noqa: F401  what commands would wait for
 
-    import evo.cli.commands_run
+    import evo.cli.run
     import evo.export.checkpoint  # noqa: F401
 
     listener = socket.socket(socket.AF_UNIX)

@@ -15,8 +15,6 @@ from safetensors.torch import load_file
 from toys import write_founders
 
 import evo.cli
-import evo.cli.commands_look
-from evo.cli.commands_look import EVERYTHING
 from evo.lineage import SCHEMAS
 from evo.lineage.files import free_folder
 
@@ -225,7 +223,7 @@ def test_our_fault_ends_with_1_and_a_traceback(command, monkeypatch, run_dir):
     def broken(*_, **__):
         raise RuntimeError("a bolt came loose")
 
-    monkeypatch.setattr(evo.cli.commands_look, "print_lineage", broken)
+    monkeypatch.setattr(evo.lineage, "open", broken)
     code, out, err = command("lineage", run_dir)
     assert (code, out) == (1, b"")
     assert "Traceback" in err
@@ -237,7 +235,7 @@ def test_an_interrupt_is_no_fault(command, monkeypatch, run_dir):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evo.cli.commands_look, "print_lineage", interrupted)
+    monkeypatch.setattr(evo.lineage, "open", interrupted)
     code, _, err = command("lineage", run_dir)
     assert code == 130
     assert "Interrupted." in err
@@ -293,7 +291,10 @@ def test_ancestors_and_descendants_and_limits(command, run_dir):
             )
             assert code == 0
             rows = [json.loads(line) for line in out.splitlines()]
-            assert rows == getattr(lineage, option)(individual, EVERYTHING).to_pylist()
+            assert (
+                rows
+                == getattr(lineage, option)(individual, SCHEMAS["individuals"].names).to_pylist()
+            )
     code, out, _ = command("lineage", run_dir, "--limit", "3", "--format", "csv")
     assert list(pd.read_csv(io.BytesIO(out))["id"]) == lineage.individuals["id"].to_pylist()[:3]
     assert command("lineage", run_dir, "--ancestors", "best", "--limit", "1")[1].count(b"\n") == 2

@@ -28,7 +28,7 @@ from cluster.errors import PoolError
 from cluster.submit.dashboard import job_client, open_dashboard
 from cluster.submit.job import NO_EVO, OTHER_EVO, new_job_id, script
 from cluster.submit.working_folder import pack
-from evo.cli.commands_cluster import relocate
+from evo.config.relocate import relocate
 from evo.errors import EvoError
 from evo.lineage.read.lineage import Lineage
 

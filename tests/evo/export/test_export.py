@@ -18,10 +18,10 @@ from cluster.founders.checkpoints import (
     map_founders,
     open_checkpoint,
 )
-from evo.cli.commands import export_individual
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.export.checkpoint import export
+from evo.export.individual import export_individual
 from fitness.engines.hf.engine import HFEngine
 from operators.build.materialize import MissingFounderError
 from operators.merge import merge

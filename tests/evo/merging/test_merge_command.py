@@ -22,9 +22,9 @@ from cluster.founders.checkpoints import (
     map_founders,
     open_checkpoint,
 )
-from evo.cli.commands import export_individual
 from evo.errors import EvoError
 from evo.evolution import Evolution
+from evo.export.individual import export_individual
 from evo.merging import dump, merge_file
 from evo.merging.folder import parse_size
 from evo.merging.settings import resolve

@@ -24,7 +24,7 @@ from cluster.founders.checkpoints import FounderFiles, digest_of, load_founders,
 from cluster.host.builder import Builder
 from cluster.host.model_host import ModelHost
 from cluster.jobs import EngineSpec, HostSpec, Job, Query
-from evo.cli.commands import export_individual
+from evo.export.individual import export_individual
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
 from evo.evolution import Evolution

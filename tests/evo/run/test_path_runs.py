@@ -14,11 +14,11 @@ from path_runs import run, save_model
 
 import evo
 from evo.algorithms import ALGORITHMS, uses_paths
-from evo.cli.commands import export_individual
-from evo.cli.commands_look import show_individual
-from evo.cli.commands_run import resume_run
+from evo.cli.lineage import show
+from evo.cli.run import resume_run
 from evo.errors import EvoError
 from evo.evolution import Evolution
+from evo.export.individual import export_individual
 from evo.run.recovery import read_config
 from fitness.engines.hf.engine import HFEngine
 from fitness.engines.hf.influence import block_influence, padded
@@ -88,7 +88,7 @@ def run_plain(model_folder: Path, folder: Path) -> float:
 
 
 def test_show_draws_the_path_and_says_what_is_dropped_and_repeated(dataflow, folder, capsys):
-    show_individual(folder / "dataflow", "best")
+    show.callback(folder / "dataflow", "best")
     shown = capsys.readouterr().out
     route = dataflow.recipe("best")
     assert f"{len(route.steps)} steps" in shown
@@ -98,7 +98,7 @@ def test_show_draws_the_path_and_says_what_is_dropped_and_repeated(dataflow, fol
     for step in route.steps:
         assert step.recipe.name in shown
     founder = next(r["id"] for r in dataflow.individuals.to_pylist() if r["operator"] == "founder")
-    show_individual(folder / "dataflow", founder)
+    show.callback(folder / "dataflow", founder)
     assert capsys.readouterr().out.splitlines()[1] in ("one", "two")
 
 

@@ -17,7 +17,7 @@ from toys import toy_config
 
 import evo.lineage
 from evo import RunConfig
-from evo.cli.commands_look import show_individual
+from evo.cli.lineage import show
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage.storage.journal import Journal
@@ -224,7 +224,7 @@ def test_the_dropped_are_compared_on_what_they_met(raced):
 
 def test_the_dropped_are_shown_with_what_they_scored(raced, capsys):
     dropped = next(r for r in dev_rows(raced[1]) if r["status"] == "raced")
-    show_individual(raced[1], dropped["individual"])
+    show.callback(raced[1], dropped["individual"])
     score = f"sums dev: {dropped['score']:.3f} ± {dropped['standard_error']:.3f}"
     assert f"{score}, dropped after {dropped['examples']} examples" in capsys.readouterr().out
 

@@ -36,7 +36,7 @@ import evo.lineage
 from cluster.founders.checkpoints import load_founders
 from evo.algorithms import make
 from evo.algorithms.random_search import RandomSearch, RandomSearchSettings
-from evo.cli.commands_run import run_config
+from evo.cli.run import run_config
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage.storage.journal import Journal, read_journal
@@ -607,7 +607,7 @@ def test_going_on_with_other_founders_or_examples_is_refused(old, new, named, tm
     assert old in text
     (tmp_path / "toy.yaml").write_text(text.replace(old, new))
     with pytest.raises(EvoError, match=rf"another config than .*: {re.escape(named)}[, ]"):
-        run_config(tmp_path / "toy.yaml", run_dir, (), go_on=True)
+        run_config(tmp_path / "toy.yaml", run_dir, (), resumes=True)
 
 
 def test_only_the_pool_may_be_set_when_a_run_goes_on(stopped, tmp_path):

@@ -12,7 +12,7 @@ from toy_runs import run, tables, task
 from toys import toy_config
 
 import evo.lineage
-from evo.cli.commands_run import run_config
+from evo.cli.run import run_config
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.run.evaluation_cache import REUSED
@@ -151,7 +151,7 @@ def test_a_sitting_may_reuse_what_the_first_could_not(first):
     path = first / "toy.yaml"
     again = config.model_copy(update={"reuse": (first / "runs/first",)})
     path.write_text(yaml.safe_dump(json.loads(again.model_dump_json(exclude_unset=True))))
-    run_config(path, first / "run", [], go_on=True)
+    run_config(path, first / "run", [], resumes=True)
     assert REUSED in hosts(first / "run")
 
 

@@ -1,6 +1,7 @@
-"""The live line of a run, and bars. Drawn on standard error, so that output stays clean."""
+"""What several commands print with: consoles, progress bars, and the live line of a run."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -14,6 +15,14 @@ from rich.text import Text
 
 from evo.config.schema import BudgetConfig
 from evo.search.loop import Generation, Progress
+
+_WIDE = 1000  # characters
+
+
+def console() -> Console:
+    """Standard output for tables and lines, which are not cut where it is a file or a pipe."""
+    width = None if sys.stdout.isatty() else _WIDE
+    return Console(soft_wrap=True, highlight=False, width=width)
 
 
 class RunProgress:

@@ -1,18 +1,30 @@
-"""The demo: zoo, two evolutions, a table, a report, and the winner as a checkpoint."""
+"""``evo demo``: zoo, two evolutions, a table, a report, and the winner as a checkpoint."""
 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+import click
 
 import evo
-from evo.cli.commands import build_zoo, export_individual
-from evo.cli.commands_run import run_config
+from evo.cli.run import run_config
+from evo.cli.zoo import build_zoo
 from evo.errors import EvoError
-from evo.lineage.summary import read_summary, results_table
-from evo.report.write import write_report
+
+
+@click.command()
+@click.option(
+    "--dir",
+    "folder",
+    default="demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Gets zoo/, run/, genome_plus/ and best/.",
+)
+def demo(folder: Path) -> None:
+    """Train the demo zoo, evolve it on a local Ray, compare, and export the winner."""
+    run_demo(folder)
 
 
 def demo_config() -> Path:
@@ -26,37 +38,45 @@ def demo_config() -> Path:
 
 
 def run_demo(folder: Path) -> None:
-    """Leaves ``zoo``, ``run`` (recipe_search), ``genome_plus`` (as published) and ``best``.
+    """Write ``zoo``, ``run`` (recipe_search), ``genome_plus`` (as published) and ``best`` to ``folder``.
 
-    A run that is there from an earlier demo is replaced; anything else in ``folder`` is left alone.
+    A run of an earlier demo is replaced; anything else in ``folder`` is left alone.
 
     Raises:
-        EvoError: ``folder/run`` (or another of these) is there and is no run of ours.
+        EvoError: ``folder/run`` (or another of these) exists and is not from a demo.
     """
+    from rich.console import Console
+
+    from evo.export.individual import export_individual
+    from evo.lineage.summary import results_table
+    from evo.report.write import write_report
+
     out = Console(stderr=True)
     zoo, run, plus, best = (folder / n for n in ("zoo", "run", "genome_plus", "best"))
     out.print(f"[bold]1/5[/] the zoo: a base model and ten experts, trained here ({zoo})")
-    build_zoo(zoo, seed=0)
+    build_zoo(zoo)
     for old, mark in ((run, "config.json"), (plus, "config.json"), (best, "recipe.json")):
         if old.exists():
             if not (old / mark).is_file():
-                raise EvoError(f"{old}: is there, but not from a demo; move it away")
+                raise EvoError(f"{old}: exists, but is not from a demo; move it away")
             shutil.rmtree(old)
     root = f"root={zoo.resolve()}"
     out.print(f"[bold]2/5[/] recipe search over the merge coefficients ({run})")
     summary = run_config(demo_config(), run, [root])
-    out.print(f"[bold]3/5[/] GENOME+ as published, on the weights, beside it ({plus})")
+    out.print(f"[bold]3/5[/] GENOME+ as published, on the weights, for comparison ({plus})")
     published = ["algorithm=genome_plus", "baselines={}"]
     run_config(demo_config(), plus, [root, *published])
     out.print(f"[bold]4/5[/] the winner as an ordinary checkpoint ({best})")
-    export_individual(run, "best", best)
+    click.echo(export_individual(run, "best", best))
     path, line = write_report(run)
-    out.print(f"[bold]5/5[/] what happened, to look at in a browser ({path})")
+    out.print(f"[bold]5/5[/] a report of what happened, for the browser ({path})")
     Console().print(results_table(_with_genome_plus(summary, plus), "The demo in one table"))
     Console().print(line, soft_wrap=True, highlight=False)
 
 
 def _with_genome_plus(summary: Mapping[str, Any], plus: Path) -> dict[str, Any]:
+    from evo.lineage.summary import read_summary
+
     other = read_summary(plus)
     if other is None:
         raise EvoError(f"{plus}: did not finish")

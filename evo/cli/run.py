@@ -1,0 +1,217 @@
+"""``evo run`` and ``evo resume``: run a config from founders to summary, with a live line."""
+
+import json
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from evo.cli.terminal import RunProgress
+    from evo.config.schema import PoolConfig, RunConfig
+    from evo.evolution import Evolution
+    from evo.trackers import TrackersConfig
+
+EXIT_TERMINATED = 143
+
+
+@click.command()
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Default: runs/CONFIG's name.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key; repeats."
+)
+@click.option("--address", metavar="auto|HOST:PORT", help="Join the Ray cluster there.")
+@click.option(
+    "--resume", "resumes", is_flag=True, help="Resume if --run-dir holds a run of this CONFIG."
+)
+@click.option(
+    "--reuse",
+    multiple=True,
+    metavar="DIR",
+    help="Take evaluations from that run, not from those in the config's reuse; repeats.",
+)
+def run(
+    config: Path,
+    run_dir: Path | None,
+    overrides: tuple[str, ...],
+    address: str | None,
+    resumes: bool,
+    reuse: tuple[str, ...],
+) -> None:
+    """Evolve as CONFIG (YAML) says, and print the table of winner and baselines."""
+    if resumes and run_dir is None:
+        raise click.UsageError("--resume needs --run-dir")
+    if address is not None:
+        overrides += _joining(address)
+    from evo.lineage.files import free_folder
+
+    folder = run_dir or free_folder(Path("runs") / config.stem)
+    if reuse:
+        overrides += (f"reuse={json.dumps([str(Path(d).absolute()) for d in reuse])}",)
+    run_config(config, folder, overrides, resumes=resumes)
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of pool or trackers; repeats.",
+)
+@click.option("--address", metavar="auto|HOST:PORT", help="Join the Ray cluster there.")
+@click.option("--repair", is_flag=True, help="Set damaged files aside and evaluate again.")
+@click.option("--accept-drift", is_flag=True, help="Resume though code or versions have changed.")
+def resume(
+    run_dir: Path,
+    overrides: tuple[str, ...],
+    address: str | None,
+    repair: bool,
+    accept_drift: bool,
+) -> None:
+    """Resume the run in RUN_DIR: it ends as if it had never stopped."""
+    if address is not None:
+        overrides += _joining(address)
+    from evo.run.resume import settings_on_resume
+
+    pool, trackers = settings_on_resume(run_dir, overrides)
+    resume_run(run_dir, pool, trackers, repair=repair, accept_drift=accept_drift)
+
+
+def _joining(address: str) -> tuple[str, ...]:
+    """Overrides that make a run's pool join the cluster at ``address``, which was found to accept us.
+
+    Raises:
+        PoolError: within two seconds, if it does not; says why.
+    """
+    from cluster.ray.connect import check_cluster
+
+    check_cluster(address)
+    return ("pool.kind=ray", f"pool.address={json.dumps(address)}")
+
+
+def run_config(
+    config: Path, run_dir: Path, overrides: Sequence[str] = (), *, resumes: bool = False
+) -> dict[str, Any]:
+    """Run a config from founders to summary, print the table of results, and return the summary.
+
+    With ``resumes``, a run of the same config in ``run_dir`` is resumed; a finished one is shown.
+    """
+    from evo.config.loader import load_config
+    from evo.evolution import Evolution
+    from evo.run.recovery import holds_run
+    from evo.run.resume import check_same_run
+
+    loaded = load_config(config, overrides)
+    if loaded.pool.kind == "ray" and loaded.pool.address is not None:
+        from cluster.ray.connect import check_cluster
+
+        check_cluster(loaded.pool.address)  # before the founders are read, which takes longer
+    if resumes and holds_run(run_dir):
+        check_same_run(loaded, run_dir, config)
+        return resume_run(run_dir, loaded.pool, loaded.trackers, loaded.reuse)
+    with _progress(loaded, run_dir) as progress:
+        progress.note(f"starting {loaded.algorithm.name} on {len(loaded.founders)} founders")
+        return _finish(Evolution(loaded, run_dir, observe=progress.observe), progress)
+
+
+def resume_run(
+    run_dir: Path,
+    pool: "PoolConfig | None" = None,
+    trackers: "TrackersConfig | None" = None,
+    reuse: Sequence[Path] | None = None,
+    *,
+    repair: bool = False,
+    accept_drift: bool = False,
+) -> dict[str, Any]:
+    """Resume a run and return its summary; one that has finished is only shown."""
+    from evo.evolution import Evolution
+    from evo.lineage.summary import read_summary
+    from evo.run.recovery import read_config
+    from evo.run.status import status_of
+
+    config = read_config(run_dir, check_files=False)
+    if not repair and status_of(run_dir).state == "finished":
+        summary = read_summary(run_dir)
+        if summary is not None:
+            _show(summary, run_dir, config)
+            return summary
+    with _progress(config, run_dir) as progress:
+        progress.note("replaying what was recorded")
+        evolution = Evolution.resume(
+            run_dir,
+            pool_settings=pool,
+            trackers=trackers,
+            reuse=reuse,
+            accept_drift=accept_drift,
+            repair=repair,
+            observe=progress.observe,
+        )
+        return _finish(evolution, progress)
+
+
+def _finish(evolution: "Evolution", progress: "RunProgress") -> dict[str, Any]:
+    from evo.cli.terminal import console
+
+    with evolution:
+        _exit_on_sigterm()  # again: Ray has set its own handler
+        for generation in evolution:
+            if not evolution.replays:
+                progress.generation(generation)
+        progress.note("scoring winner and baselines on test")
+        summary = evolution.finish()
+    progress.stop()
+    for note in evolution.notes:
+        console().print(f"vocabulary: {note}", markup=False)
+    for note in evolution.reused:
+        console().print(f"reuse: {note}", markup=False)
+    _show(summary, evolution.run_dir, evolution.config)
+    return summary
+
+
+def _show(summary: Mapping[str, Any], run_dir: Path, config: "RunConfig") -> None:
+    from rich.console import Console
+
+    from evo.cli.terminal import console
+    from evo.lineage.summary import results_table
+
+    title = f"{', '.join(t.name for t in config.tasks)}: {run_dir}"
+    Console().print(results_table(summary, title))
+    console().print(
+        f"{summary['evaluations']} evaluations on {summary['examples']} dev examples in "
+        f"{summary['time']['search_s']:.1f} s, "
+        f"stopped by {summary['stopped_by']}; winner {summary['winner']['id'][:12]}; "
+        f"{run_dir / 'summary.json'}"
+    )
+    console().print(f"to see what happened: evo report {run_dir}")
+
+
+@contextmanager
+def _progress(config: "RunConfig", run_dir: Path) -> Iterator["RunProgress"]:
+    """The live line of a run. If the run is interrupted, say how to resume it."""
+    from cluster.errors import PoolError
+    from evo.cli.terminal import RunProgress
+    from evo.run.recovery import holds_run
+
+    _exit_on_sigterm()
+    try:
+        with RunProgress(config.budget) as progress:
+            yield progress
+    except (KeyboardInterrupt, SystemExit, OSError, PoolError):
+        if holds_run(run_dir):
+            click.echo(f"Stopped. All evaluations so far are kept: evo resume {run_dir}", err=True)
+        raise
+
+
+def _exit_on_sigterm() -> None:
+    """Turn SIGTERM into SystemExit, so that hosts are stopped on the way out."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(EXIT_TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
