@@ -92,10 +92,10 @@ def show(run_dir: Path, individual: str) -> None:
     import pyarrow.compute as pc
 
     import evo.lineage
-    from evo.report.terminal.recipe import picture
     from evo.cli.terminal import console
     from evo.lineage.read.run_config import layers_of
     from evo.lineage.storage.records import RACED
+    from evo.report.terminal.recipe import picture
 
     read = evo.lineage.open(run_dir)
     found = read.find(individual)

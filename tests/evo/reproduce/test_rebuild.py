@@ -24,10 +24,10 @@ from cluster.founders.checkpoints import FounderFiles, digest_of, load_founders,
 from cluster.host.builder import Builder
 from cluster.host.model_host import ModelHost
 from cluster.jobs import EngineSpec, HostSpec, Job, Query
-from evo.export.individual import export_individual
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
 from evo.evolution import Evolution
+from evo.export.individual import export_individual
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.commits import commit, commits
 from evo.lineage.storage.committed_tables import read_committed
