@@ -13,7 +13,7 @@ from torch import Tensor
 from cluster.errors import CheckpointError as CheckpointError
 from cluster.founders.adapters import ADAPTER_CONFIG, adapter_digest, is_adapter, open_adapter
 from operators.recipe import Founder
-from operators.recipe.coefficients import layer_count
+from operators.recipe.layers import layer_count
 from operators.tensors.low_rank import Adapter
 from operators.tensors.weights import Layout, Weights, check_fit, weights_of
 

@@ -12,7 +12,8 @@ from evo.errors import EvoError
 from evo.merging.recipe_file import DTYPES
 from operators.merge import MERGES
 from operators.recipe import Founder, Linear, Merge, ParameterValue, Recipe, Route, describe, walk
-from operators.recipe.coefficients import Coefficient, Grouped, layer_count, layer_index, value_at
+from operators.recipe.coefficients import Coefficient, Grouped, Rule, value_at
+from operators.recipe.layers import follows_layers, layer_count, layer_index
 
 _RESCALE = {"l1": True, "none": False}  # as mergekit says it; it has no word for inverse_density
 
@@ -128,9 +129,19 @@ def _value(value: ParameterValue, tensors: Sequence[str]) -> Any:
 
 def _grouped(value: Grouped, tensors: Sequence[str]) -> list[dict[str, Any]]:
     layers = layer_count(tensors)
-    if any(len(rule.filters) > 1 for rule in value.rules):
+    # A merge's YAML gives the first value of a list to every tensor outside the layers: those whose value
+    # is another one get entries of their own, which must not match any other tensor.
+    first = Grouped(tuple(Rule(r.filters, r.values[:1]) for r in value.rules))
+    last = {
+        tensor: number
+        for tensor in tensors
+        if follows_layers(tensor)
+        and (number := value_at(value, tensor, layers)) != value_at(first, tensor, layers)
+    }
+    ambiguous = any(name in tensor and name != tensor for name in last for tensor in tensors)
+    if ambiguous or any(len(rule.filters) > 1 for rule in value.rules):
         return _by_name(value, tensors, layers)
-    made = []
+    made: list[dict[str, Any]] = [{"filter": name, "value": last[name]} for name in last]
     for rule in value.rules:
         one = len(rule.values) == 1 or not layers
         groups = len(rule.values)

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cluster.founders.checkpoints import CheckpointError, tensors_by_file
-from operators.recipe.coefficients import at_layer, layer_count, layer_index
+from operators.recipe.layers import at_layer, layer_count, layer_index
 
 _LAYERS_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 

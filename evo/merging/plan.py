@@ -13,11 +13,9 @@ from evo.merging.checkpoint import Checkpoint
 from evo.merging.recipe_file import MergeFile, Slice, Source
 from evo.merging.settings import Settings, resolve
 from operators.merge.table import Number, Parameter, Values
-from operators.recipe.coefficients import at_layer
+from operators.recipe.layers import at_layer, follows_layers
 from operators.tensors.weights import TensorSpec
 
-# What stands before the layers: of stacked slices, the first gives it, and the last all the rest.
-_BEFORE = ("embed", "wte", "wpe")
 _DTYPES = {"": None, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -111,14 +109,11 @@ class _Planner:
         def names(of: Callable[[str], bool]) -> Callable[[Source], dict[str, str]]:
             return lambda s: {n: n for n in self._models[s.path].outside if of(n)}
 
-        def before(name: str) -> bool:
-            return any(word in name for word in _BEFORE)
-
         if first is last:
             yield self._tensors(first, names(lambda n: True), None, 1, str)
         else:
-            yield self._tensors(first, names(before), None, 1, str)
-            yield self._tensors(last, names(lambda n: not before(n)), None, 1, str)
+            yield self._tensors(first, names(lambda n: not follows_layers(n)), None, 1, str)
+            yield self._tensors(last, names(follows_layers), None, 1, str)
 
     def _layer(self, part: Slice, layer: int, layers: int, index: int) -> Iterator[TensorPlan]:
         return self._tensors(

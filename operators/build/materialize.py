@@ -14,7 +14,8 @@ from operators.errors import EvoError
 from operators.merge import MERGES
 from operators.merge.table import Number, Values
 from operators.recipe import Founder, Linear, Merge, Noise, ParameterValue, Recipe, walk
-from operators.recipe.coefficients import Coefficient, layer_count, value_at
+from operators.recipe.coefficients import Coefficient, value_at
+from operators.recipe.layers import layer_count
 from operators.tensors.low_rank import Adapter, Factors, no_change
 from operators.tensors.noise import direction as noise_direction
 from operators.tensors.threads import in_threads

@@ -6,7 +6,6 @@ multiplied, so a weighted sum of weighted sums stays one weighted sum.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,15 +13,17 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
+from operators.recipe.layers import layer_count, layer_group
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """``values[g]`` for layer group ``g``, for tensors whose name has every one of ``filters`` in it.
+    """``values[g]`` for layer group ``g``, for tensors whose names contain all ``filters``.
 
-    With G values and L layers, layer l belongs to group ``l * G // L``. Tensors outside the layers
-    (embeddings, final norm, head) take the first value, as mergekit does.
+    :func:`operators.recipe.layers.layer_group` says which group a tensor belongs to.
+
+    Raises:
+        ValueError: there is no value, or one is not finite.
     """
 
     filters: tuple[str, ...]
@@ -56,46 +57,25 @@ class Grouped:
 Coefficient: TypeAlias = float | Grouped
 
 
-def layer_index(tensor: str) -> int | None:
-    """The layer a tensor belongs to, or None outside the layers: ``model.layers.3.mlp...`` is 3."""
-    found = _LAYER.search(tensor)
-    return int(found.group(1)) if found else None
-
-
-def at_layer(tensor: str, layer: int) -> str:
-    """The name of ``tensor`` in another layer; outside the layers, its own."""
-    found = _LAYER.search(tensor)
-    return tensor if found is None else f"{tensor[: found.start(1)]}{layer}{tensor[found.end(1) :]}"
-
-
-def layer_count(tensors: Iterable[str]) -> int:
-    """One more than the highest layer index among the tensor names; 0 without layers."""
-    return max((i + 1 for t in tensors if (i := layer_index(t)) is not None), default=0)
-
-
 def value_at(coefficient: Coefficient, tensor: str, layers: int) -> float:
     """The number that holds for ``tensor`` in a model of ``layers`` layers."""
     if not isinstance(coefficient, Grouped):
         return coefficient
     rule = next(r for r in coefficient.rules if r.matches(tensor))
-    layer = layer_index(tensor)
-    if layer is None:
-        return rule.values[0]
-    return rule.values[layer * len(rule.values) // layers]
+    return rule.values[layer_group(tensor, layers, len(rule.values))]
 
 
 class Places:
-    """The tensors of one model, for asking what a coefficient is at all of them at once.
+    """The tensors of one model, to evaluate a coefficient at all of them at once.
 
     Args:
-        tensors: names, in the order of the answers.
+        tensors: names, in the order of the results.
     """
 
     def __init__(self, tensors: Sequence[str]) -> None:
         self._tensors = tuple(tensors)
-        self._layers = max(1, layer_count(tensors))
-        # Outside the layers the first value holds, as in layer 0.
-        self._layer = np.array([layer_index(t) or 0 for t in tensors], dtype=np.int64)
+        self._layers = layer_count(tensors)
+        self._groups: dict[int, NDArray[np.int64]] = {}
         self._matching: dict[tuple[str, ...], NDArray[np.bool_]] = {}
 
     def values(self, coefficient: Coefficient) -> NDArray[np.float64]:
@@ -104,9 +84,15 @@ class Places:
             return np.full(len(self._tensors), coefficient)
         made = np.empty(len(self._tensors))
         for rule in reversed(coefficient.rules):  # the first that matches is written last
-            groups = np.array(rule.values)[self._layer * len(rule.values) // self._layers]
+            groups = np.array(rule.values)[self._group_of_each(len(rule.values))]
             np.copyto(made, groups, where=self._matches(rule))
         return made
+
+    def _group_of_each(self, groups: int) -> NDArray[np.int64]:
+        if groups not in self._groups:
+            found = [layer_group(t, self._layers, groups) for t in self._tensors]
+            self._groups[groups] = np.array(found, dtype=np.int64)
+        return self._groups[groups]
 
     def _matches(self, rule: Rule) -> NDArray[np.bool_]:
         if rule.filters not in self._matching:
@@ -118,8 +104,8 @@ class Places:
 def gradient(values: Sequence[float], layers: int) -> tuple[float, ...]:
     """``values`` interpolated to one number for each of ``layers`` layers, as mergekit reads a list.
 
-    The first value is at the first layer and the last at the last. Tensors outside the layers take the
-    first one (:class:`Rule`).
+    The first value is at the first layer and the last at the last. mergekit gives the first value to all
+    tensors outside the layers.
 
     Raises:
         ValueError: ``values`` is empty.

@@ -11,7 +11,8 @@ import yaml
 from golden import make_models
 from safetensors.torch import load_file
 
-from operators.recipe.coefficients import Coefficient, Grouped, Rule, gradient, layer_index
+from operators.recipe.coefficients import Coefficient, Grouped, Rule, gradient
+from operators.recipe.layers import layer_index
 from operators.build.materialize import Materializer
 from operators.merge import MERGES, merge
 from operators.recipe import Founder, Recipe, parts
@@ -20,6 +21,7 @@ from operators.tensors.weights import Weights, weights_of
 FOLDER = Path(__file__).parent
 TABLE: dict[str, Any] = json.loads((FOLDER / "golden.json").read_text())
 CASES: list[dict[str, Any]] = TABLE["cases"]
+AFTER_LAYERS = ("model.norm.weight", "lm_head.weight")
 IN_ULPS = {"bf16_karcher@0.1.5"}
 
 
@@ -59,7 +61,12 @@ def _value(value: Any) -> Any:
         return value
     if not isinstance(value[0], dict):
         value = [{"value": value}]
-    rules = [Rule((r["filter"],) if "filter" in r else (), numbers(r["value"])) for r in value]
+    rules = []
+    for entry in value:
+        filters = (entry["filter"],) if "filter" in entry else ()
+        # mergekit gives the first value of a list to the tensors after the layers too.
+        rules += [Rule((*filters, name), numbers(entry["value"])[:1]) for name in AFTER_LAYERS]
+        rules.append(Rule(filters, numbers(entry["value"])))
     made: Coefficient = Grouped(tuple(rules))
     return made
 

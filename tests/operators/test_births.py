@@ -19,7 +19,8 @@ from operators.build.materialize import Materializer, MissingFounderError
 from operators.build.sums import Sum, sum_up
 from operators.merge import merge
 from operators.recipe import Founder, Linear, Noise, Recipe, linear
-from operators.recipe.coefficients import Grouped, Places, Rule, layer_count, value_at
+from operators.recipe.coefficients import Grouped, Places, Rule, value_at
+from operators.recipe.layers import layer_count
 from operators.tensors.weights import Layout, TensorSpec, Weights, allocate, layout_of
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import BASE, A, B, C, built, close, founders, same
 
+from operators.build.architectures import ARCHITECTURES
 from operators.merge import merge
 from operators.recipe import Founder, Linear, Merge, Noise, Recipe, linear, walk
 from operators.recipe.canonical import from_json, to_json
-from operators.recipe.coefficients import Grouped, Rule, add, layer_count, multiply, value_at
+from operators.recipe.coefficients import Grouped, Rule, add, multiply, value_at
+from operators.recipe.layers import follows_layers, layer_count, layer_index
 
 NAMES = (
     "model.embed_tokens.weight",
@@ -41,16 +43,45 @@ def test_coefficients_multiply_and_add_tensor_by_tensor(a, b, name):
     assert value_at(add([a, b]), name, layers) == pytest.approx(x + y, abs=1e-12)
 
 
-def test_layer_groups_split_the_layers_evenly_and_the_rest_takes_the_first():
+def test_layer_groups_split_the_layers_evenly_and_the_ends_belong_to_the_first_and_the_last():
     by_half = Grouped((Rule(("mlp",), (1.0, 2.0)), Rule((), (5.0,))))
-    assert [value_at(by_half, f"model.layers.{i}.mlp.up.weight", 4) for i in range(4)] == [
-        1,
-        1,
-        2,
-        2,
-    ]
+    in_layers = [value_at(by_half, f"model.layers.{i}.mlp.up.weight", 4) for i in range(4)]
+    assert in_layers == [1, 1, 2, 2]
     assert value_at(by_half, "model.layers.3.self_attn.q.weight", 4) == 5
-    assert value_at(Grouped((Rule((), (3.0, 4.0)),)), "model.norm.weight", 4) == 3
+    ends = Grouped((Rule((), (3.0, 4.0)),))
+    assert value_at(ends, "model.embed_tokens.weight", 4) == 3
+    assert value_at(ends, "model.norm.weight", 4) == 4
+    assert value_at(ends, "lm_head.weight", 4) == 4
+    assert value_at(ends, "fc1.weight", 0) == 3  # a model without layers is one group
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["whole", "bare"])
+@pytest.mark.parametrize("known", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_every_known_architecture_has_its_embedding_before_and_its_head_after_the_layers(
+    known, bare
+):
+    known = known.without_prefix() if bare else known
+    assert layer_index(known.name(3, known.outputs[0])) == 3
+    assert not follows_layers(known.embedding)
+    assert all(follows_layers(f"{prefix}weight") for prefix in known.head)
+
+
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [
+        ("transformer.wpe.weight", False),
+        ("transformer.word_embeddings_layernorm.bias", False),
+        ("model.tok_embeddings.weight", False),
+        ("shared.weight", False),
+        ("model.decoder.project_in.weight", False),
+        ("model.decoder.project_out.weight", True),
+        ("gpt_neox.final_layer_norm.bias", True),
+        ("output.weight", True),
+        ("score.weight", True),
+    ],
+)
+def test_names_outside_the_layers_of_other_architectures(name, after):
+    assert follows_layers(name) == after
 
 
 def test_a_coefficient_without_a_default_is_refused():

@@ -125,6 +125,18 @@ def test_stacked_slices_load_in_plain_transformers(zoo, tmp_path):
         assert torch.equal(tensor, source[origin]), name
 
 
+def test_stacked_gpt_neox_takes_its_output_head_from_the_last_slice(tmp_path):
+    for value, model in ((1.0, "a"), (2.0, "b")):
+        names = ("gpt_neox.embed_in", "gpt_neox.layers.0.attention.dense", "embed_out")
+        (tmp_path / model).mkdir()
+        made = {f"{n}.weight": torch.full((2, 2), value) for n in names}
+        save_file(made, tmp_path / model / "model.safetensors")
+    slices = [{"sources": [{"model": str(tmp_path / m), "layer_range": [0, 1]}]} for m in "ab"]
+    made = run(tmp_path, tmp_path / "out", {"merge_method": "passthrough", "slices": slices})
+    assert made["gpt_neox.embed_in.weight"][0, 0] == 1.0
+    assert made["embed_out.weight"][0, 0] == 2.0
+
+
 def test_slices_may_merge_and_have_parameters_of_their_own(zoo, tmp_path):
     sources = [
         {"model": "tiny/e1", "layer_range": [0, 2], "parameters": {"weight": 0.25}},
@@ -443,6 +455,26 @@ def llamas(tmp_path_factory):
     names = ("base", "a", "b")
     paths = {n: save(folder / n, build_model("llama", seed=i)) for i, n in enumerate(names)}
     return load_founders(paths["base"], {n: paths[n] for n in ("a", "b")})
+
+
+@pytest.mark.parametrize("kind", ["untied", "tied", "gpt2", "bare"])
+def test_layer_groups_as_yaml_merge_to_the_same_bits_from_the_embedding_to_the_head(kind, tmp_path):
+    """``bare`` names are parts of each other: ``norm.weight``, ``layers.0.input_layernorm.weight``."""
+    paths = {}
+    for i, name in enumerate(("base", "a", "b")):
+        model = build_model("gpt2" if kind == "gpt2" else "llama", seed=i, tied=kind != "untied")
+        paths[name] = save(tmp_path / name, model)
+        if kind == "bare":
+            file = paths[name] / "model.safetensors"
+            named = {n.removeprefix("model."): t + i for n, t in load_file(file).items()}
+            save_file(named, file, {"format": "pt"})
+    known = load_founders(paths["base"], {n: paths[n] for n in ("a", "b")})
+    a, b = (f.founder for f in known.founders)
+    by_group = Grouped((Rule(("norm",), (0.2, 0.6)), Rule((), (0.1, 0.8))))
+    recipe = merge("ties", [a, b], base=known.base.founder, params={"weight": (by_group, 0.5)})
+    check_same_bits(recipe, known, tmp_path)
+    (tmp_path / "sum").mkdir()
+    check_same_bits(linear({a: by_group, b: BY_LAYER}), known, tmp_path / "sum")
 
 
 BY_LAYER = Grouped((Rule(("self_attn",), (0.1, 0.7)), Rule((), (0.3, 0.9))))
