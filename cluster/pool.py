@@ -1,4 +1,4 @@
-"""Pool: hosts and scorers behind one protocol; and LocalPool, which needs no Ray.
+"""Pool: hosts and scorers behind one protocol.
 
 The contract, tested by one suite for every pool: each submitted job completes exactly once, with
 scores or with an error; jobs complete in any order; a result is given to the caller who waits for its
@@ -6,17 +6,11 @@ key, so several callers in one thread can share a pool; a lost host costs a retr
 event of a host is given once; closing twice is harmless.
 """
 
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
-from itertools import islice, takewhile
 from typing import Protocol
 
-from cluster.call_size import CallSizer
 from cluster.errors import PoolError as PoolError
-from cluster.host.model_host import ModelHost
-from cluster.host.scorer import FitnessScorer
-from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec
+from cluster.jobs import HostStats, Job, JobResult, PoolEvent
 
 IN_FLIGHT = 2  # jobs per host: the next one is there when the current one ends
 
@@ -98,65 +92,3 @@ class Completed:
 
     def clear(self) -> None:
         self._results.clear()
-
-
-class LocalPool:
-    """One host in this process. Jobs run when their result is waited for, in order: small ones together
-    with those behind them.
-    """
-
-    def __init__(self, spec: PoolSpec) -> None:
-        self._host = ModelHost(spec.host)
-        self._scorer = FitnessScorer(spec.tasks)
-        self._call_sizer = CallSizer()
-        self._submitted = 0
-        self._queue: deque[Job] = deque()
-        self._completed = Completed()
-
-    @property
-    def hosts(self) -> int:
-        return 1
-
-    @property
-    def pending(self) -> int:
-        return len(self._queue) + len(self._completed)
-
-    def submit(self, job: Job) -> int:
-        job = replace(job, key=self._submitted)
-        self._submitted += 1
-        self._queue.append(job)
-        return job.key
-
-    def wait(self, keys: Collection[int] | None = None) -> JobResult:
-        while (result := self._completed.take(keys)) is None:
-            if not self._queue:
-                raise LookupError("no such job is pending")
-            self._run_some()
-        return result
-
-    def cancel(self, keys: Collection[int]) -> frozenset[int]:
-        cancelled = frozenset(job.key for job in self._queue if job.key in keys)
-        self._queue = deque(job for job in self._queue if job.key not in cancelled)
-        return cancelled
-
-    def stats(self) -> tuple[HostStats, ...]:
-        return (self._host.stats(),)
-
-    def events(self) -> tuple[PoolEvent, ...]:
-        return ()
-
-    def close(self) -> None:
-        self._queue.clear()
-        self._completed.clear()
-
-    def _run_some(self) -> None:
-        before = self._host.stats()
-        queries = self._queue[0].queries
-        most = self._call_sizer.size(before.host, queries, queued=len(self._queue), hosts=1)
-        jobs = list(takewhile(lambda job: job.queries == queries, islice(self._queue, most)))
-        results = list(map(self._scorer.score, jobs, self._host.run_all(jobs)))
-        # Only now: jobs that were interrupted stay in the queue.
-        for result in results:
-            self._queue.popleft()
-            self._completed.add(result)
-        self._call_sizer.learn(jobs, before, self._host.stats())

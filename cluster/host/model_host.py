@@ -24,6 +24,7 @@ from fitness.engines.memory import free_memory, is_out_of_memory
 from fitness.requests import CallOutput, Generate, Output
 from operators.build.paths import LayerPath
 from operators.tensors.low_rank import Adapted
+from operators.tensors.threads import torch_threads
 from operators.tensors.weights import Stack, Weights
 
 _OUT_OF_MEMORY: Final = "out of memory"
@@ -42,7 +43,11 @@ class ModelHost:
 
     def __init__(self, spec: HostSpec, name: str = "local") -> None:
         self.name = name
-        torch.set_num_threads(spec.engine.threads)
+        self._spec = spec
+        with torch_threads(spec.engine.threads):
+            self._open(spec)
+
+    def _open(self, spec: HostSpec) -> None:
         self._engine = _make_engine(spec)
         self._builder = Builder(
             spec.base,
@@ -51,7 +56,6 @@ class ModelHost:
             device=spec.engine.device,
             adapters=spec.engine.adapters,
         )
-        self._spec = spec
         # Only where a device runs them: processors that build for the next one would run this one slower.
         self._batch_builder = BatchBuilder(
             self._builder, self._explain, ahead=spec.engine.device.startswith("cuda")
@@ -80,6 +84,10 @@ class ModelHost:
 
         Those with the same asks are built in one pass, and run together where the engine is faster so.
         """
+        with torch_threads(self._spec.engine.threads):
+            return self._run_all(jobs)
+
+    def _run_all(self, jobs: Sequence[Job]) -> tuple[HostResult, ...]:
         answers = self._answer_all(jobs)
         short = [i for i, a in enumerate(answers) if a.error.startswith(_OUT_OF_MEMORY)]
         if short:

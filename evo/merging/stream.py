@@ -21,6 +21,7 @@ from evo.merging.checkpoint import Checkpoint
 from evo.merging.plan import MergePlan, TensorAt, TensorPlan
 from operators.merge.blocks import spans
 from operators.merge.table import MergeMethod, Values
+from operators.tensors.threads import torch_threads
 from operators.tensors.weights import ALIGNMENT_BYTES, TensorSpec
 
 _NAMES = {
@@ -111,7 +112,6 @@ def write(
     size = sum(_bytes(t.spec) for t in plan.tensors)
     places: dict[str, tuple[int, int]] = {}
     descriptors: list[int] = []
-    before = torch.get_num_threads()
     try:
         for shard in files:
             descriptor = os.open(folder / shard.name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
@@ -121,10 +121,9 @@ def write(
             for spec, offset in zip(shard.specs, shard.offsets, strict=True):
                 places[spec.name] = (descriptor, offset)
         merger = _Merger(method, seed, models, places)
-        torch.set_num_threads(1)
-        merger.merge(plan.tensors, threads, lambda done: progress(done, size))
+        with torch_threads(1):
+            merger.merge(plan.tensors, threads, lambda done: progress(done, size))
     finally:
-        torch.set_num_threads(before)
         for descriptor in descriptors:
             os.close(descriptor)
     if len(files) > 1:

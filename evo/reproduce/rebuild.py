@@ -20,6 +20,7 @@ from evo.run.setup import reopen_founders
 from operators.build.paths import LayerPath
 from operators.recipe import Founder, Recipe, walk
 from operators.tensors.low_rank import Adapted
+from operators.tensors.threads import torch_threads
 from operators.tensors.weights import Weights
 
 
@@ -70,9 +71,10 @@ def rebuild(
     config = moved(read_config(lineage.run_dir, check_files=False), founders or {})
     files = founders_of([recipe], config, lineage.run_dir)
     engine = config.engine
-    builder = Builder(files.base, files.founders, dtype=engine.dtype, adapters=engine.adapters)
-    built = builder.build(recipe)
-    digest = builder.digest(built)
+    with torch_threads(engine.threads):
+        builder = Builder(files.base, files.founders, dtype=engine.dtype, adapters=engine.adapters)
+        built = builder.build(recipe)
+        digest = builder.digest(built)
     recorded = _recorded(lineage, found, digest)
     if check and recorded not in (None, digest):
         raise EvoError(
@@ -82,7 +84,8 @@ def rebuild(
             "gives the weights all the same"
         )
     if isinstance(built, Adapted):
-        weights = builder.whole(recipe)
+        with torch_threads(engine.threads):
+            weights = builder.whole(recipe)
     else:
         weights = built.weights if isinstance(built, LayerPath) else built
     same = None if recorded is None else recorded == digest

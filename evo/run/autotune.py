@@ -74,26 +74,23 @@ def _fast_dtype(device: str) -> str:
 def _fast_budget(engine: EngineConfig, founders: FounderSet, requests: "list[Request]") -> int:
     if engine.kind != "hf":
         return int(EngineConfig.model_fields["batch_tokens"].default)  # no batches there
-    import torch
-
     from cluster.host.builder import dtype_of
     from fitness.engines.hf.engine import HFEngine
     from fitness.engines.hf.token_budget import fastest_budget
     from fitness.engines.memory import free_memory
+    from operators.tensors.threads import torch_threads
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(engine.threads)
     try:
-        return fastest_budget(
-            HFEngine(
-                founders.base.path,
-                device=engine.device,
-                dtype=dtype_of(engine.dtype),
-                trust_remote_code=engine.trust_remote_code,
-                compile=engine.compile,
-            ),
-            requests,
-        )
+        with torch_threads(engine.threads):
+            return fastest_budget(
+                HFEngine(
+                    founders.base.path,
+                    device=engine.device,
+                    dtype=dtype_of(engine.dtype),
+                    trust_remote_code=engine.trust_remote_code,
+                    compile=engine.compile,
+                ),
+                requests,
+            )
     finally:
-        torch.set_num_threads(threads)
         free_memory()  # hosts need it

@@ -10,7 +10,8 @@ from cluster.founders.adapters import is_adapter
 from cluster.founders.checkpoints import CheckpointError, FounderSet, load_founders
 from cluster.host.scorer import requests_for
 from cluster.jobs import EngineSpec, HostSpec, PoolSpec
-from cluster.pool import LocalPool, Pool
+from cluster.local_pool import LocalPool
+from cluster.pool import Pool
 from evo.algorithms import uses_paths
 from evo.config.schema import EngineConfig, PoolConfig, RunConfig, TaskConfig
 from evo.errors import EvoError

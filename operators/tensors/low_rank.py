@@ -3,8 +3,8 @@
 A change of a matrix is ΔW = B·A, B of shape (out, r), A of shape (r, in). Sums of such changes are made
 by concatenation, which is exact; averaging the factors one by one is not: Σw·B · Σw·A ≠ Σw·B·A.
 
-All products are float64 and rounded once to float32, so that the number of threads of a BLAS does not
-show in the result.
+All products are float64 and rounded once to float32. The last bits of QR, SVD and large products depend
+on the number of BLAS threads all the same, so a run builds and rebuilds with its own number of threads.
 """
 
 from collections.abc import Mapping, Sequence

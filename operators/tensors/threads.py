@@ -1,12 +1,28 @@
-"""As many pieces of work at a time as torch has threads."""
+"""The number of torch's threads, and work shared out among as many."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
 
 Work: TypeAlias = Callable[[], None]
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Run the block with ``count`` threads of torch, and restore the caller's number afterwards.
+
+    The last bits of BLAS and LAPACK results depend on the number of threads, so whatever builds or runs
+    an individual uses the number of its run.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_threads(pieces: Iterable[Work]) -> None:

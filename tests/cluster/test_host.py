@@ -11,6 +11,7 @@ from cluster.host.build_batches import BatchBuilder
 from cluster.host.builder import Builder
 from cluster.host.model_host import ModelHost
 from cluster.jobs import HostResult, HostStats, Job, PoolSpec, Query, Timing
+from fitness.engines.module import ModuleEngine
 from operators.recipe import Founder, Noise, linear
 
 
@@ -49,7 +50,7 @@ def test_many_jobs_are_answered_as_one_by_one(spec, together, monkeypatch):
     one_by_one = ModelHost(spec.host)
     expected = without_times([one_by_one.run(job) for job in jobs])
     host = ModelHost(spec.host)
-    monkeypatch.setattr(host._engine, "together", lambda prepared: together)
+    monkeypatch.setattr(ModuleEngine, "model_batch_size", lambda self, prepared: together)
     found = host.run_all(jobs)
     assert without_times(found) == expected
     assert {bool(answer.error) for answer in found} == {True, False}
@@ -57,25 +58,25 @@ def test_many_jobs_are_answered_as_one_by_one(spec, together, monkeypatch):
     assert host.stats().busy_s == pytest.approx(sum(a.timing.total_s for a in found))
 
 
-def test_what_lacks_memory_in_company_is_run_again_alone(spec, monkeypatch):
+def test_an_out_of_memory_error_in_a_batch_is_retried_with_batch_size_1(spec, monkeypatch):
     host = ModelHost(spec.host)
     jobs = [job for job in mixed(spec) if len(job.queries) == 1][:10]
     expected = without_times([ModelHost(spec.host).run(job) for job in jobs])
-    monkeypatch.setattr(host._engine, "together", lambda prepared: 4)
-    company: list[int] = []
+    monkeypatch.setattr(ModuleEngine, "model_batch_size", lambda self, prepared: 4)
+    batches: list[int] = []
 
-    def refuse(population, prepared):
-        company.append(len(population))
+    def refuse(self, population, prepared):
+        batches.append(len(population))
         raise torch.OutOfMemoryError("of many at once")
 
-    def no_room(count):
+    def no_room(self, count):
         raise MemoryError("for many at once")
 
-    monkeypatch.setattr(host._engine, "answer_many", refuse)
+    monkeypatch.setattr(ModuleEngine, "answer_many", refuse)
     assert without_times(host.run_all(jobs)) == expected
-    assert len(company) == 1  # and never again
+    assert len(batches) == 1  # and never again
     again = ModelHost(spec.host)
-    monkeypatch.setattr(again._builder, "allocate", no_room)
+    monkeypatch.setattr(Builder, "allocate", no_room)
     assert without_times(again.run_all(jobs)) == expected
 
 

@@ -8,7 +8,8 @@ import pytest
 from toy_pools import jobs_for, make_spec
 
 from cluster.jobs import Job, JobResult, PoolSpec, Query
-from cluster.pool import LocalPool, Pool, PoolError, run_all
+from cluster.local_pool import LocalPool
+from cluster.pool import Pool, PoolError, run_all
 from evo.search.evaluator import Evaluator, WeighedTask
 from operators.recipe import Founder, linear
 

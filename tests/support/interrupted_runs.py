@@ -8,7 +8,7 @@ from places import SUPPORT
 from toy_runs import run, tables
 from toys import toy_config
 
-from cluster.pool import LocalPool
+from cluster.local_pool import LocalPool
 from evo.evolution import Evolution
 from evo.run.setup import load_tasks, make_pool, open_founders
 

@@ -9,7 +9,16 @@ from cluster.host.scorer import requests_for
 from cluster.jobs import EngineSpec, HostSpec, Job, PoolSpec, Query
 from fitness.tasks.task import TaskSpec, load_task
 
-FUNCTIONS = ("nearness", "slow_for_a", "broken_for_b", "deadly", "once_deadly", "overflows", "naps")
+FUNCTIONS = (
+    "nearness",
+    "slow_for_a",
+    "broken_for_b",
+    "deadly",
+    "once_deadly",
+    "overflows",
+    "naps",
+    "thread_count",
+)
 
 
 def make_spec(folder: Path) -> PoolSpec:

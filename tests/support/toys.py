@@ -60,6 +60,10 @@ def slow_for_a(module: Point, split: str) -> list[float]:
     return nearness(module, split)
 
 
+def thread_count(module: Point, split: str) -> list[float]:
+    return [float(torch.get_num_threads())]
+
+
 def broken_for_b(module: Point, split: str) -> list[float]:
     if float(module.x[3]) == 0.5:
         raise ZeroDivisionError("no fitness for b")

@@ -11,7 +11,7 @@ from toys import toy_config, write_founders
 
 from cluster.founders.checkpoints import CheckpointError, load_founders
 from cluster.jobs import Job, JobResult, QueryResult, Timing
-from cluster.pool import LocalPool
+from cluster.local_pool import LocalPool
 from evo.algorithms import Candidate, Scored, make
 from evo.errors import EvoError
 from evo.evolution import Evolution

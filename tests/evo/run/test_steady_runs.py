@@ -8,7 +8,7 @@ from toy_runs import NAMES, rows, run
 from toys import toy_config
 
 import evo.lineage
-from cluster.pool import LocalPool
+from cluster.local_pool import LocalPool
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.run.setup import load_tasks, make_pool, open_founders
