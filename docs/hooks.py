@@ -75,20 +75,16 @@ def merges() -> str:
 
 def algorithms() -> str:
     """ALGORITHMS: every setting and its default."""
-    from evo.algorithms import ALGORITHMS
-
-    def setting(name: str, field: Any) -> str:
-        default = field.get_default(call_default_factory=True)
-        return f"`{name}: {_plain(default)}`"
+    from evo.algorithms import ALGORITHMS, read_settings
 
     return _table(
         ("name", "settings and their defaults"),
         (
             (
                 f"`{name}`",
-                " ".join(setting(n, f) for n, f in settings.model_fields.items() if n != "name"),
+                " ".join(f"`{n}: {_plain(v)}`" for n, v in read_settings(name) if n != "name"),
             )
-            for name, (settings, _) in ALGORITHMS.items()
+            for name in ALGORITHMS
         ),
     )
 

@@ -10,7 +10,7 @@ from cluster.founders.adapters import is_adapter
 from cluster.founders.checkpoints import open_checkpoint
 from cluster.host.resources import peak_memory
 from cluster.pool import IN_FLIGHT, Pool
-from evo.algorithms import Algorithm, Candidate, Start, length_penalty, make, wants_influence
+from evo.algorithms import Algorithm, Candidate, Start, make, traits
 from evo.config.schema import PoolConfig, RunConfig
 from evo.errors import EvoError
 from evo.final.finalize import end, times
@@ -230,7 +230,7 @@ class Evolution:
         self._evaluator = Evaluator(
             self._pool,
             self._tasks,
-            step_cost=length_penalty(config.algorithm) / max(1, layers),
+            step_cost=traits(config.algorithm).length_penalty / max(1, layers),
             free_steps=layers,
             past=past.records,
             rungs=rungs,
@@ -239,7 +239,7 @@ class Evolution:
         told = config.model_dump(mode="json", exclude={"trackers"})
         self._tracking.start(TrackedRun(self.run_dir, told, self._name))
         if not holds_run(self.run_dir):
-            if self._algorithm is None and wants_influence(config.algorithm):
+            if self._algorithm is None and traits(config.algorithm).influence:
                 made = {**made, "influence": self._evaluator.influence(founders)}
             made = {**made, "in_flight": self._in_flight_now()}
             write_start(self.run_dir, made)

@@ -19,11 +19,13 @@ import numpy as np
 from cmaes import CMA
 from pydantic import Field, model_validator
 
-from evo.algorithms.in_flight import InFlight
-from evo.algorithms.path_space import PathSearch, PathSettings
-from evo.algorithms.protocol import Candidate, Contest, Scored, Start
+from evo.algorithms.buffer import Outcome
+from evo.algorithms.flat_paths import Bits, FlatPaths, Floats
+from evo.algorithms.optimizers import CmaEs, Proposal
+from evo.algorithms.path_space import PathSearch, PathSettings, path_traits
+from evo.algorithms.protocol import Candidate, Contest, Scored, Start, founder_candidates
 from evo.algorithms.scales import LIMIT, Form
-from evo.algorithms.strategies import Bits, Flat, Floats, Strategy
+from evo.algorithms.spec import AlgorithmSpec
 from evo.errors import EvoError
 from operators.recipe import Recipe
 from operators.variation.paths import PathGenes, Slots, decode
@@ -58,15 +60,15 @@ class DataflowSettings(PathSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """Which slots a path takes, and its genes: of the strategy that drew them, or logarithms of scales."""
+class _PathSource:
+    """What a path was made from: its slots, and the proposal of ``optimizer`` or logarithms of scales."""
 
     taken: Bits
-    genes: Floats
-    strategy: Strategy | None = None
+    proposal: Proposal
+    optimizer: CmaEs | None = None
 
 
-class Dataflow(PathSearch):
+class Dataflow(PathSearch[_PathSource]):
     """Ask/tell for all three. Embedding and head are the best founder's.
 
     Once the structured search has another path, scales that are in flight for the old one teach it
@@ -84,17 +86,16 @@ class Dataflow(PathSearch):
                 f"{choices.models} models, {settings.repeats} times over; raise repeats"
             )
         self._owner = 0
-        self._flat: Flat | None = None
+        self._flat: FlatPaths | None = None
         self._taken: Bits = self._slots.own(0)
         self._logs: dict[int, float] = {}  # logarithms of the scales of the best path's slots
         self._best = -math.inf
-        self._scales: Strategy | None = None
-        self._in_flight: InFlight[_Made] = InFlight()
+        self._scales: CmaEs | None = None
         self._seen: set[str] = set()
 
     def ask(self) -> list[Candidate]:
         if self._generation < 0:
-            return self._founders()
+            return founder_candidates(self._start)
         parents = tuple(s.candidate.id for s in self._population[:1])
         match self._settings.search:
             case "flat":
@@ -114,11 +115,11 @@ class Dataflow(PathSearch):
             shortest = self._space.choices.shortest
             self._taken = self._slots.fitted(own, self._owner, shortest, self._longest())
             founder = self._space.models[self._owner]
-            told = [s.fitness for s in evaluations if s.candidate.recipe == founder]
+            own_fitness = [s.fitness for s in evaluations if s.candidate.recipe == founder]
             if np.array_equal(self._taken, own):  # else the founder's fitness is not this path's
-                self._best = max([f for f in told if math.isfinite(f)], default=-math.inf)
+                self._best = max([f for f in own_fitness if math.isfinite(f)], default=-math.inf)
             if self._settings.search == "flat":
-                self._flat = Flat(
+                self._flat = FlatPaths(
                     self._slots,
                     self._taken,
                     self._settings.scales,
@@ -127,35 +128,40 @@ class Dataflow(PathSearch):
                     population=self._settings.population,
                 )
         elif self._flat is not None:
-            heard = self._in_flight.take(evaluations)
-            # One after the other where several samples gave one path.
-            first = {h.id: i for i, h in reversed(list(enumerate(heard)))}
-            heard.sort(key=lambda h: first[h.id])
-            self._flat.strategy.tell([(h.made_of.genes, -h.fitness) for h in heard])
+            outcomes = self._buffer.take(evaluations)
+            # Proposals that gave the same path follow one another.
+            first = {o.id: i for i, o in reversed(list(enumerate(outcomes)))}
+            outcomes.sort(key=lambda o: first[o.id])
+            self._teach(self._flat.optimizer, outcomes)
         elif self._settings.search == "structured":
             self._learn(evaluations)
-        self._finish(evaluations)
+        self._end_generation(evaluations)
 
     def contest(self, asked: int) -> Contest:
         """To be the best of the round: CMA-ES steers well by estimates of the others."""
         return Contest(1)
 
     def _learn(self, evaluations: Sequence[Scored]) -> None:
-        heard = self._in_flight.take(evaluations)
+        outcomes = self._buffer.take(evaluations)
         if self._scales is not None:
-            mine = [h for h in heard if h.made_of.strategy is self._scales]
-            self._scales.tell([(h.made_of.genes, -h.fitness) for h in mine])
-        made = {h.id: h.made_of for h in heard}
+            self._teach(self._scales, [o for o in outcomes if o.source.optimizer is self._scales])
+        sources = {o.id: o.source for o in outcomes}
         for scored in evaluations:
-            known = made.get(scored.candidate.id)
+            source = sources.get(scored.candidate.id)
             # Equal ones too: a search among equals drifts to where it can get better.
-            if known and math.isfinite(scored.fitness) and scored.fitness >= self._best:
+            if source and math.isfinite(scored.fitness) and scored.fitness >= self._best:
                 self._best = scored.fitness
-                if not np.array_equal(known.taken, self._taken):
+                if not np.array_equal(source.taken, self._taken):
                     self._scales = None
-                self._taken = known.taken
-                slots = np.flatnonzero(known.taken).tolist()
-                self._logs = dict(zip(slots, known.genes[: len(slots)].tolist(), strict=True))
+                    self._buffer.drop_outcomes()
+                self._taken = source.taken
+                slots = np.flatnonzero(source.taken).tolist()
+                logs = source.proposal.x[: len(slots)].tolist()
+                self._logs = dict(zip(slots, logs, strict=True))
+
+    def _teach(self, optimizer: CmaEs, outcomes: Sequence[Outcome[_PathSource]]) -> None:
+        for batch in self._buffer.batches(outcomes, optimizer.population):
+            optimizer.tell([Outcome(o.id, o.source.proposal, o.fitness) for o in batch])
 
     def _scales_turn(self) -> bool:
         paths, scales = self._settings.turns or TURNS
@@ -163,11 +169,12 @@ class Dataflow(PathSearch):
 
     def _ask_flat(self, parents: tuple[str, ...]) -> list[Candidate]:
         if self._flat is None:
-            raise RuntimeError("asked before the founders were told")
+            raise RuntimeError("ask before the founders' evaluations")
         candidates = []
-        for sample, taken, scales in self._flat.ask(self._space.choices.shortest, self._longest()):
+        shortest = self._space.choices.shortest
+        for proposal, taken, scales in self._flat.ask(shortest, self._longest()):
             recipe = self._recipe(taken, scales)
-            self._in_flight.add(recipe.id, _Made(taken, sample, self._flat.strategy))
+            self._buffer.add(recipe.id, _PathSource(taken, proposal))
             candidates.append(Candidate(recipe, "cma_es", parents))
         return candidates
 
@@ -184,12 +191,12 @@ class Dataflow(PathSearch):
                 population_size=self._settings.population,
                 seed=self._seed(),
             )
-            self._scales = Strategy(cma)
+            self._scales = CmaEs(cma)
         candidates = []
-        for logs in self._scales.ask():
-            made = _Made(self._taken, logs, self._scales)
-            recipe = self._scaled(made)
-            self._in_flight.add(recipe.id, made)
+        for proposal in self._scales.ask():
+            source = _PathSource(self._taken, proposal, self._scales)
+            recipe = self._scaled(source)
+            self._buffer.add(recipe.id, source)
             candidates.append(Candidate(recipe, "scales", parents))
         return candidates
 
@@ -198,15 +205,17 @@ class Dataflow(PathSearch):
         taken = self._taken
         for _ in range(TRIES):
             logs = np.array([self._logs.get(int(s), 0.0) for s in np.flatnonzero(taken)])
-            made = _Made(taken, logs)
-            recipe = self._scaled(made)
+            source = _PathSource(taken, Proposal(logs))
+            recipe = self._scaled(source)
             if recipe.id not in self._seen:
                 break
-            if recipe.id in self._in_flight:  # other slots make the same path: it goes on from them
-                self._in_flight.add(recipe.id, made)
+            if (
+                recipe.id in self._buffer
+            ):  # other slots make the same path: they get its outcome too
+                self._buffer.add(recipe.id, source)
             taken = self._flipped()
-        self._seen.add(recipe.id)  # told only after the whole generation
-        self._in_flight.add(recipe.id, made)
+        self._seen.add(recipe.id)  # evaluations come only after the whole generation
+        self._buffer.add(recipe.id, source)
         return Candidate(recipe, "flip", parents)
 
     def _random(self) -> Candidate:
@@ -217,14 +226,15 @@ class Dataflow(PathSearch):
                 logs = np.clip(
                     self._rng.normal(0.0, self._settings.sigma0, len(logs)), -LIMIT, LIMIT
                 )
-            recipe = self._scaled(_Made(taken, logs))
+            recipe = self._scaled(_PathSource(taken, Proposal(logs)))
             if recipe.id not in self._seen:
                 break
         self._seen.add(recipe.id)
         return Candidate(recipe, "random")
 
-    def _scaled(self, made: _Made) -> Recipe:
-        return self._recipe(made.taken, np.exp(made.genes[: int(made.taken.sum())]))
+    def _scaled(self, source: _PathSource) -> Recipe:
+        steps = int(source.taken.sum())
+        return self._recipe(source.taken, np.exp(source.proposal.x[:steps]))
 
     def _flipped(self) -> Bits:
         """The path with some slots dropped, added, or exchanged; itself where all is out of limits."""
@@ -272,3 +282,6 @@ class Dataflow(PathSearch):
 
     def _seed(self) -> int:
         return int(self._rng.integers(2**31))
+
+
+DATAFLOW = AlgorithmSpec(DataflowSettings, Dataflow, path_traits)

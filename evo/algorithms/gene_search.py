@@ -3,26 +3,25 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from evo.algorithms.gene_space import GeneSettings, gene_space
 from evo.algorithms.genes import GeneSpace, Vector
-from evo.algorithms.optimizers import Optimizer, Trial
-from evo.algorithms.protocol import Candidate, Contest, Scored, Start
-from evo.algorithms.steady import Steady
-from evo.algorithms.trials import SearchState
+from evo.algorithms.optimizers import Optimizer, Proposal, Trial
+from evo.algorithms.population_search import PopulationSearch
+from evo.algorithms.protocol import Candidate, Contest, Scored, Start, founder_candidates
+from evo.errors import EvoError
+from operators.recipe import Merge
 from operators.variation.crossover import proportions
 from operators.variation.selection import ranking
 
 Origin: TypeAlias = Literal["uniform", "fitness"] | float
 
 
-class NewOptimizer(Protocol):
-    """Starts an optimizer at ``x0`` of the unit cube; ``steps`` are those of whole numbers, else 0."""
-
-    def __call__(self, x0: Vector, steps: Vector, seed: int) -> Optimizer: ...
+# (x0, steps, seed) -> optimizer; see evo.algorithms.optimizers
+NewOptimizer: TypeAlias = Callable[[Vector, Vector, int], Optimizer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +38,22 @@ class Stage:
     evaluations: int | None = None
 
 
-class GeneSearch(Steady):
+class GeneSearch(PopulationSearch[Proposal]):
     """Ask/tell. Generation 0 evaluates the founders; each later one is a population of an optimizer.
 
-    An optimizer that has converged starts again from the best point found. What is in flight then, or at
-    the end of a stage, is of no use to the next optimizer. ``penalty`` is subtracted from the fitness
-    that optimizers are told. ``origin`` is where weights start: 1/n each, in proportion to the
-    founders' fitness, or a number.
+    An optimizer that has converged is started again from the best point found. Candidates in flight at
+    that time, or at the end of a stage, teach the next optimizer nothing.
+
+    Args:
+        start: founders, base and seed.
+        stages: at least one; the last one has no limit.
+        operator: the operator that candidates name.
+        origin: where weights start: 1/n each, in proportion to the founders' fitness, or a number.
+        penalty: times the mean absolute weight, subtracted from the fitness that optimizers see.
 
     Raises:
-        EvoError: the methods don't take these founders or settings; see :func:`gene_space`.
+        EvoError: the methods don't take these founders or settings (see :func:`gene_space`), or there is
+            a penalty and no weights.
     """
 
     def __init__(
@@ -58,34 +63,24 @@ class GeneSearch(Steady):
         *,
         operator: str,
         origin: Origin,
-        penalty: Callable[[GeneSpace, Vector], float] | None = None,
+        penalty: float = 0.0,
     ) -> None:
-        super().__init__()
-        self._start = start
+        super().__init__(start)
         self._operator, self._origin, self._penalty = operator, origin, penalty
-        self._rng = np.random.default_rng(start.seed)
-        self._trials = SearchState(start)
-        # Made now, so that what is wrong with any stage is known before anything runs.
+        # All stages now, so that a mistake in any of them is found before anything runs.
         self._spaces = [gene_space(s.methods, s.settings, start) for s in stages]
+        if penalty and any("weight" not in [p.name for p in s.parts] for s in self._spaces):
+            raise EvoError("algorithm.penalty: no weights are searched; set penalty to 0")
         self._stages = list(stages)
         self._optimizer: Optimizer | None = None
-        self._batch = 0  # trials that the optimizer is told at a time
-        self._heard: list[Trial] = []  # that it was not told yet
+        self._batch = 0  # trials that the optimizer learns from at a time
         self._best_x: Vector = np.empty(0)  # in the unit cube of the stage's space
         self._best_fitness = -math.inf
         self._spent = 0
 
-    @property
-    def generation(self) -> int:
-        return self._trials.generation
-
-    @property
-    def population(self) -> tuple[Scored, ...]:
-        return self._trials.population
-
     def ask(self) -> list[Candidate]:
         if self.generation < 0:
-            return list(self._trials.founders)
+            return founder_candidates(self._start)
         limit = self._stages[0].evaluations
         if limit is not None and self._spent >= limit:
             self._next_stage()
@@ -93,29 +88,43 @@ class GeneSearch(Steady):
         if self._optimizer is None or self._optimizer.converged:
             seed = int(self._rng.integers(2**31))
             self._optimizer = self._stages[0].new(self._best_x, space.unit_steps, seed)
-            self._heard = []
-            self._trials.forget()
+            self._buffer.drop_outcomes()
+            self._buffer.drop_sources()
         proposals = self._optimizer.ask()
         self._batch = len(proposals)
-        return self._trials.candidates(space, proposals, self._operator)
+        return self._candidates(space, proposals)
 
     def tell(self, evaluations: Sequence[Scored]) -> None:
-        trials = self._trials.end_generation(evaluations)
+        trials = [self._penalised(t) for t in self._buffer.take(evaluations)]
+        self._end_generation(evaluations)
         if self.generation == 0:
             self._begin(evaluations)
         elif self._optimizer is not None:
             self._spent += len(evaluations)
-            for trial in map(self._penalised, trials):
-                self._heard.append(trial)
+            for trial in trials:
                 if trial.fitness > self._best_fitness:
-                    self._best_x, self._best_fitness = trial.x, trial.fitness
-            while len(self._heard) >= self._batch:
-                self._optimizer.tell(self._heard[: self._batch])
-                del self._heard[: self._batch]
+                    self._best_x, self._best_fitness = trial.source.x, trial.fitness
+            for batch in self._buffer.batches(trials, self._batch):
+                self._optimizer.tell(batch)
 
     def contest(self, asked: int) -> Contest:
         """To be the best of the round: an optimizer steers well by estimates of the others."""
         return Contest(1)
+
+    def _candidates(self, space: GeneSpace, proposals: Sequence[Proposal]) -> list[Candidate]:
+        """The recipes at the proposed points, each once.
+
+        The parent of a proposal that names none is the best of the last generation.
+        """
+        best = tuple(s.candidate.id for s in self._population[:1])
+        made: dict[str, Candidate] = {}
+        for proposal in proposals:
+            recipe = space.decode(space.from_unit(proposal.x))
+            seed = recipe.seed if isinstance(recipe, Merge) else 0
+            self._buffer.add(recipe.id, proposal)
+            parents = proposal.parents or best
+            made.setdefault(recipe.id, Candidate(recipe, self._operator, parents, seed))
+        return list(made.values())
 
     def _begin(self, evaluations: Sequence[Scored]) -> None:
         """Choose the start, and the best founders where the methods take fewer than there are."""
@@ -146,9 +155,9 @@ class GeneSearch(Steady):
         self._optimizer = None
 
     def _penalised(self, trial: Trial) -> Trial:
-        if self._penalty is None:
+        if not self._penalty:
             return trial
         space = self._spaces[0]
-        return replace(
-            trial, fitness=trial.fitness - self._penalty(space, space.from_unit(trial.x))
-        )
+        weights = space.values(space.from_unit(trial.source.x))["weight"]
+        loss = self._penalty * float(np.abs(weights).mean())
+        return replace(trial, fitness=trial.fitness - loss)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from evo.algorithms.population_search import PopulationSearch
 from evo.algorithms.protocol import Candidate, Contest, Scored, Start, founder_candidates
-from evo.algorithms.steady import Steady
+from evo.algorithms.spec import AlgorithmSettings, AlgorithmSpec, Traits
 from operators.merge import MERGES
 from operators.recipe import Recipe, Terms, linear
 from operators.variation.crossover import AVERAGE, choose_parents, crossover, merits
@@ -26,12 +27,10 @@ Positive = Annotated[float, Field(gt=0.0, le=100.0)]
 TRIES = 100  # for a round with children: chance leaves a small population without
 
 
-class GenomeSettings(BaseModel):
+class GenomeSettings(AlgorithmSettings):
     """GENOME's published settings. With ``genes: coefficients`` mutation acts on the task-vector
     weights of the founders, and ``sigma`` and ``gene_mutation_rate`` default to 0.15 and 0.3.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Literal["genome"] = "genome"
     population: Annotated[int, Field(ge=2)] = 10
@@ -97,7 +96,7 @@ class _Move:
     velocity: Terms
 
 
-class GenomeSearch(Steady):
+class GenomeSearch(PopulationSearch[None]):
     """Ask/tell for both. A generation of GENOME+ takes two asks: the moved ones, then the children;
     in a steady state one, in which the children are of the individuals as they were.
 
@@ -106,22 +105,15 @@ class GenomeSearch(Steady):
     """
 
     def __init__(self, settings: GenomeSettings, start: Start) -> None:
-        super().__init__()
+        super().__init__(start)
         self._settings = settings
         self._plus = settings if isinstance(settings, GenomePlusSettings) else None
-        self._start = start
-        self._rng = np.random.default_rng(start.seed)
         self._step = self._plus.step if self._plus else 0.0
         self._particles: list[_Particle] = []
         self._best: Scored | None = None
         self._worst: Scored | None = None
-        self._generation = -1
         self._phase: Literal["start", "succession", "breeding"] = "start"
         self._moves: list[_Move] = []  # in flight
-
-    @property
-    def generation(self) -> int:
-        return self._generation
 
     @property
     def population(self) -> tuple[Scored, ...]:
@@ -305,3 +297,15 @@ def _moved(move: _Move, scored: Scored) -> _Particle:
         return replace(move.particle, velocity=())
     best = scored if scored.fitness > move.particle.best.fitness else move.particle.best
     return _Particle(scored, move.velocity, best)
+
+
+def _traits(settings: GenomeSettings) -> Traits:
+    return Traits(methods=(settings.crossover,))
+
+
+def _plus_traits(settings: GenomePlusSettings) -> Traits:
+    return Traits(methods=(settings.crossover,), voters=settings.ensemble)
+
+
+GENOME = AlgorithmSpec(GenomeSettings, GenomeSearch, _traits)
+GENOME_PLUS = AlgorithmSpec(GenomePlusSettings, GenomeSearch, _plus_traits)

@@ -1,15 +1,18 @@
 """Optimizers: points of the unit cube in, fitness back. They know nothing of genes or recipes.
 
-All maximise, draw from their own seeded generator, and never leave the cube.
+All maximise and draw from their own seeded generator. The constructors of all take ``x0``, the first mean,
+and ``steps``, the least change of each coordinate, 0 where it is not a whole number; both of shape (genes,).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
-from cmaes import CMAwM
+from cmaes import CMA, CMAwM, SepCMA
 from numpy.typing import NDArray
+
+from evo.algorithms.buffer import Outcome
 
 Vector = NDArray[np.float64]
 NARROW = 1e-4  # of the unit cube: nothing is left to explore
@@ -18,10 +21,10 @@ WHOLE = 0.5  # first deviation of coordinates with a step: each value gets its t
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A point to try, and the ids of the trials that it was made from.
+    """A point to try, of shape (genes,), and the ids of the recipes that it was made from.
 
     ``raw`` and ``place`` are for the optimizer itself: the point before it was rounded to steps, and
-    whose child it is.
+    the member of its population that the point may replace.
     """
 
     x: Vector
@@ -30,62 +33,73 @@ class Proposal:
     place: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A proposal that was tried; ``fitness`` is finite."""
-
-    id: str
-    proposal: Proposal
-    fitness: float
-
-    @property
-    def x(self) -> Vector:
-        return self.proposal.x
+Trial: TypeAlias = Outcome[Proposal]
 
 
 class Optimizer(Protocol):
-    """Ask for points, tell what they gave: as many as one ask gives, of this or of earlier asks."""
+    """Proposes points and learns from their fitness: from as many at a time as one ask proposes."""
 
     @property
     def converged(self) -> bool:
-        """Nothing new is to be expected: start again."""
+        """Whether no better point is to be expected: start again."""
         ...
 
     def ask(self) -> list[Proposal]: ...
 
-    def tell(self, trials: Sequence[Trial]) -> None: ...
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Learn from a batch, whose proposals may be of earlier asks."""
+        ...
 
 
 class CmaEs:
-    """CMA-ES with margin: a normal distribution whose covariance follows the better half.
+    """CMA-ES: a normal distribution whose covariance follows the better half. Wraps one of `cmaes`.
 
-    Coordinates with a step keep a least probability of leaving their current value. Population
-    4 + ⌊3 ln D⌋ by default. The best of the generation before counts as parent of all.
+    Population 4 + ⌊3 ln D⌋ by default. The best of the generation before counts as the parent of all.
 
-    Source: Hansen 2016, arXiv 1604.00772; margin: Hamano et al. 2022, arXiv 2205.13482.
+    Source: Hansen 2016, arXiv 1604.00772.
     """
 
-    def __init__(
-        self, x0: Vector, steps: Vector, seed: int, *, sigma: float, population: int | None = None
-    ) -> None:
-        cube = np.tile([0.0, 1.0], (len(x0), 1))
-        wide = np.where(steps > 0.0, max(WHOLE / sigma, 1.0), 1.0)
-        self._cma = CMAwM(
-            x0, sigma, cube, steps, seed=seed, population_size=population, cov=np.diag(wide**2)
-        )
+    def __init__(self, cma: CMA | CMAwM | SepCMA) -> None:
+        self._cma = cma
         self._parents: tuple[str, ...] = ()
+
+    @property
+    def population(self) -> int:
+        return int(self._cma.population_size)
 
     @property
     def converged(self) -> bool:
         return bool(self._cma.should_stop())
 
     def ask(self) -> list[Proposal]:
-        pairs = [self._cma.ask() for _ in range(self._cma.population_size)]
-        return [Proposal(np.clip(x, 0.0, 1.0), self._parents, raw) for x, raw in pairs]
+        return [self._proposal() for _ in range(self.population)]
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        self._cma.tell([(t.proposal.raw, -t.fitness) for t in trials])
+        self._cma.tell([(t.source.raw, -t.fitness) for t in trials])
         self._parents = (max(trials, key=lambda t: t.fitness).id,)
+
+    def _proposal(self) -> Proposal:
+        if isinstance(self._cma, CMAwM):
+            x, raw = self._cma.ask()
+            return Proposal(np.clip(x, 0.0, 1.0), self._parents, raw)
+        x = self._cma.ask()
+        return Proposal(x, self._parents, x)
+
+
+def cma_es(
+    x0: Vector, steps: Vector, seed: int, *, sigma: float, population: int | None = None
+) -> CmaEs:
+    """CMA-ES with margin over the unit cube.
+
+    Coordinates with a step keep a least probability of leaving their current value.
+
+    Source: Hamano et al. 2022, arXiv 2205.13482.
+    """
+    cube = np.tile([0.0, 1.0], (len(x0), 1))
+    wide = np.where(steps > 0.0, max(WHOLE / sigma, 1.0), 1.0)
+    return CmaEs(
+        CMAwM(x0, sigma, cube, steps, seed=seed, population_size=population, cov=np.diag(wide**2))
+    )
 
 
 class CrossEntropy:
@@ -99,6 +113,7 @@ class CrossEntropy:
     def __init__(
         self,
         x0: Vector,
+        steps: Vector,
         seed: int,
         *,
         sigma: float,
@@ -122,7 +137,7 @@ class CrossEntropy:
 
     def tell(self, trials: Sequence[Trial]) -> None:
         elite = sorted(trials, key=lambda t: -t.fitness)[: self._elite]
-        points, keep = np.stack([t.x for t in elite]), 1.0 - self._smoothing
+        points, keep = np.stack([t.source.x for t in elite]), 1.0 - self._smoothing
         self._mean = keep * self._mean + self._smoothing * points.mean(axis=0)
         self._deviation = keep * self._deviation + self._smoothing * points.std(axis=0, ddof=1)
         self._parents = tuple(dict.fromkeys(t.id for t in elite))
@@ -131,9 +146,8 @@ class CrossEntropy:
 class DifferentialEvolution:
     """DE/current-to-best/1/bin: v = x + F·(best − x) + F·(a − b), mixed into x gene by gene.
 
-    The first generation is drawn around ``x0``; each point's child replaces it, or what has replaced it
-    since, unless it is worse. A coordinate beyond the cube goes half the way from its parent to the
-    edge. ``F`` is drawn anew for each child from ``weight``; ``crossover`` is the share of genes that
+    The first generation is drawn around ``x0``. A child replaces the member at its parent's place unless
+    it is worse. A coordinate beyond the cube is set halfway between its parent and the edge. ``F`` is drawn for each child from the range ``factor``; ``crossover`` is the share of genes that
     come from v.
 
     Source: Storn & Price 1997; Price, Storn & Lampinen 2005, chapters 2 and 4.
@@ -142,21 +156,22 @@ class DifferentialEvolution:
     def __init__(
         self,
         x0: Vector,
+        steps: Vector,
         seed: int,
         *,
         sigma: float,
         population: int,
-        weight: tuple[float, float],
+        factor: tuple[float, float],
         crossover: float,
     ) -> None:
         self._rng = np.random.default_rng(seed)
         self._x0, self._sigma, self._population = x0, sigma, population
-        self._weight, self._crossover = weight, crossover
+        self._factor, self._crossover = factor, crossover
         self._trials: list[Trial] = []
 
     @property
     def converged(self) -> bool:
-        points = [t.x for t in self._trials]
+        points = [t.source.x for t in self._trials]
         return bool(points) and bool(np.ptp(points, axis=0).max() < NARROW)
 
     def ask(self) -> list[Proposal]:
@@ -172,15 +187,15 @@ class DifferentialEvolution:
             self._trials = list(trials)
             return
         for trial in trials:
-            if trial.fitness >= self._trials[trial.proposal.place].fitness:
-                self._trials[trial.proposal.place] = trial
+            if trial.fitness >= self._trials[trial.source.place].fitness:
+                self._trials[trial.source.place] = trial
 
     def _child(self, at: int, best: Trial) -> Proposal:
-        rng, x = self._rng, self._trials[at].x
+        rng, x = self._rng, self._trials[at].source.x
         others = [t for i, t in enumerate(self._trials) if i != at]
         a, b = (others[int(i)] for i in rng.choice(len(others), size=2, replace=False))
-        factor = rng.uniform(*self._weight)
-        mutant = x + factor * (best.x - x) + factor * (a.x - b.x)
+        factor = rng.uniform(*self._factor)
+        mutant = x + factor * (best.source.x - x) + factor * (a.source.x - b.source.x)
         mutant = np.where(mutant < 0.0, x / 2.0, np.where(mutant > 1.0, (x + 1.0) / 2.0, mutant))
         taken = rng.random(len(x)) < self._crossover
         taken[rng.integers(len(x))] = True

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from evo.algorithms.path_space import PathSearch, PathSettings
-from evo.algorithms.protocol import Candidate, Contest, Scored, Start
+from evo.algorithms.path_space import PathSearch, PathSettings, path_traits
+from evo.algorithms.protocol import Candidate, Contest, Scored, Start, founder_candidates
+from evo.algorithms.spec import AlgorithmSpec, Traits
 from operators.recipe import Recipe
 from operators.variation.crossover import choose_parents
 from operators.variation.mutation import from_task_vectors
@@ -63,7 +64,7 @@ class _Genotype:
     weights: tuple[float, ...] | None
 
 
-class PathGA(PathSearch):
+class PathGA(PathSearch[None]):
     """Ask/tell for both. Generation 0 evaluates the founders."""
 
     def __init__(self, settings: PathGASettings, start: Start) -> None:
@@ -82,16 +83,16 @@ class PathGA(PathSearch):
         if self._generation < 0:
             for number, model in enumerate(self._space.models):
                 self._genomes[model.id] = self._first(number)
-            return self._founders()
+            return founder_candidates(self._start)
         return [self._child() for _ in range(self._settings.children)]
 
     def tell(self, evaluations: Sequence[Scored]) -> None:
         known = [s for s in evaluations if s.candidate.id in self._genomes]
-        crowd = {s.candidate.id: s for s in (*self._population, *known)}
-        everyone = list(crowd.values())
+        members = {s.candidate.id: s for s in (*self._population, *known)}
+        everyone = list(members.values())
         fitness = [s.fitness for s in everyone]
         kept = select(fitness, self._settings.population, self._rng, elite=self._settings.elite)
-        self._finish([everyone[i] for i in kept])
+        self._end_generation([everyone[i] for i in kept])
 
     def contest(self, asked: int) -> Contest:
         """Children race for a place in the population."""
@@ -149,3 +150,11 @@ class PathGA(PathSearch):
             merged = from_task_vectors(models, self._start.base, np.array(genome.weights))
             models = (*models, merged)
         return decode(genome.path, models, self._space.layers)
+
+
+def _traits(settings: PathGASettings) -> Traits:
+    return path_traits(settings, influence=settings.influence)
+
+
+PATH_GA = AlgorithmSpec(PathGASettings, PathGA, _traits)
+JOINT = AlgorithmSpec(JointSettings, PathGA, _traits)

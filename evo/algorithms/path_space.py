@@ -2,20 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-from evo.algorithms.protocol import Candidate, Scored, Start, founder_candidates
-from evo.algorithms.steady import Steady
+from evo.algorithms.buffer import T
+from evo.algorithms.population_search import PopulationSearch
+from evo.algorithms.protocol import Scored, Start
+from evo.algorithms.spec import AlgorithmSettings, Traits
 from evo.errors import EvoError
 from operators.recipe import Founder, Recipe
 from operators.variation.paths import Choices
 from operators.variation.selection import ranking
 
 
-class PathSettings(BaseModel):
+class PathSettings(AlgorithmSettings):
     """Common to all searches over paths.
 
     ``models`` are the founders whose layers take part (all by default). A path has ``min_length`` steps
@@ -24,8 +26,6 @@ class PathSettings(BaseModel):
     a path's fitness on dev and select loses for each founder's length that it is longer than a founder,
     and gains where it is shorter: with it, pruning falls out.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     models: tuple[str, ...] = ()
     min_length: Annotated[int, Field(ge=1)] = 1
@@ -86,32 +86,17 @@ def path_space(settings: PathSettings, start: Start) -> PathSpace:
     return PathSpace(tuple(models), choices)
 
 
-class PathSearch(Steady):
-    """Generation 0 evaluates the founders; later ones are a subclass's. Keeps who is alive."""
+def path_traits(settings: PathSettings, **more: Any) -> Traits:
+    """The traits that all searches over paths have, and ``more``."""
+    return Traits(paths=True, length_penalty=settings.length_penalty, **more)
+
+
+class PathSearch(PopulationSearch[T]):
+    """A search over ``self._space``. Generation 0 evaluates the founders; later ones are a subclass's."""
 
     def __init__(self, settings: PathSettings, start: Start) -> None:
-        super().__init__()
-        self._start = start
+        super().__init__(start)
         self._space = path_space(settings, start)
-        self._rng = np.random.default_rng(start.seed)
-        self._population: tuple[Scored, ...] = ()
-        self._generation = -1
-
-    @property
-    def generation(self) -> int:
-        return self._generation
-
-    @property
-    def population(self) -> tuple[Scored, ...]:
-        return self._population
-
-    def _founders(self) -> list[Candidate]:
-        return founder_candidates(self._start)
-
-    def _finish(self, members: Sequence[Scored]) -> None:
-        order = ranking([s.fitness for s in members])
-        self._population = tuple(members[i] for i in order)
-        self._generation += 1
 
     def _best_model(self, evaluations: Sequence[Scored]) -> int:
         """The number of the best of the taking part; the first where all failed."""

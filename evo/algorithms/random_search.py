@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from evo.algorithms.protocol import Candidate, Contest, Scored, Start
-from evo.algorithms.steady import Steady
-from evo.algorithms.trials import SearchState
+from evo.algorithms.population_search import PopulationSearch
+from evo.algorithms.protocol import Candidate, Contest, Scored, Start, founder_candidates
+from evo.algorithms.spec import AlgorithmSettings, AlgorithmSpec
 from operators.variation.mutation import from_task_vectors
 
 
-class RandomSearchSettings(BaseModel):
+class RandomSearchSettings(AlgorithmSettings):
     """w = s·d, d ~ Dirichlet(``concentration``), s ~ U(``scale``)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Literal["random_search"] = "random_search"
     batch: Annotated[int, Field(ge=1)] = 10
@@ -29,31 +27,20 @@ class RandomSearchSettings(BaseModel):
         return self
 
 
-class RandomSearch(Steady):
+class RandomSearch(PopulationSearch[None]):
     """Ask/tell. Generation 0 evaluates the founders; every later one is ``batch`` random draws."""
 
     def __init__(self, settings: RandomSearchSettings, start: Start) -> None:
-        super().__init__()
+        super().__init__(start)
         self._settings = settings
-        self._start = start
-        self._rng = np.random.default_rng(start.seed)
-        self._trials = SearchState(start)
-
-    @property
-    def generation(self) -> int:
-        return self._trials.generation
-
-    @property
-    def population(self) -> tuple[Scored, ...]:
-        return self._trials.population
 
     def ask(self) -> list[Candidate]:
         if self.generation < 0:
-            return list(self._trials.founders)
+            return founder_candidates(self._start)
         return [self._draw() for _ in range(self._settings.batch)]
 
     def tell(self, evaluations: Sequence[Scored]) -> None:
-        self._trials.end_generation(evaluations)
+        self._end_generation(evaluations)
 
     def contest(self, asked: int) -> Contest:
         """To be the best of the round."""
@@ -64,3 +51,6 @@ class RandomSearch(Steady):
         shares = self._rng.dirichlet(np.full(len(founders), self._settings.concentration))
         weights = shares * self._rng.uniform(*self._settings.scale)
         return Candidate(from_task_vectors(founders, self._start.base, weights), "random")
+
+
+RANDOM_SEARCH = AlgorithmSpec(RandomSearchSettings, RandomSearch)

@@ -8,20 +8,14 @@ individual that is no path: a path is no weights that could be merged, and no st
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
 
 from evo.algorithms.dataflow import DataflowSettings
-from evo.algorithms.genome import GenomePlusSettings, GenomeSettings
-from evo.algorithms.other_searches import (
-    CrossEntropySettings,
-    DifferentialEvolutionSettings,
-    LoraHubSettings,
-)
-from evo.algorithms.path_ga import JointSettings, PathGASettings
 from evo.algorithms.protocol import (
+    Algorithm,
     Candidate,
     Contest,
     Scored,
@@ -29,8 +23,8 @@ from evo.algorithms.protocol import (
     SteadyAlgorithm,
     contest_of,
 )
-from evo.algorithms.random_search import RandomSearchSettings
 from evo.algorithms.recipe_search import RecipeSearchSettings
+from evo.algorithms.spec import AlgorithmSettings
 from evo.errors import EvoError
 from operators.recipe import Route
 
@@ -38,45 +32,28 @@ from operators.recipe import Route
 IDLE_ROUNDS = 10  # asks in a row with nothing new, after which a stage ends
 IDLE_TOLD = 100  # so in a steady state: evaluations in a row that were known
 
-StageSettings: TypeAlias = (
-    GenomeSettings
-    | GenomePlusSettings
-    | RecipeSearchSettings
-    | CrossEntropySettings
-    | DifferentialEvolutionSettings
-    | LoraHubSettings
-    | DataflowSettings
-    | PathGASettings
-    | JointSettings
-    | RandomSearchSettings
-)
+
+def _stage(value: Any, info: ValidationInfo) -> AlgorithmSettings:
+    from evo.algorithms import read_settings  # the table has the sequence in it
+
+    settings = read_settings(value, context=info.context)
+    if settings.name == "sequence":
+        raise EvoError("a sequence can't be a stage of a sequence; list its stages")
+    return settings
 
 
-class SequenceSettings(BaseModel):
+class SequenceSettings(AlgorithmSettings):
     """``stages`` are algorithms by name, or with settings of their own, as ``algorithm`` itself takes
     them. ``evaluations`` is what each stage but the last may spend; by default the budget's
     evaluations are shared out evenly.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
     name: Literal["sequence"] = "sequence"
     stages: Annotated[
-        tuple[Annotated[StageSettings, Field(discriminator="name")], ...], Field(min_length=2)
+        tuple[Annotated[SerializeAsAny[AlgorithmSettings], BeforeValidator(_stage)], ...],
+        Field(min_length=2),
     ] = (RecipeSearchSettings(), DataflowSettings())
     evaluations: tuple[Annotated[int, Field(ge=1)], ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_name(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("stages"), list | tuple):
-            named = [{"name": s} if isinstance(s, str) else s for s in data["stages"]]
-            if any(isinstance(s, dict) and s.get("name") == "sequence" for s in named):
-                raise ValueError(
-                    "stages: a sequence can't be a stage of a sequence; list its stages"
-                )
-            return {**data, "stages": named}
-        return data
 
     @model_validator(mode="after")
     def _checked(self) -> "SequenceSettings":
@@ -102,7 +79,7 @@ class Stages:
         self,
         settings: SequenceSettings,
         start: Start,
-        make: Callable[[StageSettings, Start], SteadyAlgorithm],
+        make: Callable[[AlgorithmSettings, Start], Algorithm],
     ) -> None:
         self._stages = settings.stages
         self._start = start
@@ -148,10 +125,10 @@ class Stages:
 
     def ask_one(self) -> Candidate | None:
         over = self._is_over(len(self._asked), IDLE_TOLD)
-        candidate = None if over else self._stage.ask_one()
+        candidate = None if over else self._steady.ask_one()
         if candidate is None and self._in_flight == 0 and self._number < len(self._limits):
             self._advance()
-            candidate = self._stage.ask_one()
+            candidate = self._steady.ask_one()
         if candidate is not None:
             self._asked.add(candidate.id)
             self._in_flight += 1
@@ -160,7 +137,16 @@ class Stages:
     def tell_one(self, evaluation: Scored) -> None:
         self._in_flight -= 1
         self._remember([evaluation])
-        self._stage.tell_one(evaluation)
+        self._steady.tell_one(evaluation)
+
+    @property
+    def _steady(self) -> SteadyAlgorithm:
+        if not isinstance(self._stage, SteadyAlgorithm):
+            raise EvoError(
+                f"algorithm.stages[{self._number}]: {self._stages[self._number].name} has no ask_one and "
+                "tell_one, which loop: steady_state needs; set loop: generational"
+            )
+        return self._stage
 
     def _is_over(self, spent: int, patience: int) -> bool:
         """Whether another stage is to follow; ``spent`` counts evaluations since the very first."""
@@ -191,7 +177,7 @@ class Stages:
         seed = int(np.random.SeedSequence([self._start.seed, self._number]).generate_state(1)[0])
         self._stage = self._made(self._number, replace(self._start, founders=founders, seed=seed))
 
-    def _made(self, number: int, start: Start) -> SteadyAlgorithm:
+    def _made(self, number: int, start: Start) -> Algorithm:
         try:
             return self._make(self._stages[number], start)
         except EvoError as error:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from evo.algorithms import known_settings
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
 
@@ -141,7 +142,7 @@ def _explain(error: ValidationError, path: Path, lines: dict[Key, str], data: An
         place = next(lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in lines)
         name = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in key).lstrip(".")
         where = place if place.startswith("--set") else f"{path}, {place}"
-        found.append(f"{where}: {name + ': ' if name else ''}{_say(problem, key)}")
+        found.append(f"{where}: {name + ': ' if name else ''}{_say(problem, key, data)}")
     return "\n".join(dict.fromkeys(found))
 
 
@@ -161,40 +162,38 @@ def _key_in(data: Any, location: tuple[str | int, ...]) -> Key:
     return tuple(key)
 
 
-def _say(problem: Any, key: Key) -> str:
+def _say(problem: Any, key: Key, data: Any) -> str:
     kind, given = problem["type"], problem.get("input")
     if kind == "extra_forbidden":
-        known = _known_keys(problem["loc"])
+        known = _known_keys(problem["loc"], data)
         near = difflib.get_close_matches(str(key[-1]), known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         return f"unknown key.{hint} Known here: {', '.join(known)}."
     if kind == "missing":
         return "is missing"
-    if kind in ("union_tag_not_found", "union_tag_invalid"):
-        from evo.algorithms import ALGORITHMS
-
-        name = given.get("name") if isinstance(given, dict) else given
-        near = difflib.get_close_matches(str(name), ALGORITHMS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"name must be one of {', '.join(ALGORITHMS)}, got {name!r}.{hint}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     plain = given is None or isinstance(given, str | int | float | bool)
     return message if kind == "value_error" or not plain else f"{message}, got {given!r}"
 
 
-def _known_keys(location: tuple[str | int, ...]) -> list[str]:
-    """The keys that the model around an unknown key has."""
-    from evo.algorithms import ALGORITHMS
-
+def _known_keys(location: tuple[str | int, ...], data: Any) -> list[str]:
+    """The keys that are known where ``location`` has an unknown one."""
+    if location[0] == "algorithm":
+        return list(known_settings(_innermost_name(location, data)))
     model: Any = RunConfig
     for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        if part in ALGORITHMS and not _is_model(model):
-            model = ALGORITHMS[str(part)][0]
-        elif _is_model(model) and part in model.model_fields:
-            model = _inner_model(model.model_fields[part].annotation)
+        if _is_model(model) and part in model.model_fields:
+            model = _inner_model(model.model_fields[str(part)].annotation)
     return list(model.model_fields) if _is_model(model) else []
+
+
+def _innermost_name(location: tuple[str | int, ...], data: Any) -> str:
+    """The name of the algorithm, or of the stage of a sequence, that holds ``location``."""
+    at, name = data, ""
+    for part in location[:-1]:
+        at = at[part]
+        name = at.get("name", name) if isinstance(at, dict) else name
+    return name
 
 
 def _is_model(value: Any) -> bool:

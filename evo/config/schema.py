@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from evo.algorithms import AlgorithmSettings
+from evo.algorithms import AnyAlgorithm
 from evo.algorithms.recipe_search import RecipeSearchSettings
 from evo.config.racing import RacingConfig
 from evo.config.trackers import TrackersConfig
@@ -218,7 +218,7 @@ class RunConfig(_Settings):
     founders: dict[str, Path]
     vocabulary: Literal["union", "base"] | None = None
     tasks: Annotated[tuple[TaskConfig, ...], Field(min_length=1)]
-    algorithm: AlgorithmSettings = RecipeSearchSettings()
+    algorithm: AnyAlgorithm = RecipeSearchSettings()
     budget: BudgetConfig = BudgetConfig(evaluations=300)
     loop: LoopConfig = LoopConfig()
     racing: RacingConfig | None = None
@@ -229,11 +229,6 @@ class RunConfig(_Settings):
     reuse: tuple[Path, ...] = ()
     finalists: Positive = 5
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-
-    @field_validator("algorithm", mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
     @field_validator("loop", mode="before")
     @classmethod

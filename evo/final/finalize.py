@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from evo.algorithms import Candidate, Start
-from evo.algorithms.genome import GenomePlusSettings
+from evo.algorithms import Candidate, Start, traits
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
 from evo.final.baselines import score_baselines
@@ -28,8 +27,7 @@ def end(
     ranked = search.ranked()
     if not ranked:
         raise EvoError("nothing has been evaluated yet: iterate over the run first")
-    settings = config.algorithm
-    voters = settings.ensemble if isinstance(settings, GenomePlusSettings) else 0
+    voters = traits(config.algorithm).voters
     order = finals.order(ranked, max(config.finalists, voters))
     if not order:
         raise EvoError(

@@ -185,8 +185,16 @@ def _keys(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _functions(config: "RunConfig") -> list[str]:
+    from evo.algorithms import traits  # imports torch
+
     named = [t.metric for t in config.tasks if ":" in t.metric]
-    return sorted({*named, *([config.engine.build] if config.engine.build else [])})
+    return sorted(
+        {
+            *named,
+            *traits(config.algorithm).code,
+            *([config.engine.build] if config.engine.build else []),
+        }
+    )
 
 
 def _source(name: str) -> str:

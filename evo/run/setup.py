@@ -12,7 +12,7 @@ from cluster.host.scorer import requests_for
 from cluster.jobs import EngineSpec, HostSpec, PoolSpec
 from cluster.local_pool import LocalPool
 from cluster.pool import Pool
-from evo.algorithms import uses_paths
+from evo.algorithms import traits
 from evo.config.schema import EngineConfig, PoolConfig, RunConfig, TaskConfig
 from evo.errors import EvoError
 from evo.search.evaluator import WeighedTask
@@ -190,7 +190,7 @@ def check_paths(config: RunConfig) -> None:
     Raises:
         EvoError: the engine runs no paths, or the architecture of the base is not a known one.
     """
-    if not uses_paths(config.algorithm):
+    if not traits(config.algorithm).paths:
         return
     if config.engine.kind != "hf":
         raise EvoError(

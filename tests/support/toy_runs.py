@@ -3,12 +3,12 @@
 import pyarrow.compute as pc
 
 import evo.lineage
-from evo.algorithms import ALGORITHMS, uses_paths
+from evo.algorithms import ALGORITHMS, read_settings, traits
 from evo.evolution import Evolution
 from evo.lineage import SCHEMAS
 
 # The toy has no layers to lead a path through: tests/evo/run/test_path_runs.py has those algorithms.
-NAMES = [name for name, (settings, _) in ALGORITHMS.items() if not uses_paths(settings())]
+NAMES = [name for name in ALGORITHMS if not traits(read_settings(name)).paths]
 
 
 COURSE = ["start", "vocabulary", "retry", "failed", "finish"]

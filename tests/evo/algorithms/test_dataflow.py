@@ -423,13 +423,15 @@ def test_no_path_is_outside_the_limits_even_where_the_founders_are(settings, lim
     def a_path_is_worse(recipe: Recipe) -> float:
         return fitness(recipe) - 10.0 * (steps_of(recipe) != LAYERS)
 
-    asked, _ = run(limited, rounds=25, fitness=a_path_is_worse)
-    tried = {c.recipe for c in asked} - set(MODELS)
-    assert len(tried) > 30
-    assert all(shortest <= steps_of(recipe) <= longest for recipe in tried)
+    late, first = [], []
+    for seed in range(3):  # one seed may draw the best paths that it ever finds at once
+        asked, _ = run(limited, replace(START, seed=seed), rounds=25, fitness=a_path_is_worse)
+        tried = {c.recipe for c in asked} - set(MODELS)
+        assert len(tried) > 30
+        assert all(shortest <= steps_of(recipe) <= longest for recipe in tried)
+        late += [c.recipe for c in asked[len(asked) // 2 :]]
+        first += [c.recipe for c in asked if c.recipe in tried][:5]
     if settings.get("search") != "random":
-        late = [c.recipe for c in asked[len(asked) // 2 :]]
-        first = [c.recipe for c in asked if c.recipe in tried][:5]
         assert max(map(fitness, late)) > min(map(fitness, first))
 
 

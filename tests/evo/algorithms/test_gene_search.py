@@ -8,15 +8,12 @@ import yaml
 from places import EXAMPLES
 from pydantic import ValidationError
 
-from evo.algorithms import Scored, Start, make
+from evo.algorithms import Scored, Start, make, read_settings
+from evo.algorithms.buffer import Outcome
 from evo.algorithms.gene_space import GeneSettings
-from evo.algorithms.optimizers import CmaEs, CrossEntropy, DifferentialEvolution, Trial
-from evo.algorithms.other_searches import (
-    CrossEntropySettings,
-    DifferentialEvolutionSettings,
-    LoraHubSettings,
-)
-from evo.algorithms.recipe_search import RecipeSearchSettings
+from evo.algorithms.optimizers import CrossEntropy, DifferentialEvolution
+from evo.algorithms.optimizers import cma_es as new_cma_es
+from evo.algorithms.recipe_search import PRESETS, RecipeSearchSettings
 from evo.errors import EvoError
 from operators.merge import MERGES
 from operators.recipe import Founder, Linear, Merge
@@ -25,7 +22,7 @@ from operators.recipe.coefficients import Grouped
 BASE = Founder("base", "0")
 FOUNDERS = tuple(Founder(name, name) for name in "abcd")
 OPTIMUM = np.array([0.9, 0.25, 0.6, 0.0])
-ONE_METHOD = (RecipeSearchSettings, CrossEntropySettings, DifferentialEvolutionSettings)
+ONE_METHOD = ("recipe_search", "cross_entropy", "differential_evolution")
 SEARCHED = [n for n, m in MERGES.items() if any(p.search for p in m.parameters)]
 
 
@@ -33,17 +30,29 @@ def start(seed=0, founders=FOUNDERS, **more):
     return Start(founders, BASE, seed, layers=4, **more)
 
 
+def settings_of(name, **settings):
+    return read_settings({"name": name} | settings)
+
+
 def cma_es(x0, seed):
-    return CmaEs(x0, np.zeros(len(x0)), seed, sigma=1 / 6)
+    return new_cma_es(x0, np.zeros(len(x0)), seed, sigma=1 / 6)
 
 
 def cross_entropy(x0, seed):
-    return CrossEntropy(x0, seed, sigma=0.3, population=20, elite=0.25, smoothing=0.5)
+    return CrossEntropy(
+        x0, np.zeros(len(x0)), seed, sigma=0.3, population=20, elite=0.25, smoothing=0.5
+    )
 
 
 def differential_evolution(x0, seed):
     return DifferentialEvolution(
-        x0, seed, sigma=0.3, population=16, weight=(0.5, 0.9), crossover=0.9
+        x0,
+        np.zeros(len(x0)),
+        seed,
+        sigma=0.3,
+        population=16,
+        factor=(0.5, 0.9),
+        crossover=0.9,
     )
 
 
@@ -55,7 +64,7 @@ def climb(optimizer, fitness, rounds):
     tried = []
     for _ in range(rounds):
         asked = optimizer.ask()
-        optimizer.tell([Trial(str(i), p, fitness(p.x)) for i, p in enumerate(asked)])
+        optimizer.tell([Outcome(str(i), p, fitness(p.x)) for i, p in enumerate(asked)])
         tried += [p.x for p in asked]
     return np.stack(tried)
 
@@ -91,7 +100,7 @@ def test_optimizers_converge_and_say_so(new):
 
 def test_coordinates_with_steps_take_whole_steps_and_reach_the_best_one():
     steps = np.array([0.25, 0.0])
-    optimizer = CmaEs(np.array([0.0, 0.5]), steps, 0, sigma=1 / 6)
+    optimizer = new_cma_es(np.array([0.0, 0.5]), steps, 0, sigma=1 / 6)
     tried = climb(optimizer, lambda x: -abs(x[0] - 0.75) - (x[1] - 0.3) ** 2, 40)
     assert np.all(tried[:, 0] * 4 == np.rint(tried[:, 0] * 4))
     best = max(tried, key=lambda x: -abs(x[0] - 0.75) - (x[1] - 0.3) ** 2)
@@ -133,18 +142,18 @@ def nearness(recipe):
     return -sum((weights.get(n, 0.0) - at) ** 2 for n, at in wanted.items())
 
 
-@pytest.mark.parametrize("kind", [*ONE_METHOD, LoraHubSettings], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [*ONE_METHOD, "lorahub"])
 def test_every_search_finds_weights_outside_the_hull(kind):
-    told = evolve(make(kind(), start()), 500, nearness)
+    told = evolve(make(settings_of(kind), start()), 500, nearness)
     assert max(s.fitness for s in told) > -0.02
 
 
-@pytest.mark.parametrize("kind", ONE_METHOD, ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", ONE_METHOD)
 @pytest.mark.parametrize("method", SEARCHED)
 def test_every_search_works_with_every_merge_method(kind, method):
     least, most = MERGES[method].inputs
     founders = FOUNDERS[: max(2, least)] if most is None else FOUNDERS
-    algorithm = make(kind(method=method), start(founders=founders, adapters=True))
+    algorithm = make(settings_of(kind, method=method), start(founders=founders, adapters=True))
     rng = np.random.default_rng(0)
     told = {}
     for _ in range(4):
@@ -226,8 +235,8 @@ def test_lorahub_loses_a_share_of_its_weights():
     def founders_only(recipe):
         return 0.0
 
-    free = evolve(make(LoraHubSettings(penalty=0.0), start()), 300, founders_only)
-    pressed = evolve(make(LoraHubSettings(), start()), 300, founders_only)
+    free = evolve(make(settings_of("lorahub", penalty=0.0), start()), 300, founders_only)
+    pressed = evolve(make(settings_of("lorahub"), start()), 300, founders_only)
 
     def size(told):
         return np.mean(
@@ -237,17 +246,21 @@ def test_lorahub_loses_a_share_of_its_weights():
     assert size(pressed) < 0.1 < size(free)
 
 
-def test_lorahub_searches_weights_alone():
-    with pytest.raises(ValidationError, match="weights alone"):
-        LoraHubSettings(params={"lambda": 1.0})
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"method": "ties", "methods": ("ties", "sce")}, "method and methods: give one"),
         ({"methods": ("ties", "ties")}, "listed twice"),
         ({"method": "tie"}, "Did you mean 'ties'"),
+        ({"elite": 0.5}, "elite needs optimizer: cross_entropy"),
+        (
+            {"optimizer": "cross_entropy", "crossover": 0.5},
+            "crossover needs optimizer: differential_evolution",
+        ),
+        (
+            {"optimizer": "differential_evolution", "factor": (0.9, 0.5)},
+            r"factor must be \[low, high\]",
+        ),
         ({"params": {"density": 0.5}}, "params.density: task_arithmetic has no such parameter"),
     ],
 )
@@ -260,14 +273,16 @@ def test_what_the_founders_can_not_do_is_refused_before_anything_runs():
     with pytest.raises(EvoError, match="pcb: sees whole models"):
         make(RecipeSearchSettings(method="pcb", layer_groups=2), start())
     with pytest.raises(EvoError, match="layer_groups: 9 groups, but the models have 4"):
-        make(CrossEntropySettings(layer_groups=9), start())
+        make(settings_of("cross_entropy", layer_groups=9), start())
 
 
 def test_settings_are_plain_data():
-    for kind in (*ONE_METHOD, LoraHubSettings):
-        settings = kind(layer_groups=2, filters=["mlp"], bounds={"weight": (-1.0, 2.0)})
+    for kind in (*ONE_METHOD, "lorahub"):
+        settings = settings_of(
+            kind, layer_groups=2, filters=["mlp"], bounds={"weight": (-1.0, 2.0)}
+        )
         assert isinstance(settings, GeneSettings)
-        assert kind.model_validate_json(settings.model_dump_json()) == settings
+        assert read_settings(settings.model_dump(mode="json")) == settings
     several = RecipeSearchSettings(methods=("ties", "sce"))
     assert RecipeSearchSettings.model_validate_json(several.model_dump_json()) == several
 
@@ -293,9 +308,9 @@ def test_a_filter_that_no_tensor_has_in_its_name_is_refused():
         RecipeSearchSettings(
             methods=("task_arithmetic", "dare_ties"), masks=3, layer_groups=2, first_stage=20
         ),
-        CrossEntropySettings(method="bitdelta"),
-        DifferentialEvolutionSettings(method="ties", filters=("mlp",)),
-        LoraHubSettings(),
+        settings_of("cross_entropy", method="bitdelta"),
+        settings_of("differential_evolution", method="ties", filters=("mlp",)),
+        settings_of("lorahub"),
     ],
     ids=lambda s: s.name,
 )
@@ -313,3 +328,17 @@ def test_the_same_evaluations_told_again_are_asked_again(settings):
         again.tell(scored)
     assert again.population == first.population
     assert make(settings, start(4)).ask() == make(settings, start(3)).ask()  # the founders
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_the_recipe_search_with_its_settings(name):
+    def ids(settings):
+        return [s.candidate.id for s in evolve(make(settings, start(2)), 80, nearness)]
+
+    spelled_out = settings_of("recipe_search", **PRESETS[name])
+    assert ids(settings_of(name)) == ids(spelled_out)
+
+
+def test_a_penalty_needs_weights():
+    with pytest.raises(EvoError, match="penalty: no weights are searched"):
+        make(RecipeSearchSettings(method="slerp", penalty=0.1), start(founders=FOUNDERS[:2]))

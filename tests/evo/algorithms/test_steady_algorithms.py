@@ -19,7 +19,8 @@ from evo.algorithms import (
     make,
     read_settings,
 )
-from evo.algorithms.optimizers import CmaEs, CrossEntropy, DifferentialEvolution, Trial
+from evo.algorithms.buffer import Outcome
+from evo.algorithms.optimizers import CrossEntropy, DifferentialEvolution, cma_es
 from operators.recipe import Founder, Linear, Merge, Recipe, Route
 from operators.recipe.coefficients import Grouped
 
@@ -268,12 +269,18 @@ def test_a_stage_spends_its_evaluations_and_hands_on_the_best_of_them_all(worker
 
 
 OPTIMIZERS = {
-    "cma_es": lambda: CmaEs(np.full(4, 0.5), np.array([0.0, 0.0, 0.0, 0.25]), 0, sigma=1 / 6),
+    "cma_es": lambda: cma_es(np.full(4, 0.5), np.array([0.0, 0.0, 0.0, 0.25]), 0, sigma=1 / 6),
     "cross_entropy": lambda: CrossEntropy(
-        np.full(4, 0.5), 0, sigma=0.3, population=20, elite=0.25, smoothing=0.5
+        np.full(4, 0.5), np.zeros(4), 0, sigma=0.3, population=20, elite=0.25, smoothing=0.5
     ),
     "differential_evolution": lambda: DifferentialEvolution(
-        np.full(4, 0.5), 0, sigma=0.3, population=16, weight=(0.5, 0.9), crossover=0.9
+        np.full(4, 0.5),
+        np.zeros(4),
+        0,
+        sigma=0.3,
+        population=16,
+        factor=(0.5, 0.9),
+        crossover=0.9,
     ),
 }
 
@@ -288,7 +295,7 @@ def test_optimizers_learn_from_proposals_of_older_asks_in_any_order(new):
         if len(waiting) >= 3 * len(asked):
             rng.shuffle(waiting)
             told, waiting = waiting[: len(asked)], waiting[len(asked) :]
-            optimizer.tell([Trial("", p, -float(((p.x - top) ** 2).sum())) for p in told])
+            optimizer.tell([Outcome("", p, -float(((p.x - top) ** 2).sum())) for p in told])
             tried += [float(((p.x - top) ** 2).sum()) for p in told]
     assert min(tried) < 2e-3
 

@@ -13,7 +13,7 @@ import transformers
 from path_runs import run, save_model
 
 import evo
-from evo.algorithms import ALGORITHMS, uses_paths
+from evo.algorithms import ALGORITHMS, read_settings, traits
 from evo.cli.lineage import show
 from evo.cli.run import resume_run
 from evo.errors import EvoError
@@ -283,7 +283,7 @@ def test_a_mistake_in_a_stage_ends_the_command_with_2(folder):
     assert not (folder / "typo").exists()
 
 
-NAMES = [name for name, (settings, _) in ALGORITHMS.items() if uses_paths(settings())]
+NAMES = [name for name in ALGORITHMS if traits(read_settings(name)).paths]
 
 
 @pytest.mark.parametrize("name", NAMES)

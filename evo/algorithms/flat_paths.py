@@ -1,12 +1,15 @@
-"""CMA-ES for paths: over the scales of one path, or over paths and their scales in one vector."""
+"""FlatPaths: CMA-ES over paths and their scales in one vector, as published.
 
-from collections.abc import Sequence
+Source: arXiv 2403.13187, section 3.2 (data-flow space).
+"""
+
 from typing import Final, TypeAlias
 
 import numpy as np
 from cmaes import CMA, SepCMA
 from numpy.typing import NDArray
 
+from evo.algorithms.optimizers import CmaEs, Proposal
 from evo.algorithms.scales import Form, gene_count, scales_of
 from operators.variation.paths import Slots
 
@@ -15,24 +18,7 @@ Bits: TypeAlias = NDArray[np.bool_]
 FULL_COVARIANCE: Final = 300  # genes up to which CMA-ES learns all correlations
 
 
-class Strategy:
-    """A CMA-ES that learns from its samples in any order, a population's worth at a time."""
-
-    def __init__(self, cma: CMA | SepCMA) -> None:
-        self._cma = cma
-        self._heard: list[tuple[Floats, float]] = []
-
-    def ask(self) -> list[Floats]:
-        return [self._cma.ask() for _ in range(self._cma.population_size)]
-
-    def tell(self, losses: Sequence[tuple[Floats, float]]) -> None:
-        self._heard += losses
-        while len(self._heard) >= self._cma.population_size:
-            self._cma.tell(self._heard[: self._cma.population_size])
-            del self._heard[: self._cma.population_size]
-
-
-class Flat:
+class FlatPaths:
     """CMA-ES over indicators, then scales, in one vector. A slot is taken if its number is > 0."""
 
     def __init__(
@@ -50,17 +36,17 @@ class Flat:
         indicator = np.where(own, 2.0, -2.0) * sigma
         mean = np.concatenate([indicator, np.zeros(gene_count(self._form, slots))])
         kind = CMA if len(mean) <= FULL_COVARIANCE else SepCMA
-        self.strategy = Strategy(kind(mean, sigma, population_size=population, seed=seed))
+        self.optimizer = CmaEs(kind(mean, sigma, population_size=population, seed=seed))
 
-    def ask(self, shortest: int, longest: int) -> list[tuple[Floats, Bits, list[float]]]:
-        """Samples, and the slots that each takes, with their scales."""
+    def ask(self, shortest: int, longest: int) -> list[tuple[Proposal, Bits, list[float]]]:
+        """Proposals, the slots that each takes (shape (slots,)), and the scales of those slots."""
         found = []
-        for x in self.strategy.ask():
-            indicator, genes = x[: self._slots.count], x[self._slots.count :]
+        for proposal in self.optimizer.ask():
+            indicator, genes = np.split(proposal.x, [self._slots.count])
             # Too long or too short: the slots with the greatest numbers are taken.
             wanted = int(np.clip((indicator > 0).sum(), shortest, longest))
             taken = np.zeros(self._slots.count, dtype=np.bool_)
             taken[np.argsort(-indicator, kind="stable")[:wanted]] = True
             slots = [int(s) for s in np.flatnonzero(taken)]
-            found.append((x, taken, scales_of(self._form, genes, slots, self._slots)))
+            found.append((proposal, taken, scales_of(self._form, genes, slots, self._slots)))
         return found
