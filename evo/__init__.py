@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evo import lineage
+    from evo.by_hand import build, make, open_founders
     from evo.config.loader import load_config
     from evo.config.schema import BudgetConfig, EngineConfig, PoolConfig, RunConfig, TaskConfig
     from evo.errors import EvoError
@@ -23,11 +24,17 @@ __all__ = [
     "RunConfig",
     "TaskConfig",
     "TrackersConfig",
+    "build",
     "lineage",
     "load_config",
+    "make",
+    "open_founders",
 ]
 
 _HOME = {
+    "build": "evo.by_hand",
+    "make": "evo.by_hand",
+    "open_founders": "evo.by_hand",
     "BudgetConfig": "evo.config.schema",
     "EngineConfig": "evo.config.schema",
     "PoolConfig": "evo.config.schema",

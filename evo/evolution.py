@@ -6,11 +6,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
 
-from cluster.founders.adapters import is_adapter
-from cluster.founders.checkpoints import open_checkpoint
 from cluster.host.resources import peak_memory
 from cluster.pool import IN_FLIGHT, Pool
 from evo.algorithms import Algorithm, Candidate, Start, make, traits
+from evo.by_hand import start_of
 from evo.config.schema import PoolConfig, RunConfig
 from evo.errors import EvoError
 from evo.final.finalize import end, times
@@ -200,15 +199,11 @@ class Evolution:
         config, folder = self.config, self.run_dir / LINEAGE_FOLDER
         founders = tuple(f.founder for f in self._founders.founders)
         layers = self._founders.layers
-        self._start = Start(
-            founders,
-            self._founders.base.founder,
-            config.seed,
-            layers,
-            tensors=open_checkpoint(self._founders.base.path).layout.names,
-            adapters=all(is_adapter(f.path) for f in self._founders.founders),
+        self._start = start_of(
+            self._founders,
+            seed=config.seed,
             evaluations=config.budget.evaluations,
-            influence=made.get("influence", {}),
+            influence=made.get("influence"),
         )
         # Made once more below where it wants to know the models: its mistakes cost no waiting.
         chosen = self._make()

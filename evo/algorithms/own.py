@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, create_model, field_validator, model_validator
 
 from evo.algorithms.protocol import Algorithm, Start
 from evo.algorithms.spec import AlgorithmSettings, AlgorithmSpec, Traits
@@ -32,11 +32,22 @@ class OwnSettings(AlgorithmSettings):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    @field_validator("name")
+    @classmethod
+    def _is_there(cls, value: str, info: ValidationInfo) -> str:
+        if _is_checked(info):
+            known_arguments(value)
+        return value
+
     @model_validator(mode="after")
     def _fits_the_class(self, info: ValidationInfo) -> "OwnSettings":
-        if (info.context or {}).get("check_files", True):
+        if _is_checked(info):
             _arguments(self)
         return self
+
+
+def _is_checked(info: ValidationInfo) -> bool:
+    return bool((info.context or {}).get("check_files", True))
 
 
 def known_arguments(name: str) -> tuple[str, ...]:
@@ -76,7 +87,7 @@ def _arguments(settings: OwnSettings) -> dict[str, Any]:
 def _model_of(name: str, made: Callable[..., Any]) -> type[BaseModel]:
     parameters = list(inspect.signature(made).parameters.values())
     if not parameters:
-        raise EvoError(f"algorithm.name: {name} must take the Start as its first argument")
+        raise EvoError(f"{name!r} must take the Start as its first argument")
     hints = get_type_hints(made.__init__ if inspect.isclass(made) else made)
     fields: dict[str, Any] = {
         p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
