@@ -128,7 +128,7 @@ def test_a_finished_run_is_read_without_the_users_code(tmp_path, climber, monkey
     [
         ("  name: {}\n  stepp: 0.1", 7, r"algorithm.stepp: unknown key. Did you mean 'step'\?"),
         ("  name: {}\n  children: many", 7, "algorithm.children: Input should be a valid integer"),
-        ("  name: {}s", 6, "algorithm.name: .* has no 'Climbers'. Did you mean 'Climber'"),
+        ("  name: {}s", 6, "algorithm.name: .* has no 'Climbers'. Did you mean Climber"),
         ("  name: nowhere:Climber", 6, "no module 'nowhere'"),
     ],
 )
