@@ -13,7 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from evo.algorithms.protocol import Algorithm, Start
 from evo.algorithms.spec import AlgorithmSettings, AlgorithmSpec, Traits
