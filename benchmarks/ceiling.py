@@ -115,8 +115,8 @@ def searches(config: evo.RunConfig, pool: Any) -> Iterator[dict[str, Any]]:
         keys = ("dev", "select", "test", "test_se")
         yield {
             "genes": name,
-            "evaluations": summary["evaluations"],
-            **{key: summary["winner"][key] for key in keys},
+            "evaluations": summary.evaluations,
+            **{key: getattr(summary.winner, key) for key in keys},
         }
 
 

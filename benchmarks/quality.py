@@ -196,13 +196,13 @@ def one_run(
         summary = run.finish()
     return {
         "seed": seed,
-        "evaluations": summary["evaluations"],
-        **{key: summary["winner"][key] for key in ("dev", "select", "test", "test_se")},
-        "ensemble_test": (summary["ensemble"] or {}).get("test"),
-        "seconds": summary["time"]["search_s"],
+        "evaluations": summary.evaluations,
+        **{key: getattr(summary.winner, key) for key in ("dev", "select", "test", "test_se")},
+        "ensemble_test": summary.ensemble.test if summary.ensemble else None,
+        "seconds": summary.time.search_s,
         "baselines": {
-            b["name"]: {"kind": b["kind"], "test": b["test"], "test_se": b["test_se"]}
-            for b in summary["baselines"]
+            b.name: {"kind": b.kind, "test": b.test, "test_se": b.test_se}
+            for b in summary.baselines
         },
     }
 

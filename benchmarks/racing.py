@@ -100,10 +100,10 @@ def one_run(config: evo.RunConfig, pool: Any, seed: int) -> Row:
             pass
         found = run.finish()
     return {
-        "examples": found["examples"],
-        "dev": found["winner"]["dev"],
-        "test": found["winner"]["test"],
-        "seconds": found["time"]["search_s"],
+        "examples": found.examples,
+        "dev": found.winner.dev,
+        "test": found.winner.test,
+        "seconds": found.time.search_s,
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from evo.lineage.summary import versions
+from evo.versions import versions
 
 FOLDER = Path(__file__).parent / "results"
 _LOAD_AT_START = os.getloadavg()[0]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from evo.config.schema import BudgetConfig, EngineConfig, PoolConfig, RunConfig, TaskConfig
     from evo.errors import EvoError
     from evo.evolution import Evolution
+    from evo.run_dir.summary import RunSummary
     from evo.search.loop import Generation
     from evo.trackers import Callback, TrackersConfig
 
@@ -22,6 +23,7 @@ __all__ = [
     "Generation",
     "PoolConfig",
     "RunConfig",
+    "RunSummary",
     "TaskConfig",
     "TrackersConfig",
     "build",
@@ -39,6 +41,7 @@ _HOME = {
     "EngineConfig": "evo.config.schema",
     "PoolConfig": "evo.config.schema",
     "RunConfig": "evo.config.schema",
+    "RunSummary": "evo.run_dir.summary",
     "TaskConfig": "evo.config.schema",
     "load_config": "evo.config.loader",
     "EvoError": "evo.errors",

@@ -82,8 +82,8 @@ def main(out: Path) -> None:
             print(f"{generation.number:3d} best {generation.best.fitness:.3f}")
         summary = run.finish()
         run.save("best", out / "best")
-    for row in [summary["winner"], *summary["baselines"]]:
-        print(f"{row['name']:20s} {row['test']:.3f} ± {row['test_se']:.3f}")
+    for row in summary.rows:
+        print(f"{row.name:20s} {row.test:.3f} ± {row.test_se:.3f}")
 
 
 if __name__ == "__main__":

@@ -31,10 +31,10 @@ def main(zoo: Path, out: Path) -> None:
         ancestors = run.lineage.ancestors("best", ["operator", "description"]).to_pandas()
         print(ancestors.to_string(index=False))
 
-    winner = summary["winner"]
-    founders = [b for b in summary["baselines"] if b["kind"] == "founder"]
-    print(f"winner on test: {winner['test']:.3f} ± {winner['test_se']:.3f}")
-    print(f"best founder on test: {max(b['test'] for b in founders):.3f}")
+    winner = summary.winner
+    founders = [b for b in summary.baselines if b.kind == "founder"]
+    print(f"winner on test: {winner.test:.3f} ± {winner.test_se:.3f}")
+    print(f"best founder on test: {max(b.test for b in founders):.3f}")
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ def main(run_dir: Path) -> None:
         for generation in run:
             print(f"{generation.number} {generation.best.fitness:.3f}")
         summary = run.finish()
-    best = max(b["test"] for b in summary["baselines"] if b["kind"] == "founder")
-    print(f"{config.algorithm.name}: {summary['winner']['test']:.3f}, best founder: {best:.3f}")
+    best = max(b.test for b in summary.baselines if b.kind == "founder")
+    print(f"{config.algorithm.name}: {summary.winner.test:.3f}, best founder: {best:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """``evo demo``: zoo, two evolutions, a table, a report, and the winner as a checkpoint."""
 
 import shutil
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +11,9 @@ import evo
 from evo.cli.run import run_config
 from evo.cli.zoo import build_zoo
 from evo.errors import EvoError
+
+if TYPE_CHECKING:
+    from evo.run_dir.summary import RunSummary
 
 
 @click.command()
@@ -47,8 +50,8 @@ def run_demo(folder: Path) -> None:
     """
     from rich.console import Console
 
+    from evo.cli.results_table import results_table
     from evo.export.individual import export_individual
-    from evo.lineage.summary import results_table
     from evo.report.write import write_report
 
     out = Console(stderr=True)
@@ -74,14 +77,14 @@ def run_demo(folder: Path) -> None:
     Console().print(line, soft_wrap=True, highlight=False)
 
 
-def _with_genome_plus(summary: Mapping[str, Any], plus: Path) -> dict[str, Any]:
-    from evo.lineage.summary import read_summary
+def _with_genome_plus(summary: "RunSummary", plus: Path) -> "RunSummary":
+    from evo.run_dir import RunDir
 
-    other = read_summary(plus)
+    other = RunDir(plus).read_summary()
     if other is None:
-        raise EvoError(f"{plus}: did not finish")
-    rows = [{**other["winner"], "name": "GENOME+ winner", "kind": "genome_plus"}]
-    if other["ensemble"]:
-        rows.append({**other["ensemble"], "name": "GENOME+ ensemble"})
-    winner = {**summary["winner"], "name": "recipe_search winner"}
-    return {**summary, "winner": winner, "baselines": [*summary["baselines"], *rows]}
+        raise EvoError(f"{plus}: the run has not finished")
+    rows = [replace(other.winner, name="GENOME+ winner", kind="genome_plus")]
+    if other.ensemble is not None:
+        rows.append(replace(other.ensemble, name="GENOME+ ensemble"))
+    winner = replace(summary.winner, name="recipe_search winner")
+    return replace(summary, winner=winner, baselines=(*summary.baselines, *rows))

@@ -2,12 +2,15 @@
 
 import json
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+
+from evo.run_dir import RunDir
+from evo.run_dir.summary import RunSummary
 
 if TYPE_CHECKING:
     from evo.cli.terminal import RunProgress
@@ -47,7 +50,7 @@ def run(
         raise click.UsageError("--resume needs --run-dir")
     if address is not None:
         overrides += _joining(address)
-    from evo.lineage.files import free_folder
+    from evo.run_dir.files import free_folder
 
     folder = run_dir or free_folder(Path("runs") / config.stem)
     if reuse:
@@ -97,14 +100,13 @@ def _joining(address: str) -> tuple[str, ...]:
 
 def run_config(
     config: Path, run_dir: Path, overrides: Sequence[str] = (), *, resumes: bool = False
-) -> dict[str, Any]:
+) -> RunSummary:
     """Run a config from founders to summary, print the table of results, and return the summary.
 
     With ``resumes``, a run of the same config in ``run_dir`` is resumed; a finished one is shown.
     """
     from evo.config.loader import load_config
     from evo.evolution import Evolution
-    from evo.run.recovery import holds_run
     from evo.run.resume import check_same_run
 
     loaded = load_config(config, overrides)
@@ -112,7 +114,7 @@ def run_config(
         from cluster.ray.connect import check_cluster
 
         check_cluster(loaded.pool.address)  # before the founders are read, which takes longer
-    if resumes and holds_run(run_dir):
+    if resumes and RunDir(run_dir).has_run:
         check_same_run(loaded, run_dir, config)
         return resume_run(run_dir, loaded.pool, loaded.trackers, loaded.reuse)
     with _progress(loaded, run_dir) as progress:
@@ -128,16 +130,14 @@ def resume_run(
     *,
     repair: bool = False,
     accept_drift: bool = False,
-) -> dict[str, Any]:
+) -> RunSummary:
     """Resume a run and return its summary; one that has finished is only shown."""
     from evo.evolution import Evolution
-    from evo.lineage.summary import read_summary
-    from evo.run.recovery import read_config
     from evo.run.status import status_of
 
-    config = read_config(run_dir, check_files=False)
+    config = RunDir(run_dir).read_config(check_files=False)
     if not repair and status_of(run_dir).state == "finished":
-        summary = read_summary(run_dir)
+        summary = RunDir(run_dir).read_summary()
         if summary is not None:
             _show(summary, run_dir, config)
             return summary
@@ -155,7 +155,7 @@ def resume_run(
         return _finish(evolution, progress)
 
 
-def _finish(evolution: "Evolution", progress: "RunProgress") -> dict[str, Any]:
+def _finish(evolution: "Evolution", progress: "RunProgress") -> RunSummary:
     from evo.cli.terminal import console
 
     with evolution:
@@ -174,19 +174,18 @@ def _finish(evolution: "Evolution", progress: "RunProgress") -> dict[str, Any]:
     return summary
 
 
-def _show(summary: Mapping[str, Any], run_dir: Path, config: "RunConfig") -> None:
+def _show(summary: RunSummary, run_dir: Path, config: "RunConfig") -> None:
     from rich.console import Console
 
+    from evo.cli.results_table import results_table
     from evo.cli.terminal import console
-    from evo.lineage.summary import results_table
 
     title = f"{', '.join(t.name for t in config.tasks)}: {run_dir}"
     Console().print(results_table(summary, title))
     console().print(
-        f"{summary['evaluations']} evaluations on {summary['examples']} dev examples in "
-        f"{summary['time']['search_s']:.1f} s, "
-        f"stopped by {summary['stopped_by']}; winner {summary['winner']['id'][:12]}; "
-        f"{run_dir / 'summary.json'}"
+        f"{summary.evaluations} evaluations on {summary.examples} dev examples in "
+        f"{summary.time.search_s:.1f} s, stopped by {summary.stopped_by}; "
+        f"winner {summary.winner_id[:12]}; {RunDir(run_dir).summary_path}"
     )
     console().print(f"to see what happened: evo report {run_dir}")
 
@@ -196,14 +195,13 @@ def _progress(config: "RunConfig", run_dir: Path) -> Iterator["RunProgress"]:
     """The live line of a run. If the run is interrupted, say how to resume it."""
     from cluster.errors import PoolError
     from evo.cli.terminal import RunProgress
-    from evo.run.recovery import holds_run
 
     _exit_on_sigterm()
     try:
         with RunProgress(config.budget) as progress:
             yield progress
     except (KeyboardInterrupt, SystemExit, OSError, PoolError):
-        if holds_run(run_dir):
+        if RunDir(run_dir).has_run:
             click.echo(f"Stopped. All evaluations so far are kept: evo resume {run_dir}", err=True)
         raise
 

@@ -6,8 +6,8 @@ import evo.lineage
 from evo.export.checkpoint import export
 from evo.export.lora import export_adapter
 from evo.merging.as_yaml import save_yaml
-from evo.run.recovery import read_config
 from evo.run.setup import reopen_founders
+from evo.run_dir import RunDir
 from operators.recipe import Founder, walk
 
 
@@ -31,11 +31,11 @@ def export_individual(
         CheckpointError, WeightsMismatchError: a founder can't be used.
     """
     lineage = evo.lineage.open(run_dir)
-    config = read_config(run_dir, check_files=False)
+    config = RunDir(run_dir).read_config(check_files=False)
     found = lineage.find(individual)
     recipe = lineage.recipe(found)
     used = {part.name for part in walk(recipe) if isinstance(part, Founder)}
-    founders = reopen_founders(config, run_dir, used)
+    founders = reopen_founders(config, RunDir(run_dir), used)
     written = f"{found[:12]} -> {out}"
     if adapter:
         remote = config.engine.trust_remote_code

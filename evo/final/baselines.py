@@ -5,7 +5,6 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -13,10 +12,11 @@ from evo.algorithms import Candidate, Scored, Start, make
 from evo.algorithms.random_search import RandomSearchSettings
 from evo.config.schema import BudgetConfig, RunConfig
 from evo.errors import EvoError
-from evo.final.finals import Entry, Finals
+from evo.final.finals import Finals
 from evo.lineage.read.best_so_far import STATIC
-from evo.lineage.read.lineage import LINEAGE_FOLDER
 from evo.lineage.storage.writer import LineageWriter
+from evo.run_dir import RunDir
+from evo.run_dir.summary import ResultRow
 from evo.search.evaluator import Evaluator
 from evo.search.loop import DEV, Search
 from operators.merge import MERGES, merge
@@ -64,8 +64,8 @@ def score_baselines(
     evaluations: int,
     evaluator: Evaluator,
     finals: Finals,
-    run_dir: Path,
-) -> list[Entry]:
+    run_dir: RunDir,
+) -> list[ResultRow]:
     """Every founder, their average, their ensemble, and what ``config.baselines`` adds.
 
     ``known`` has the dev fitness of the individuals that the run itself scored, by id;
@@ -86,7 +86,7 @@ def score_baselines(
         entries.append(vote)
     if config.baselines.random_search:
         # No journal of its own: until the run ends, all of it is in that of the run.
-        folder = run_dir / "baselines" / "random_search" / LINEAGE_FOLDER
+        folder = run_dir.baseline("random_search").lineage
         shutil.rmtree(folder, ignore_errors=True)  # of a sitting that did not get to the end
         lineage = LineageWriter(folder)
         search = Search(
@@ -134,7 +134,7 @@ def _best(
     finals: Finals,
     finalists: int,
     evaluations: int,
-) -> Entry:
+) -> ResultRow:
     """The row of a baseline's winner, chosen as the run's own: by select among the best by dev."""
     order = finals.order(ranked, finalists)
     if not order:

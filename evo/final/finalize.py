@@ -1,14 +1,26 @@
 """Ending: who has won, what the winner and the baselines score on test, and where the time went."""
 
-from pathlib import Path
+from dataclasses import dataclass
 
 from evo.algorithms import Candidate, Start, traits
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
 from evo.final.baselines import score_baselines
-from evo.final.finals import Entry, Finals
+from evo.final.finals import Finals
+from evo.run_dir import RunDir
+from evo.run_dir.summary import ResultRow, TimeUse
 from evo.search.evaluator import Evaluator
 from evo.search.loop import Search
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The winner, and the rows of the table of results."""
+
+    winner: Candidate
+    row: ResultRow
+    ensemble: ResultRow | None
+    baselines: tuple[ResultRow, ...]
 
 
 def end(
@@ -17,9 +29,9 @@ def end(
     search: Search,
     evaluator: Evaluator,
     finals: Finals,
-    run_dir: Path,
-) -> tuple[Candidate, dict[str, object]]:
-    """The winner by select, and the rows of the final table as ``summary.json`` has them.
+    run_dir: RunDir,
+) -> Outcome:
+    """Choose the winner by select, and score it and the baselines.
 
     Raises:
         EvoError: nothing has been evaluated yet, or no finalist could be on select.
@@ -35,7 +47,7 @@ def end(
         )
     winner = order[0]
     entry = finals.entry("winner", "winner", winner.candidate, winner.fitness)
-    ensemble: Entry | None = None
+    ensemble: ResultRow | None = None
     if voters:
         ensemble = finals.ensemble("ensemble", [s.candidate for s in order[:voters]])
     baselines = score_baselines(
@@ -47,21 +59,19 @@ def end(
         finals=finals,
         run_dir=run_dir,
     )
-    return winner.candidate, {
-        "winner": entry.as_json(),
-        "ensemble": ensemble.as_json() if ensemble else None,
-        "baselines": [b.as_json() for b in baselines],
-    }
+    return Outcome(winner.candidate, entry, ensemble, tuple(baselines))
 
 
-def times(search: Search, hosts: int, startup_s: float, final_s: float) -> dict[str, float]:
-    """Where a run's time went. ``shares`` are of the hosts' time in the search: hosts × seconds."""
-    busy, capacity = search.busy, hosts * search.seconds
-    shares = {"build": busy.build_s, "model": busy.model_s, "score": busy.score_s}
-    shares["other"] = max(0.0, capacity - busy.total_s)  # Ray, coordinator, waiting
-    return {
-        "startup_s": startup_s,
-        "search_s": search.seconds,
-        "final_s": final_s,
-        "evaluations_per_second": search.evaluations / max(search.seconds, 1e-9),
-    } | {f"{name}_share": seconds / max(capacity, 1e-9) for name, seconds in shares.items()}
+def times(search: Search, hosts: int, startup_s: float, final_s: float) -> TimeUse:
+    """Return where a run's time went."""
+    busy, capacity = search.busy, max(hosts * search.seconds, 1e-9)
+    return TimeUse(
+        startup_s=startup_s,
+        search_s=search.seconds,
+        final_s=final_s,
+        evaluations_per_second=search.evaluations / max(search.seconds, 1e-9),
+        build_share=busy.build_s / capacity,
+        model_share=busy.model_s / capacity,
+        score_share=busy.score_s / capacity,
+        other_share=max(0.0, capacity - busy.total_s) / capacity,  # Ray, coordinator, waiting
+    )

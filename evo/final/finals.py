@@ -1,44 +1,15 @@
 """The end of a run: finalists meet ``select``, then the winner and the baselines meet ``test``, once."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from cluster.jobs import JobResult
 from evo.algorithms import Candidate, Scored
 from evo.lineage.storage.writer import LineageWriter
+from evo.run_dir.summary import ResultRow, TaskScore
 from evo.search.evaluator import Evaluator, Measure
 
 SELECT, TEST = "select", "test"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One row of the final table. Scores are None where the tasks lack the split."""
-
-    name: str
-    kind: str
-    id: str | None
-    dev: float | None
-    select: float | None
-    test: float | None
-    test_se: float | None
-    test_tasks: Mapping[str, tuple[float, float]]
-    evaluations: int | None = None  # spent on finding it, where it was searched for
-
-    def as_json(self) -> dict[str, object]:
-        tasks = {name: {"test": m, "test_se": e} for name, (m, e) in self.test_tasks.items()}
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "id": self.id,
-            "dev": self.dev,
-            "select": self.select,
-            "test": self.test,
-            "test_se": self.test_se,
-            "tasks": tasks,
-            "evaluations": self.evaluations,
-        }
 
 
 class Finals:
@@ -67,13 +38,13 @@ class Finals:
         alive = [f for f in finalists if by_select[f.candidate.id] is not None]
         return sorted(alive, key=lambda f: -(by_select[f.candidate.id] or 0.0))
 
-    def entry(self, name: str, kind: str, candidate: Candidate, dev: float | None) -> Entry:
+    def entry(self, name: str, kind: str, candidate: Candidate, dev: float | None) -> ResultRow:
         """The row of one individual: scored on select and test where the tasks have them."""
         for split in (SELECT, TEST):
             if self._evaluator.has_split(split):
                 self._score([candidate], split)
         measure = self._measure(candidate, TEST)
-        return Entry(
+        return ResultRow(
             name,
             kind,
             candidate.id,
@@ -81,10 +52,10 @@ class Finals:
             self._fitness(candidate, SELECT),
             _finite(measure.fitness) if measure else None,
             _finite(measure.standard_error) if measure else None,
-            measure.tasks if measure else {},
+            _tasks(measure) if measure else {},
         )
 
-    def ensemble(self, name: str, members: Sequence[Candidate]) -> Entry | None:
+    def ensemble(self, name: str, members: Sequence[Candidate]) -> ResultRow | None:
         """The row of a vote of ``members`` (the first wins ties); None where tasks give no answers."""
         tasks = [t.task for t in self._evaluator.tasks]
         if not self._evaluator.has_split(TEST) or not all(t.supports_answers for t in tasks):
@@ -108,7 +79,9 @@ class Finals:
             )
             return None
         total = self._evaluator.combine(means)
-        return Entry(name, "ensemble", None, None, None, total.fitness, total.standard_error, means)
+        return ResultRow(
+            name, "ensemble", None, None, None, total.fitness, total.standard_error, _tasks(total)
+        )
 
     def _score(self, candidates: Iterable[Candidate], split: str) -> None:
         chosen = list(candidates)
@@ -132,3 +105,7 @@ class Finals:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _tasks(measure: Measure) -> dict[str, TaskScore]:
+    return {name: TaskScore(mean, error) for name, (mean, error) in measure.tasks.items()}

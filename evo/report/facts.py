@@ -8,12 +8,9 @@ import numpy as np
 
 from evo.errors import EvoError
 from evo.lineage import Lineage
-from evo.lineage.files import holder
-from evo.lineage.read.lineage import LINEAGE_FOLDER
-from evo.lineage.storage.journal import JOURNAL_FILE
 from evo.lineage.storage.records import Record
 from evo.report.contract import Facts, RunFacts, State
-from evo.report.data.reading import beginning, read
+from evo.report.data.reading import read
 from evo.report.data.run_data import RunData
 from evo.report.sections.ancestry import NO_FAMILY, family
 from evo.report.sections.changed import changed
@@ -24,6 +21,7 @@ from evo.report.sections.examples import comparison
 from evo.report.sections.fitness import fitness
 from evo.report.sections.headline import SPLITS, compared_on, headline, scores
 from evo.report.sections.operators import operators
+from evo.run_dir import RunDir
 
 PartT = TypeVar("PartT")
 
@@ -71,19 +69,19 @@ def facts(lineage: Lineage) -> Facts:
 
 def _run(source: RunData, pending: Sequence[Record]) -> RunFacts:
     trials = source.dev_scores
-    state: State = "running" if holder(source.run_dir) else "stopped"
-    if beginning(source.run_dir):
+    state: State = "running" if RunDir(source.run_dir).holder() else "stopped"
+    if RunDir(source.run_dir).is_starting:
         state = "beginning"
     algorithm = source.config.get("algorithm", {}).get("name", "unknown")
     times = source.events.column("time").to_pylist()
-    journal = source.run_dir / LINEAGE_FOLDER / JOURNAL_FILE
+    journal = RunDir(source.run_dir).journal
     changed_at = [datetime.fromtimestamp(journal.stat().st_mtime, UTC)] if journal.exists() else []
     updated = max([*times, *changed_at], default=None)
     return {
         "name": source.run_dir.resolve().name,
         "run_dir": str(source.run_dir),
         "state": "finished" if source.finished else state,
-        "algorithm": (source.summary or {}).get("algorithm", algorithm),
+        "algorithm": source.summary.algorithm if source.summary else algorithm,
         "seed": source.config.get("seed"),
         "started": min(times).isoformat() if times else None,
         "updated": updated.isoformat() if updated else None,

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import evo.lineage
 from evo.errors import EvoError
-from evo.lineage.files import write_whole
 from evo.report.facts import facts
 from evo.report.page import page
 from evo.report.sections.headline import in_a_line
-
-REPORT_FILE = "report.html"
+from evo.run_dir import RunDir
+from evo.run_dir.files import write_whole
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> tuple[Path, str]:
@@ -19,9 +18,11 @@ def write_report(run_dir: Path, out: Path | None = None) -> tuple[Path, str]:
     Raises:
         EvoError: ``run_dir`` holds no run, or ``out`` is a folder or a device.
     """
-    path = run_dir / REPORT_FILE if out is None else out
+    path = RunDir(run_dir).report_path if out is None else out
     if path.is_dir():
-        raise EvoError(f"--out {path}: is a folder; name a file, such as {path / REPORT_FILE}")
+        raise EvoError(
+            f"--out {path}: is a folder; name a file, such as {path / RunDir(path).report_path.name}"
+        )
     if path.exists() and not path.is_file():  # it would be replaced, as a file is
         raise EvoError(f"--out {path}: is no file that could be replaced; name one")
     told = facts(evo.lineage.open(run_dir))

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 
@@ -13,10 +12,9 @@ from evo.config.schema import RunConfig
 from evo.errors import EvoError
 from evo.lineage.read.lineage import Lineage
 from evo.lineage.read.opening import open_lineage
-from evo.lineage.summary import versions
-from evo.run.manifest import read_start
-from evo.run.recovery import read_config
 from evo.run.setup import reopen_founders
+from evo.run_dir import RunDir
+from evo.versions import versions
 from operators.build.paths import LayerPath
 from operators.recipe import Founder, Recipe, walk
 from operators.tensors.low_rank import Adapted
@@ -68,7 +66,7 @@ def rebuild(
     lineage = run if isinstance(run, Lineage) else open_lineage(Path(run))
     found = lineage.find(individual)
     recipe = lineage.recipe(found)
-    config = moved(read_config(lineage.run_dir, check_files=False), founders or {})
+    config = moved(RunDir(lineage.run_dir).read_config(check_files=False), founders or {})
     files = founders_of([recipe], config, lineage.run_dir)
     engine = config.engine
     with torch_threads(engine.threads):
@@ -117,11 +115,13 @@ def founders_of(recipes: Collection[Recipe], config: RunConfig, run_dir: Path) -
         CheckpointError: one can't be read.
     """
     used = {part.name for r in recipes for part in walk(r) if isinstance(part, Founder)}
-    found = reopen_founders(config, run_dir, used)
-    then: dict[str, Any] = read_start(run_dir)["founders"]
-    for name, entry in (("base", found.base), *((f.founder.name, f) for f in found.founders)):
-        if entry.founder.digest != then.get(name):
-            raise _changed(name, entry, run_dir)
+    found = reopen_founders(config, RunDir(run_dir), used)
+    manifest = RunDir(run_dir).read_manifest()
+    if found.base.founder.digest != manifest.scores.base:
+        raise _changed("base", found.base, run_dir)
+    for entry in found.founders:
+        if entry.founder.digest != manifest.search.founders.get(entry.founder.name):
+            raise _changed(entry.founder.name, entry, run_dir)
     return found
 
 
@@ -135,7 +135,7 @@ def _changed(name: str, entry: FounderFiles, run_dir: Path) -> EvoError:
 
 def causes(run_dir: Path, config: RunConfig) -> str:
     """Why the bits may be others here than when the run was made, as far as that is on record."""
-    then, now = read_start(run_dir).get("versions", {}), versions()
+    then, now = RunDir(run_dir).read_manifest().versions, versions()
     known = [
         f"{name} was {then.get(name, 'absent')} and is {now[name]}"
         for name in ("torch", "numpy", "evo-models")

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,9 +18,10 @@ from evo.lineage.read.lineage import Lineage
 from evo.lineage.read.opening import open_lineage
 from evo.lineage.storage.records import RACED
 from evo.reproduce.rebuild import founders_of
-from evo.run.manifest import changes, made_with, read_start
-from evo.run.recovery import read_config
+from evo.run.changes import changes
+from evo.run.fingerprint import fingerprint
 from evo.run.setup import load_tasks, make_pool
+from evo.run_dir import RunDir
 from evo.search.evaluator import WeighedTask
 from evo.search.rungs import DEV, restricted, rungs_of
 from fitness.racing import example_order
@@ -108,7 +109,7 @@ def verify(
         chosen = random.Random(seed).sample(everybody, count)
     items = _by_individual(lineage, "items", split, chosen)
     recipes = [lineage.recipe(name) for name in chosen]
-    config = read_config(lineage.run_dir, check_files=False)
+    config = RunDir(lineage.run_dir).read_config(check_files=False)
     tasks = load_tasks(config.tasks)
     founders = founders_of(recipes, config, lineage.run_dir)
     notes = _changes(lineage, config, founders, tasks)
@@ -151,17 +152,18 @@ def _changes(
     Raises:
         EvoError: tasks or config are not, either.
     """
-    start = read_start(lineage.run_dir)
+    then = RunDir(lineage.run_dir).read_manifest()
     # Founders have been checked, and only those that are needed are here.
-    now = {**made_with(config, founders, tasks), "founders": start["founders"]}
-    fatal, code = changes(start, now)
-    if fatal:
+    now = fingerprint(config, founders, tasks)
+    now = replace(now, search=replace(now.search, founders=then.search.founders))
+    found = changes(then, now)
+    if found.fatal:
         raise EvoError(
             f"{lineage.run_dir} can't be verified:\n"
-            + "\n".join(f"- {c}" for c in fatal)
+            + "\n".join(f"- {c}" for c in found.fatal)
             + "\nPut back what was there"
         )
-    return code
+    return list(found.code)
 
 
 def _here(config: RunConfig) -> tuple[RunConfig, list[str]]:

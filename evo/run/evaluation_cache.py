@@ -1,71 +1,66 @@
-"""Evaluations of other runs, found in their lineages: the same individual is not evaluated twice.
+"""The evaluation cache: evaluations of other runs, taken from their lineages.
 
-A recipe's id names its founders by what they hold, so what an earlier run scored holds here as well, to
-the last bit, where all else that decides a score is the same too: examples, their metric, the engine's
-settings, the base with its tokenizer, code, versions of libraries, and the kind of processor.
+A recipe's id contains the digests of its founders. So the scores of another run hold here too, to the last
+bit, if all of :class:`evo.run_dir.manifest.ScoreInputs` is the same.
 """
 
 import glob
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, Query, QueryResult, Timing
 from cluster.pool import Completed, Pool
 from evo.errors import EvoError
-from evo.lineage.read.lineage import LINEAGE_FOLDER
 from evo.lineage.storage.commits import commits
 from evo.lineage.storage.committed_tables import read_committed
 from evo.lineage.storage.records import RACED, Record, records_from
-from evo.run.manifest import DECISIVE, START_FILE, read_start
-from evo.run.recovery import holds_run
+from evo.run_dir import RunDir
+from evo.run_dir.manifest import ScoreInputs
 from evo.search.rungs import restricted
 from fitness.tasks.task import Task
 
-REUSED = "reused"  # the host of what no host had to run
+REUSED = "reused"  # recorded as the host of a cache hit
 Known: TypeAlias = Mapping[tuple[str, tuple[Query, ...], str], Record]
-"""Records by individual, queries, and what was asked as :func:`evo.lineage.storage.records.what_of` says."""
-
-# A score depends on these; what the search does with it is another matter.
-_CODE = ("cluster", "fitness", "operators")
-_NOT_SCORES = ("weight", "limit", "files", "data")  # what these choose is in the examples' digest
+"""Records by individual, queries, and kind of query as :func:`evo.lineage.storage.records.what_of` says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What other runs know, and a line for each run about it."""
+    """Evaluations of other runs, and one line about each of these runs."""
 
     known: Known
     notes: tuple[str, ...] = ()
 
 
-def find_reusable(patterns: Sequence[Path], made: Mapping[str, Any], run_dir: Path) -> Found:
-    """All that the runs in the folders ``patterns`` (paths with wildcards) evaluated as ``made`` would.
+def find_reusable(patterns: Sequence[Path], made: ScoreInputs, run_dir: RunDir) -> Found:
+    """Return all evaluations of the runs in ``patterns`` (paths with wildcards) that ``made`` would repeat.
 
-    Each run is taken as far as it is committed, also while it goes on. ``run_dir`` itself is left out.
-    A run that goes on does so though others are gone or damaged by now.
+    Each run counts as far as it is committed, also while it is running. ``run_dir`` itself does not count.
+    A run that is resumed goes on even if the other runs are missing or damaged by now.
 
     Raises:
-        EvoError: no run there, or a damaged one.
+        EvoError: ``run_dir`` has not started yet, and there is no run there, or a damaged one.
     """
     known: dict[tuple[str, tuple[Query, ...], str], Record] = {}
     folders, notes = _runs(patterns, run_dir)
     for folder in folders:
-        if not (folder / START_FILE).is_file():
-            if not holds_run(run_dir):
-                raise EvoError(f"reuse: {folder}: no run there (it has no {START_FILE})")
-            notes.append(f"{folder}: not reused: it is gone")
+        if not RunDir(folder).manifest_path.is_file():
+            if not run_dir.has_run:
+                name = RunDir(folder).manifest_path.name
+                raise EvoError(f"reuse: {folder}: no run there (it has no {name})")
+            notes.append(f"{folder}: not reused: no run there any more")
             continue
         try:
-            found, other = _evaluated(folder, made)
+            found, difference = _evaluated(RunDir(folder), made)
         except EvoError as error:
-            if not holds_run(run_dir):
+            if not run_dir.has_run:
                 raise
             notes.append(f"{folder}: not reused: {error}")
             continue
-        if other:
-            notes.append(f"{folder}: not reused: {other} was another")
+        if difference:
+            notes.append(f"{folder}: not reused: {difference}")
             continue
         before = len(known)
         for record in found:
@@ -74,31 +69,27 @@ def find_reusable(patterns: Sequence[Path], made: Mapping[str, Any], run_dir: Pa
     return Found(known, tuple(notes))
 
 
-def _evaluated(folder: Path, made: Mapping[str, Any]) -> tuple[list[Record], str]:
-    """The records of a run that this one would have the same; or what decides all and was another."""
-    then = read_start(folder)
-    was, is_ = _deciding(then), _deciding(made)
-    others = sorted(k for k in was.keys() | is_.keys() if was.get(k) != is_.get(k))
-    if others:
-        return [], others[0]
+def _evaluated(run_dir: RunDir, now: ScoreInputs) -> tuple[list[Record], str]:
+    """Return the records of a run that hold here too, or what differs so that none does."""
+    then = run_dir.read_manifest().scores
+    if difference := _difference(then, now):
+        return [], difference
     found: list[Record] = []
-    for entry in commits(folder / LINEAGE_FOLDER):
-        tables = [
-            read_committed(folder / LINEAGE_FOLDER, entry, t) for t in ("evaluations", "items")
-        ]
+    for entry in commits(run_dir.lineage):
+        tables = [read_committed(run_dir.lineage, entry, t) for t in ("evaluations", "items")]
         found += (
             record
             for record in records_from(tables[0], tables[1])
             if not record.error
-            and all(_scored(then, a) == _scored(made, a) for a in record.queries)
+            and all(_decides(then, a) == _decides(now, a) for a in record.queries)
         )
     return found, ""
 
 
 class ReusingPool:
-    """A pool that gives what is known at once, and asks ``pool`` for the rest.
+    """A pool that answers cache hits at once, and submits all other jobs to ``pool``.
 
-    Of what raced the parts are known that it met.
+    Of an individual that was dropped in a race, the examples that it met are cached.
     """
 
     def __init__(self, pool: Pool, known: Known, tasks: Sequence[Task]) -> None:
@@ -121,7 +112,7 @@ class ReusingPool:
             return self._pool.submit(job)
         self._reused += 1
         key = -self._reused  # the pool's own keys are not negative
-        # It cost nothing here, wherever it was run once.
+        # A cache hit takes no host's time.
         made = replace(record.execution, tokens=())
         free = replace(record, host=REUSED, timing=Timing(), attempt=1, execution=made)
         self._completed.add(free.result(job.recipe, key))
@@ -143,7 +134,7 @@ class ReusingPool:
         return None
 
     def _part(self, found: QueryResult, query: Query) -> QueryResult | None:
-        """What ``found`` has of a part of its examples; None if some of them were not met."""
+        """Return the result on one part of the examples; None if some of them are not cached."""
         places = found.positions if found.positions is not None else range(found.examples)
         at = {position: i for i, position in enumerate(places)}
         wanted = self._tasks[query.task].positions(query.split, query.part or (0, 0))
@@ -169,43 +160,55 @@ class ReusingPool:
         self._pool.close()
 
 
-def _runs(patterns: Sequence[Path], run_dir: Path) -> tuple[list[Path], list[str]]:
-    """The folders meant: of wildcards the runs only, of a plain path that folder whatever it holds.
+def _runs(patterns: Sequence[Path], run_dir: RunDir) -> tuple[list[Path], list[str]]:
+    """Return the folders: those of runs for a pattern, and a plain path as it is.
 
-    And a line for each pattern of which there are none.
+    Also one line for each pattern that matches no run.
     """
     found: dict[Path, None] = {}
     notes = []
     for pattern in patterns:
         if glob.has_magic(str(pattern)) and not pattern.exists():
             paths = [Path(p) for p in sorted(glob.glob(str(pattern)))]
-            runs = [p for p in paths if (p / START_FILE).is_file()]
+            runs = [p for p in paths if RunDir(p).manifest_path.is_file()]
             found |= dict.fromkeys(runs)
             notes += [] if runs else [f"{pattern}: no run there"]
         else:
             found[pattern] = None
-    return [folder for folder in found if folder.resolve() != run_dir.resolve()], notes
+    return [folder for folder in found if folder.resolve() != run_dir.path.resolve()], notes
 
 
-def _deciding(made: Mapping[str, Any]) -> dict[str, Any]:
-    """All that decides every score, by a name that a person understands."""
-    versions = {name: made["versions"].get(name) for name in DECISIVE if name != "cmaes"}
-    return {
-        "base": made["founders"]["base"],
-        "processor": made.get("processor"),
-        **{f"the base's {name}": digest for name, digest in made.get("base_files", {}).items()},
-        **{name: digest for name, digest in made["config"].items() if name.startswith("engine.")},
-        **{f"code in {name}/": made["code"][name] for name in _CODE},
-        **{f"the file of {name}": digest for name, digest in made["functions"].items()},
-        **{f"version of {name}": version for name, version in versions.items()},
-    }
+def _difference(then: ScoreInputs, now: ScoreInputs) -> str:
+    """Return what decides every score and differs, in words; "" if nothing does."""
+    parts = (
+        ("", {"base": then.base}, {"base": now.base}),
+        ("", {"processor": then.processor}, {"processor": now.processor}),
+        ("the base's ", then.base_files, now.base_files),
+        ("", _engine(then), _engine(now)),
+        ("code in ", then.code, now.code),
+        ("module ", then.user_code, now.user_code),
+        ("version of ", then.versions, now.versions),
+    )
+    for label, was, is_ in parts:
+        for name in sorted(was.keys() | is_.keys()):
+            if was.get(name) != is_.get(name):
+                return (
+                    f"different {label}{name}"
+                    if not label.startswith("the")
+                    else f"{label}{name} differs"
+                )
+    return ""
 
 
-def _scored(made: Mapping[str, Any], query: Query) -> dict[str, Any]:
-    """All that decides one task's scores on one split."""
-    prefix = f"tasks.{query.task}."
-    settings = {k: v for k, v in made["config"].items() if k.startswith(prefix)}
-    kept = {k: v for k, v in settings.items() if not k.removeprefix(prefix).startswith(_NOT_SCORES)}
-    if query.split == "dev":  # a race asks in other batches
-        kept |= {k: v for k, v in made["config"].items() if k.startswith("racing.rungs")}
-    return {**kept, "examples": made["tasks"].get(f"{query.task}.{query.split}")}
+def _engine(scores: ScoreInputs) -> dict[str, str]:
+    return {k: v for k, v in scores.settings.items() if k.startswith("engine.")}
+
+
+def _decides(scores: ScoreInputs, query: Query) -> dict[str, str]:
+    """Return what decides one task's scores on one split."""
+    prefixes = (
+        f"tasks.{query.task}.",
+        *(["racing."] if query.split == "dev" else []),
+    )  # a race queries in other batches
+    kept = {k: v for k, v in scores.settings.items() if k.startswith(prefixes)}
+    return {**kept, "examples": scores.examples.get(f"{query.task}.{query.split}", "")}

@@ -10,9 +10,10 @@ from evo.config.loader import apply_override
 from evo.config.schema import PoolConfig, RunConfig
 from evo.errors import EvoError
 from evo.run.autotune import with_autotuned
-from evo.run.manifest import config_digests, founder_digests, read_start, task_digests
-from evo.run.recovery import read_config
-from evo.run.setup import load_tasks
+from evo.run.changes import changed_keys
+from evo.run.fingerprint import fingerprint
+from evo.run.setup import load_tasks, reopen_founders
+from evo.run_dir import RunDir
 from evo.trackers import TrackersConfig
 
 
@@ -30,7 +31,7 @@ def settings_on_resume(
     """
     if not overrides:
         return None, None
-    config = read_config(run_dir, check_files=False)
+    config = RunDir(run_dir).read_config(check_files=False)
     data = config.model_dump(mode="json", include={"pool", "trackers"})
     for override in overrides:
         key = apply_override(data, override)
@@ -55,20 +56,14 @@ def check_same_run(config: RunConfig, run_dir: Path, path: Path) -> None:
     Raises:
         EvoError: names what differs in config, tasks and founders.
     """
-    start = read_start(run_dir)
-    old = read_config(run_dir, check_files=False)
+    then = RunDir(run_dir).read_manifest()
+    old = RunDir(run_dir).read_config(check_files=False)
     config = with_autotuned(config, old)
-    now = {"config": config_digests(config), "tasks": task_digests(load_tasks(config.tasks))}
-    moved = (old.base, old.founders) != (config.base, config.founders)
-    # With a vocabulary the run's founders are aligned checkpoints, made from those of the config.
-    if moved and config.vocabulary is None:
-        now["founders"] = founder_digests(load_founders(config.base, config.founders))
-    names = sorted(
-        f"founders.{key}" if section == "founders" and key != "base" else key
-        for section, found in now.items()
-        for key in found.keys() | start[section].keys()
-        if found.get(key) != start[section].get(key)
-    )
+    if config.vocabulary is None:
+        founders = load_founders(config.base, config.founders)
+    else:  # the run has aligned copies, made from those of the config
+        founders = reopen_founders(old, RunDir(run_dir), set(old.founders))
+    names = changed_keys(then, fingerprint(config, founders, load_tasks(config.tasks)))
     if names:
         raise EvoError(
             f"{run_dir}: holds a run of another config than {path}: {', '.join(names)} differ. "

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
-from pathlib import Path
 
 from cluster.founders.adapters import is_adapter
 from cluster.founders.checkpoints import CheckpointError, FounderSet, load_founders
@@ -15,6 +14,7 @@ from cluster.pool import Pool
 from evo.algorithms import traits
 from evo.config.schema import EngineConfig, PoolConfig, RunConfig, TaskConfig
 from evo.errors import EvoError
+from evo.run_dir import RunDir
 from evo.search.evaluator import WeighedTask
 from evo.search.rungs import rungs_of
 from evo.vocabulary.align import Aligned, align, aligned_paths
@@ -23,8 +23,6 @@ from evo.vocabulary.write import TABLES_FILE
 from fitness.tasks.task import Task, TaskSpec, check_tasks_disjoint, load_task
 from operators.build.architectures import architecture_of
 from operators.tensors.weights import WeightsMismatchError
-
-ALIGNED_FILE = "aligned.json"  # names of the aligned checkpoints that the run is made of
 
 
 def load_tasks(configs: tuple[TaskConfig, ...]) -> tuple[WeighedTask, ...]:
@@ -56,7 +54,7 @@ def _load_task(config: TaskConfig) -> Task:
     )
 
 
-def open_founders(config: RunConfig, run_dir: Path) -> tuple[FounderSet, tuple[str, ...]]:
+def open_founders(config: RunConfig, run_dir: RunDir) -> tuple[FounderSet, tuple[str, ...]]:
     """The founders of a new run, and what was done to their vocabularies, a line each.
 
     Where ``config.vocabulary`` asks for it and there is need, aligned checkpoints are written to
@@ -66,14 +64,14 @@ def open_founders(config: RunConfig, run_dir: Path) -> tuple[FounderSet, tuple[s
         EvoError: vocabularies differ and ``config.vocabulary`` is not set, or can't be aligned.
         CheckpointError, WeightsMismatchError: as `load_founders`.
     """
-    (run_dir / ALIGNED_FILE).unlink(missing_ok=True)  # of a run that did not get to begin
+    run_dir.aligned_path.unlink(missing_ok=True)  # of a run that did not get to begin
     if config.vocabulary is None:
         check_agreement(config.base, config.founders)
         return load_founders(config.base, config.founders), ()
-    out = _aligned_folder(run_dir)
+    out = run_dir.founders
     if out.is_dir() and all((f / TABLES_FILE).is_file() for f in out.iterdir()):
         shutil.rmtree(out)
-    existed = run_dir.exists()
+    existed = run_dir.path.exists()
     try:
         aligned = align(config.founders, config.base, config.vocabulary, out)
         try:
@@ -84,11 +82,11 @@ def open_founders(config: RunConfig, run_dir: Path) -> tuple[FounderSet, tuple[s
     except BaseException:
         if not existed:
             with suppress(OSError):
-                run_dir.rmdir()
+                run_dir.path.rmdir()
         raise
     if aligned.changed:
         names = json.dumps(aligned.changed) + "\n"
-        (run_dir / ALIGNED_FILE).write_text(names, encoding="utf-8")
+        run_dir.aligned_path.write_text(names, encoding="utf-8")
     return founders, aligned.notes
 
 
@@ -104,14 +102,14 @@ def _load_aligned(aligned: Aligned, config: RunConfig) -> FounderSet:
         raise type(error)(text) from error
 
 
-def reopen_founders(config: RunConfig, run_dir: Path, used: Collection[str]) -> FounderSet:
+def reopen_founders(config: RunConfig, run_dir: RunDir, used: Collection[str]) -> FounderSet:
     """The base and those founders named in ``used`` of the run in ``run_dir``, as it has aligned them.
 
     Raises:
         EvoError: one of them is gone; the message says which, and what to do.
         CheckpointError, WeightsMismatchError: as `load_founders`.
     """
-    marker, out = run_dir / ALIGNED_FILE, _aligned_folder(run_dir)
+    marker, out = run_dir.aligned_path, run_dir.founders
     changed = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else ()
     base, models = aligned_paths(config.founders, config.base, out, changed)
     models = {name: path for name, path in models.items() if name in used}
@@ -121,18 +119,14 @@ def reopen_founders(config: RunConfig, run_dir: Path, used: Collection[str]) -> 
     ):
         if not original.exists():
             raise EvoError(
-                f"{original}: no such checkpoint; it is {key} of the run in {run_dir}. Put it back, or "
-                f"edit {key} in the config.json there"
+                f"{original}: no such checkpoint; it is {key} of the run in {run_dir.path}. Put it back, "
+                f"or edit {key} in the {run_dir.config_path.name} there"
             )
         if not path.exists():
             raise EvoError(
                 f"{path}: the aligned checkpoint that is {key} of the run is gone: restore it"
             )
     return load_founders(base, models)
-
-
-def _aligned_folder(run_dir: Path) -> Path:
-    return run_dir.resolve() / "founders"
 
 
 def make_pool(

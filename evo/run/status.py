@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evo.errors import EvoError
-from evo.lineage.files import holder
-from evo.lineage.read.lineage import LINEAGE_FOLDER
 from evo.lineage.storage.commits import FINAL, commits
 from evo.lineage.storage.committed_tables import read_committed
-from evo.lineage.storage.journal import JOURNAL_FILE, read_journal
+from evo.lineage.storage.journal import read_journal
 from evo.lineage.storage.records import Record
-from evo.run.recovery import read_config
+from evo.run_dir import RunDir
 
 State = Literal["running", "stopped", "finished"]
 
@@ -75,9 +73,9 @@ def status_of(run_dir: Path) -> Status:
     Raises:
         EvoError: there is no run.
     """
-    config = read_config(run_dir, check_files=False)
-    folder = run_dir / LINEAGE_FOLDER
-    who = holder(run_dir)
+    config = RunDir(run_dir).read_config(check_files=False)
+    folder = RunDir(run_dir).lineage
+    who = RunDir(run_dir).holder()
     problem: str | None = None
     names: list[str] = []
     rows: list[dict[str, Any]] = []
@@ -85,7 +83,7 @@ def status_of(run_dir: Path) -> Status:
     alive: list[dict[str, Any]] = []
     recent: list[Record] = []
     try:
-        recent = list(read_journal(folder / JOURNAL_FILE).records)
+        recent = list(read_journal(RunDir(run_dir).journal).records)
         found = commits(folder)
         names = [c.name for c in found]
         for entry in found:
@@ -108,7 +106,7 @@ def status_of(run_dir: Path) -> Status:
     scored = [r for r in alive if r["fitness"] is not None]
     best = max(scored, key=lambda r: r["fitness"], default=None)
     finished = FINAL in names
-    journal = folder / JOURNAL_FILE
+    journal = RunDir(run_dir).journal
     changed = journal.stat().st_mtime if journal.exists() and (rows or recent) else None
     return Status(
         str(run_dir),

@@ -226,7 +226,7 @@ class Evaluator:
             raise EvoError(
                 f"{len(self._past)} evaluations were recorded that the algorithm no longer asks for, the "
                 f"first of {first.individual[:12]} on {first.key[1]}. What decides the search has changed "
-                "(this package, numpy, cmaes): go on with the versions in start.json, or begin a new run"
+                "(this package, numpy, cmaes): go on with the versions in manifest.json, or begin a new run"
             )
 
     def influence(self, recipes: Sequence[Recipe]) -> dict[str, tuple[float, ...]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from evo.config.trackers import MlflowSettings
+from evo.run_dir.summary import RunSummary
 from evo.trackers.protocol import TrackedRun, final_scores, metrics_of, parameters, report_path
 
 if TYPE_CHECKING:
@@ -65,10 +66,10 @@ class MlflowTracker:
         self._last = generation.evaluations
         self._log(metrics_of(generation))
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
+    def finish(self, summary: RunSummary) -> None:
         """Log the final scores, and say that the run has finished."""
         self._log(final_scores(summary))
-        self._client.set_tag(self._id, "evo.winner", summary["winner"]["id"])
+        self._client.set_tag(self._id, "evo.winner", summary.winner_id)
         if report := report_path(self._run_dir):
             self._client.set_tag(self._id, "evo.report", report)
         self._client.set_terminated(self._id, "FINISHED")

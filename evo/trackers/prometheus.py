@@ -1,9 +1,9 @@
 """Prometheus, through Ray's own metrics: what hosts do is counted by the pool, fitness is set here."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evo.config.trackers import PrometheusSettings
+from evo.run_dir.summary import RunSummary
 from evo.trackers.protocol import TrackedRun
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class PrometheusTracker:
 
         set_best(self._run, generation.best.fitness)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
+    def finish(self, summary: RunSummary) -> None:
         """Nothing: a run's outcome is no time series."""
 
     def close(self) -> None:

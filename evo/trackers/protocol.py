@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evo.run_dir import RunDir
+
 if TYPE_CHECKING:
+    from evo.run_dir.summary import RunSummary
     from evo.search.loop import Generation
 
 
@@ -50,7 +53,7 @@ class Callback(Protocol):
         """A generation has finished and is committed; when this returns, it counts as logged."""
         ...
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
+    def finish(self, summary: "RunSummary") -> None:
         """The run has finished; ``summary`` is what ``summary.json`` holds."""
         ...
 
@@ -77,19 +80,18 @@ def metrics_of(generation: "Generation") -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def final_scores(summary: Mapping[str, Any]) -> dict[str, float]:
+def final_scores(summary: "RunSummary") -> dict[str, float]:
     """Test scores of the winner and of what it is compared with: ``test/winner``, ``test/founder/a``.
 
     Their standard errors are under ``test_se/...``. Names keep letters, digits and ``_.-`` only.
     """
-    rows = [summary["winner"], summary["ensemble"], *summary["baselines"]]
     found: dict[str, float] = {}
-    for row in filter(None, rows):
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", row["name"]).strip("_")
-        path = row["kind"] if name == row["kind"] else f"{row['kind']}/{name}"
-        for score in ("test", "test_se"):
-            if row[score] is not None:
-                found[f"{score}/{path}"] = row[score]
+    for row in summary.rows:
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", row.name).strip("_")
+        path = row.kind if name == row.kind else f"{row.kind}/{name}"
+        for score, value in (("test", row.test), ("test_se", row.test_se)):
+            if value is not None:
+                found[f"{score}/{path}"] = value
     return found
 
 
@@ -100,9 +102,7 @@ def parameters(config: Mapping[str, Any]) -> dict[str, str]:
 
 def report_path(run_dir: Path) -> str | None:
     """Where the run's report is, if it was made."""
-    from evo.report.write import REPORT_FILE  # here: this is imported with every config
-
-    path = run_dir / REPORT_FILE
+    path = RunDir(run_dir).report_path
     return str(path.resolve()) if path.is_file() else None
 
 

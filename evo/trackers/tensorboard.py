@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from evo.config.trackers import TensorboardSettings
+from evo.run_dir.summary import RunSummary
 from evo.trackers.protocol import TrackedRun, final_scores, metrics_of, parameters, report_path
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class TensorboardTracker:
         self._last = generation.evaluations
         self._scalars(metrics_of(generation))
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
+    def finish(self, summary: RunSummary) -> None:
         """Write the final scores, and who won."""
-        winner = {"winner": summary["winner"]["id"]}
+        winner = {"winner": summary.winner_id}
         if report := report_path(self._run_dir):
             winner["report"] = report
         self._text("outcome", winner, self._last)

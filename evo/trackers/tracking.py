@@ -9,17 +9,16 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evo.errors import EvoError
-from evo.lineage.files import write_whole
+from evo.run_dir import RunDir
+from evo.run_dir.files import write_whole
+from evo.run_dir.summary import RunSummary
 from evo.trackers.protocol import Callback, TrackedRun
 
 if TYPE_CHECKING:
     from evo.search.loop import Generation
-
-TRACKERS_FILE = "trackers.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,12 @@ class Tracking:
 
     def __init__(
         self,
-        run_dir: Path,
+        run_dir: RunDir,
         named: Mapping[str, Callback],
         own: Sequence[Callback],
         note: Callable[[str, int], None],
     ) -> None:
-        self._path = run_dir / TRACKERS_FILE
+        self._path = run_dir.trackers_path
         self._note = note
         self._callbacks = dict(named)
         for callback in own:
@@ -96,7 +95,7 @@ class Tracking:
             now = replace(logged, generation=generation.number, evaluations=generation.evaluations)
             self._guarded(name, partial(callback.generation, generation), now)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
+    def finish(self, summary: RunSummary) -> None:
         """Give the outcome to those that do not have it."""
         for name, callback in tuple(self._callbacks.items()):
             logged = self._logged[name]
@@ -112,10 +111,6 @@ class Tracking:
                 callback.close()
             except Exception as error:
                 _warn(f"{name}: could not be closed: {_line(error)}")
-
-    def discard(self) -> None:
-        """Forget how far they came: the run did not get to begin."""
-        self._path.unlink(missing_ok=True)
 
     def _guarded(self, name: str, call: Callable[[], None], now: Logged) -> None:
         try:

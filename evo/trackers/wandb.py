@@ -1,10 +1,10 @@
 """Weights & Biases, online or offline."""
 
 import secrets
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from evo.config.trackers import WandbSettings
+from evo.run_dir.summary import RunSummary
 from evo.trackers.protocol import TrackedRun, final_scores, metrics_of, report_path
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class WandbTracker:
     def generation(self, generation: "Generation") -> None:
         self._run.log(metrics_of(generation), step=generation.evaluations, commit=True)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
+    def finish(self, summary: RunSummary) -> None:
         """The final scores go to the run's summary: they are one row, not a curve."""
-        self._run.summary.update(final_scores(summary) | {"winner": summary["winner"]["id"]})
+        self._run.summary.update(final_scores(summary) | {"winner": summary.winner_id})
         if report := report_path(self._run_dir):
             self._run.summary["report"] = report
         self._end(0)

@@ -6,12 +6,8 @@ from pathlib import Path
 from time import monotonic
 
 from evo.errors import EvoError
-from evo.lineage.files import holder
-from evo.lineage.read.lineage import LINEAGE_FOLDER
-from evo.lineage.storage.journal import JOURNAL_FILE
+from evo.run_dir import RunDir
 
-CONFIG_FILE = "config.json"
-_SMALL = (CONFIG_FILE, "start.json", "summary.json")
 LOOK_S = 0.25  # files are looked at no more often
 REST = 4.0  # times as long as a reading took is rested after it: a fifth of one core at most
 
@@ -22,11 +18,11 @@ def check_watchable(run_dir: Path) -> None:
     Raises:
         EvoError: that is so.
     """
-    begun = (run_dir / LINEAGE_FOLDER).exists() or (run_dir / CONFIG_FILE).exists()
-    if not begun and holder(run_dir) is None:
-        runs = sorted(p.parent.name for p in run_dir.glob(f"*/{LINEAGE_FOLDER}"))
+    folder = RunDir(run_dir)
+    if not folder.has_run and folder.holder() is None:
+        runs = sorted(p.parent.name for p in run_dir.glob(f"*/{folder.lineage.name}"))
         hint = f". There are runs in it: give one, such as {run_dir / runs[0]}" if runs else ""
-        raise EvoError(f"{run_dir}: no run here (it has no {CONFIG_FILE}){hint}")
+        raise EvoError(f"{run_dir}: no run here (it has no {folder.config_path.name}){hint}")
 
 
 class Changes:
@@ -50,9 +46,10 @@ class Changes:
             return False
         self._next = now + LOOK_S
         before, who = self._files, self._holder
-        self._files = dict(_times(self._run_dir / name) for name in _SMALL)
-        self._files |= dict(_all(self._run_dir / LINEAGE_FOLDER))
-        self._holder = holder(self._run_dir)
+        run = RunDir(self._run_dir)
+        self._files = dict(map(_times, (run.config_path, run.manifest_path, run.summary_path)))
+        self._files |= dict(_all(run.lineage))
+        self._holder = RunDir(self._run_dir).holder()
         if before is None:
             return True
         final = {p: t for p, t in before.items() if p.endswith((".parquet", ".json"))}
@@ -78,7 +75,7 @@ def _all(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
             for entry in entries:
                 if entry.is_dir():
                     yield from _all(Path(entry.path))
-                elif entry.name == JOURNAL_FILE or entry.name.endswith((".parquet", ".json")):
+                elif entry.name.endswith((".arrows", ".parquet", ".json")):
                     yield _times(Path(entry.path))
     except OSError:  # not there yet, or just set aside
         return

@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow.compute as pc
 
 from evo.errors import EvoError
-from evo.lineage.files import holder
 from evo.lineage.read.lineage import Lineage
 from evo.report.contract import OperatorFacts, State
-from evo.report.data.reading import beginning, read
+from evo.report.data.reading import read
 from evo.report.data.run_data import RunData
 from evo.report.sections.cost import cost
 from evo.report.sections.operators import operators
+from evo.run_dir import RunDir
 
 TOP = 8
 EVENTS = 6
@@ -67,7 +67,7 @@ class Snapshot:
 
 def snapshot(lineage: Lineage) -> Snapshot:
     """Read how the run stands; what can't be read is left out and named in ``problem``."""
-    who = holder(lineage.run_dir)
+    who = RunDir(lineage.run_dir).holder()
     source = read(lineage)
     problems = list(source.problems)
     pending = 0
@@ -76,7 +76,7 @@ def snapshot(lineage: Lineage) -> Snapshot:
     except EvoError as error:
         problems.append(str(error))
     state: State = "running" if who else "stopped"
-    if beginning(lineage.run_dir):
+    if RunDir(lineage.run_dir).is_starting:
         state = "beginning"
     best = None if source.winner is None else _member(source, source.winner)
     rows = source.events.slice(max(0, source.events.num_rows - EVENTS)).to_pylist()

@@ -11,6 +11,7 @@ from toys import toy_config
 from cluster.local_pool import LocalPool
 from evo.evolution import Evolution
 from evo.run.setup import load_tasks, make_pool, open_founders
+from evo.run_dir import RunDir
 
 EVENTS_OF_SITTINGS = {"resume", "repair", "drift"}
 
@@ -38,7 +39,7 @@ class StoppingPool:
 
 
 def pool_for(config, run_dir, after):
-    founders, _ = open_founders(config, run_dir)
+    founders, _ = open_founders(config, RunDir(run_dir))
     return StoppingPool(make_pool(config, founders, load_tasks(config.tasks)), after)
 
 
@@ -70,7 +71,7 @@ def told(run_dir):
 
 
 def results(summary):
-    return {k: summary[k] for k in ("winner", "ensemble", "baselines", "evaluations", "stopped_by")}
+    return summary.rows, summary.evaluations, summary.stopped_by
 
 
 def config_for(founders, name="recipe_search", **more):

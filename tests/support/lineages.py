@@ -12,13 +12,16 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typedd
 
 import numpy as np
 import pyarrow as pa
+from manifests import made_manifest
 
 import evo.lineage
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.commits import commit
 from evo.report.contract import Facts
 from evo.report.facts import facts
-from evo.run.manifest import rows_digest, write_start
+from evo.run.fingerprint import rows_digest
+from evo.run_dir import RunDir
+from fitness.metrics import METRICS
 from operators.recipe import Founder, Recipe, describe
 from operators.recipe.canonical import to_json
 
@@ -48,7 +51,7 @@ class Written:
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {n: [] for n in SCHEMAS})
 
     def begin(self, examples: Mapping[str, Sequence[dict[str, Any]]] | None = None) -> None:
-        """config.json and start.json; ``examples`` are the rows of "task.split"."""
+        """config.json and manifest.json; ``examples`` are the rows of "task.split"."""
         self.run_dir.mkdir(parents=True)
         config = {
             "tasks": list(self.tasks),
@@ -59,7 +62,9 @@ class Written:
         }
         (self.run_dir / "config.json").write_text(json.dumps(config))
         digests = {name: rows_digest(rows) for name, rows in (examples or {}).items()}
-        write_start(self.run_dir, {"tasks": digests, "layers": 2})
+        names = {t["name"]: METRICS.get(t["metric"]) for t in self.tasks}
+        lower = [name for name, metric in names.items() if metric and not metric.higher_is_better]
+        RunDir(self.run_dir).write_manifest(made_manifest(digests, 2, lower))
 
     def generation(self, number: int, children: Sequence[Child], alive: Sequence[Recipe]) -> None:
         for child in children:

@@ -21,13 +21,13 @@ from evo.lineage.read.run_config import founder_id, layers_of, task_shares
 from evo.lineage.read.tables import Tables
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.committed_tables import CommittedTables
+from evo.run_dir import RunDir
 from operators.recipe import Recipe
 from operators.recipe.canonical import from_json
 
 if TYPE_CHECKING:
     from evo.reproduce.rebuild import Rebuilt
 
-LINEAGE_FOLDER = "lineage"
 DEV = "dev"
 
 
@@ -51,7 +51,7 @@ class Lineage(Tables):
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        self._committed = CommittedTables(run_dir / LINEAGE_FOLDER)
+        self._committed = CommittedTables(RunDir(run_dir).lineage)
         self._known = AncestryIndex(self._committed)
 
     def table(
@@ -109,11 +109,9 @@ class Lineage(Tables):
         Raises:
             EvoError: nobody has been evaluated yet.
         """
-        from evo.lineage.summary import read_summary
-
-        summary = read_summary(self.run_dir)
+        summary = RunDir(self.run_dir).read_summary()
         if summary is not None:
-            return str(summary["winner"]["id"])
+            return summary.winner_id
         tried = self.best_so_far().select(["individual", "fitness"])
         if tried["fitness"].null_count == tried.num_rows:  # no schema before 2 has it of two tasks
             tried = self.table("population", ["individual", "fitness"])

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, overload
 
 from evo.errors import EvoError
-from evo.lineage.read.lineage import LINEAGE_FOLDER, Lineage
+from evo.lineage.read.lineage import Lineage
 from evo.lineage.read.lineages import Lineages
+from evo.run_dir import RunDir
 
 
 @overload
@@ -31,14 +32,14 @@ def open_lineage(path: Path | str | Iterable[Path | str]) -> Lineage | Lineages:
         if not has_magic(path) or Path(path).exists():
             return _open_run(Path(path))
         folders = [Path(f) for f in sorted(glob(path, recursive=True))]
-        runs = [f for f in folders if (f / LINEAGE_FOLDER).is_dir()]
+        runs = [f for f in folders if RunDir(f).lineage.is_dir()]
         if not runs:
-            raise EvoError(f"{path}: no run fits this (a run has a folder {LINEAGE_FOLDER!r})")
+            raise EvoError(f"{path}: no run fits this (a run has a folder 'lineage')")
         return Lineages([Lineage(f) for f in runs])
     return Lineages([_open_run(Path(p)) for p in path])
 
 
 def _open_run(path: Path) -> Lineage:
-    if not (path / LINEAGE_FOLDER).is_dir():
-        raise EvoError(f"{path}: no run here (it has no folder {LINEAGE_FOLDER!r})")
+    if not RunDir(path).lineage.is_dir():
+        raise EvoError(f"{path}: no run here (it has no folder {RunDir(path).lineage.name!r})")
     return Lineage(path)

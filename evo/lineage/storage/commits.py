@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evo.errors import EvoError
-from evo.lineage.files import write_whole
 from evo.lineage.schema import SCHEMA_VERSION
 from evo.lineage.versions import check_version
+from evo.run_dir.files import write_whole
 
 COMMITS = "commits"
 FINAL = "final"

@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from cluster.jobs import JobResult
 from evo.errors import EvoError
-from evo.lineage.files import named, write_whole
 from evo.lineage.schema import SCHEMA_VERSION, SCHEMAS
 from evo.lineage.storage.records import (
     Items,
@@ -28,8 +27,7 @@ from evo.lineage.storage.records import (
     record_from,
 )
 from evo.lineage.versions import MISSING
-
-JOURNAL_FILE = "journal.arrows"
+from evo.run_dir.files import named, write_whole
 
 _TAKEN = [f for f in SCHEMAS["evaluations"] if f.name not in ("generation", "fitness")]
 SCHEMA = pa.schema(
@@ -121,7 +119,7 @@ def read_journal(path: Path) -> JournalContents:
         if older in MISSING:
             raise EvoError(
                 f"{path}: written with schema {older} of the lineage, which this evo-models reads but does "
-                "not go on with. Resume with the version of evo-models in the run's start.json; "
+                "not go on with. Resume with the version of evo-models in the run's manifest.json; "
                 "`evo lineage` and `evo export` read what it has committed"
             )
         if not same:

@@ -146,5 +146,5 @@ def _compare(name: str, then: Sequence[str], now: Sequence[str]) -> None:
     raise EvoError(
         f"generation {name}: evaluation {at} was of {was} when the run was made, and now the algorithm asks "
         f"for {is_}. What decides the search has changed (this package, numpy, cmaes): go on with the "
-        "versions in start.json, or begin a new run"
+        "versions in manifest.json, or begin a new run"
     )

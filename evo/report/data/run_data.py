@@ -12,14 +12,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evo.errors import EvoError
-from evo.lineage.read.lineage import LINEAGE_FOLDER
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.commits import COMMITS, FINAL, read_commit
 from evo.lineage.storage.committed_tables import read_committed
-from evo.lineage.storage.journal import JOURNAL_FILE, read_journal
+from evo.lineage.storage.journal import read_journal
 from evo.lineage.storage.records import Record
 from evo.report.data.dev_scores import DevScores, dev_scores_of
-from fitness.metrics import METRICS
+from evo.run_dir import RunDir
+from evo.run_dir.manifest import RunManifest
+from evo.run_dir.summary import RunSummary
 from operators.recipe import Recipe
 from operators.recipe.canonical import from_json
 
@@ -46,8 +47,8 @@ class RunData:
 
     run_dir: Path
     config: Mapping[str, Any]
-    start: Mapping[str, Any]
-    summary: Mapping[str, Any] | None
+    manifest: RunManifest | None
+    summary: RunSummary | None
     commits: Sequence[str]
     individuals: pa.Table
     evaluations: pa.Table
@@ -70,17 +71,13 @@ class RunData:
         )
 
     def _rises(self, task: Mapping[str, Any]) -> bool:
-        """Whether a higher score is better. Runs that did not write that down had metrics of ours."""
-        falling = self.start.get("lower_is_better")
-        if falling is not None:
-            return task["name"] not in falling
-        metric = METRICS.get(task["metric"])
-        return metric is None or metric.higher_is_better
+        """Whether a higher score is better; assumed where the manifest is damaged."""
+        return self.manifest is None or task["name"] not in self.manifest.lower_is_better
 
     @cached_property
     def pending(self) -> list[Record]:
         """What has been scored on dev and is in no commit yet, in the order it ended."""
-        path = self.run_dir / LINEAGE_FOLDER / JOURNAL_FILE
+        path = RunDir(self.run_dir).journal
         if self.finished or not path.exists():
             return []
         return [
@@ -97,7 +94,7 @@ class RunData:
         """
         if commit not in self.commits:
             return SCHEMAS[table].empty_table().select(columns)
-        folder = self.run_dir / LINEAGE_FOLDER
+        folder = RunDir(self.run_dir).lineage
         entry = read_commit(folder / COMMITS / f"{commit}.json")
         return read_committed(folder, entry, table, columns, whole=False)
 
@@ -187,7 +184,7 @@ class RunData:
     def winner(self) -> str | None:
         """As it was chosen; before that, the best on dev so far."""
         if self.summary is not None:
-            chosen = str(self.summary["winner"]["id"])
+            chosen = self.summary.winner_id
             if chosen in self.place:
                 return chosen
         return self.dev_scores.best()
@@ -220,7 +217,7 @@ class RunData:
         """Rows of those that are named in a report: the table of results, and the winner's family."""
         names = set(self.founders) | {i for i in (self.winner,) if i}
         if self.summary is not None:
-            names |= {row["id"] for row in self.summary["baselines"] if row["id"]}
+            names |= {row.id for row in self.summary.baselines if row.id}
         names |= set(self.ancestors[:NEAREST])
         table = self.evaluations
         rows = table.filter(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from evo.lineage.read.comparison import Comparison
 from evo.report.contract import ChangedExample, ChangedFacts
 from evo.report.data.run_data import RunData
-from evo.run.manifest import rows_digest
+from evo.run.fingerprint import rows_digest
 from fitness.examples import TaskError, read_jsonl
 
 EXAMPLES = 200
@@ -78,7 +78,8 @@ def asked_of(source: RunData, task: str, split: str) -> dict[int, tuple[str | No
         rows = [e.row for e in read_jsonl(Path(path), limit=config.get("limit", {}).get(split))]
     except (TaskError, OSError):
         return {}
-    if source.start.get("tasks", {}).get(f"{task}.{split}") != rows_digest(rows):
+    manifest = source.manifest
+    if manifest is None or manifest.scores.examples.get(f"{task}.{split}") != rows_digest(rows):
         return {}
     return {i: (_text(r, "prompt") or _text(r, "text"), _expected(r)) for i, r in enumerate(rows)}
 

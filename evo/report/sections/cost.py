@@ -17,10 +17,9 @@ HOSTS = 100
 def cost(source: RunData) -> CostFacts:
     """Sums over all evaluations that are recorded; startup, finals and memory as the summary has them."""
     table = source.evaluations
-    summary = source.summary or {}
-    times = summary.get("time", {})
-    peaks = summary.get("peak_memory_bytes", {})
-    memory = [m for m in (peaks.get("coordinator"), *peaks.get("hosts", {}).values()) if m]
+    times = source.summary.time if source.summary else None
+    peaks = source.summary.peak_memory_bytes if source.summary else None
+    memory = [m for m in (peaks.coordinator, *peaks.hosts.values()) if m] if peaks else []
     busy, build, model = (_sum(table, n) for n in ("seconds", "build_seconds", "model_seconds"))
     splits = _splits(table)
     at = source.dev_scores.at_seconds
@@ -33,8 +32,8 @@ def cost(source: RunData) -> CostFacts:
         "build_seconds": build,
         "model_seconds": model,
         "score_seconds": max(0.0, busy - build - model),
-        "startup_seconds": times.get("startup_s"),
-        "final_seconds": times.get("final_s"),
+        "startup_seconds": times.startup_s if times else None,
+        "final_seconds": times.final_s if times else None,
         "peak_memory_bytes": max(memory, default=None),
         "hosts": _hosts(table),
         "splits": splits,

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evo.errors import EvoError
-from evo.lineage.read.lineage import LINEAGE_FOLDER, Lineage
+from evo.lineage.read.lineage import Lineage
 from evo.report.contract import BaselineLine, Curve, FitnessFacts, ScoreRow
 from evo.report.data.dev_scores import dev_scores_of
 from evo.report.data.reading import TABLES
 from evo.report.data.run_data import Floats, RunData
+from evo.run_dir import RunDir
 
 POINTS = 400
 RANDOM = "random_search"
@@ -87,7 +88,7 @@ def _baselines(source: RunData, scores: list[ScoreRow]) -> list[BaselineLine]:
 
 def best_so_far(run_dir: Path, shares: Mapping[str, float]) -> Curve | None:
     """The curve of a search in a folder of its own, by evaluations; None where it can't be read."""
-    if not (run_dir / LINEAGE_FOLDER).is_dir():
+    if not RunDir(run_dir).lineage.is_dir():
         return None
     lineage = Lineage(run_dir)
     try:

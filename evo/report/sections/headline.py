@@ -1,10 +1,9 @@
 """The headline: how much better the winner is than the best founder, and how sure that is."""
 
-from collections.abc import Mapping
-
 from evo.lineage.read.comparison import CONFIDENCE, Comparison
 from evo.report.contract import Facts, Headline, ScoreRow, SplitScore
 from evo.report.data.run_data import RunData
+from evo.run_dir.summary import ResultRow
 
 SPLITS = ("test", "select", "dev")
 WORSE = 5  # tasks that are named
@@ -107,16 +106,19 @@ def scores(source: RunData) -> list[ScoreRow]:
     """The table of results; of a run that goes on, the best so far and the founders, on dev."""
     summary = source.summary
     if summary is not None:
-        rows = [summary["winner"], *([summary["ensemble"]] if summary["ensemble"] else [])]
-        return [_row(source, r["name"], r["kind"], r["id"], r) for r in rows + summary["baselines"]]
-    found = [_row(source, name, "founder", i, {}) for i, name in source.founders.items()]
+        return [_row(source, r.name, r.kind, r.id, r) for r in summary.rows]
+    found = [_row(source, name, "founder", i) for i, name in source.founders.items()]
     if source.winner is not None:
-        found.insert(0, _row(source, "best so far", "winner", source.winner, {}))
+        found.insert(0, _row(source, "best so far", "winner", source.winner))
     return found
 
 
 def _row(
-    source: RunData, name: str, kind: str, individual: str | None, given: Mapping[str, object]
+    source: RunData,
+    name: str,
+    kind: str,
+    individual: str | None,
+    given: ResultRow | None = None,
 ) -> ScoreRow:
     tasks: dict[str, dict[str, SplitScore]] = {}
     measured: dict[str, tuple[float, float]] = {}
@@ -126,20 +128,23 @@ def _row(
             tasks.setdefault(task, {})[split] = {"score": score, "se": error}
         if found:
             measured[split] = source.combine(found)
-    said = given.get("tasks")
-    for task, row in (said if isinstance(said, Mapping) else {}).items():
-        tasks.setdefault(task, {}).setdefault("test", {"score": row["test"], "se": row["test_se"]})
-    dev = source.dev_scores.of(individual) if individual else None
-    known = {s: m for s, (m, _) in measured.items()} | ({} if dev is None else {"dev": dev})
-    tested = measured.get("test")
+    for task, row in given.tasks.items() if given else ():
+        tasks.setdefault(task, {}).setdefault("test", {"score": row.test, "se": row.test_se})
+    if given is None:
+        dev = source.dev_scores.of(individual) if individual else None
+        known = {split: mean for split, (mean, _) in measured.items()}
+        test_se = measured["test"][1] if "test" in measured else None
+        scored = (known.get("dev") if dev is None else dev, known.get("select"), known.get("test"))
+    else:
+        scored, test_se = (given.dev, given.select, given.test), given.test_se
     return {
         "name": name,
         "kind": kind,
         "id": individual,
-        "dev": _number(given.get("dev", known.get("dev"))),
-        "select": _number(given.get("select", known.get("select"))),
-        "test": _number(given.get("test", known.get("test"))),
-        "test_se": _number(given.get("test_se", tested[1] if tested else None)),
+        "dev": _number(scored[0]),
+        "select": _number(scored[1]),
+        "test": _number(scored[2]),
+        "test_se": _number(test_se),
         "tasks": tasks,
     }
 

@@ -86,7 +86,7 @@ def test_a_class_named_in_a_config_runs_with_its_settings(tmp_path, climber, con
         config_file(f"  name: {climber}\n  children: 7"), ["budget.evaluations=24"]
     )
     summary = run(config, tmp_path / "run")
-    assert summary["algorithm"] == climber
+    assert summary.algorithm == climber
     assert [r["operator"] for r in rows(tmp_path / "run", "individuals")].count("climb") == 21
     begun = json.loads((tmp_path / "run" / "config.json").read_text())
     assert begun["algorithm"] == {"name": climber, "children": 7}
@@ -102,7 +102,7 @@ def test_a_run_is_resumed_with_the_class_that_its_config_names(tmp_path, climber
     with Evolution.resume(tmp_path / "cut") as evolution:
         for _ in evolution:
             pass
-        assert evolution.finish()["winner"] == whole["winner"]
+        assert evolution.finish().winner == whole.winner
 
 
 def test_a_changed_class_is_noticed_on_resume(tmp_path, climber):

@@ -16,7 +16,7 @@ from toys import write_founders
 
 import evo.cli
 from evo.lineage import SCHEMAS
-from evo.lineage.files import free_folder
+from evo.run_dir.files import free_folder
 
 EVO = Path(sys.executable).parent / "evo"
 ENVIRONMENT = {**os.environ, "COLUMNS": "140"}
@@ -142,7 +142,7 @@ def test_a_run_folder_can_be_chosen_but_not_reused(command, tmp_path):
     assert (tmp_path / "deep" / "mine" / "summary.json").is_file()
     code, out, err = command("run", config, "--run-dir", "deep/mine")
     assert (code, out) == (2, b"")
-    assert "Error: deep/mine: holds a run already" in err
+    assert "Error: deep/mine: there is a run already" in err
 
 
 def test_an_algorithm_can_be_chosen_by_its_name(command, tmp_path):
@@ -338,7 +338,7 @@ def test_export_of_a_run_whose_config_is_damaged_is_refused(command, tmp_path):
     (tmp_path / "r" / "config.json").write_text("{")
     code, _, err = command("export", "r", "--out", "best")
     assert code == 2
-    assert "r/config.json: the run's config no longer holds" in err
+    assert "r/config.json: the run's config is no longer valid" in err
     (tmp_path / "r" / "config.json").unlink()
     assert command("export", "r", "--out", "best")[0] == 2
 

@@ -160,10 +160,10 @@ def test_a_toy_run_saves_its_best(tmp_path):
         out = evolution.save("best", tmp_path / "best")
         other = evolution.lineage.individuals["id"][0].as_py()
         evolution.save(other[:20], str(tmp_path / "first"))
-    assert from_json((out / "recipe.json").read_text()).id == summary["winner"]["id"]
+    assert from_json((out / "recipe.json").read_text()).id == summary.winner.id
     x = load_file(out / "model.safetensors")["x"]
     target = torch.tensor([0.92, 0.42, -0.68, 0.22])
-    assert float(torch.exp(-((x - target) ** 2)).mean()) == pytest.approx(summary["winner"]["test"])
+    assert float(torch.exp(-((x - target) ** 2)).mean()) == pytest.approx(summary.winner.test)
     assert load_file(tmp_path / "first" / "model.safetensors")["x"].tolist() == [1, 0, 0, 0]
 
 

@@ -537,8 +537,8 @@ def test_a_population_of_adapters_evolves_and_stays_of_low_rank(algorithm, tmp_p
         summary = run.finish()
         recipe = run.best.recipe
         operators = set(run.lineage.table("individuals")["operator"].to_pylist())
-    best = max(b["test"] for b in summary["baselines"] if b["kind"] == "founder")
-    assert summary["winner"]["test"] > best + 0.05
+    best = max(b.test for b in summary.baselines if b.kind == "founder")
+    assert summary.winner.test > best + 0.05
     if algorithm["name"] == "genome":
         assert "crossover:lora_concat" in operators
     files = load_founders(config.base, config.founders)

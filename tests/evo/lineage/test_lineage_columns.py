@@ -207,19 +207,6 @@ def test_what_schema_1_lacks_is_null_or_made_of_what_it_has(old):
     assert only.equals(old.evaluations.column("fitness"))
 
 
-def test_every_question_is_answered_of_a_run_of_schema_1(old):
-    best = old.best()
-    ids = old.individuals["id"].to_pylist()
-    assert old.find(best[:16]) == best
-    assert old.recipe("best").id == best
-    assert old.ancestors("best")["id"][0].as_py() == best
-    assert old.descendants(ids[0]).num_rows >= 1
-    assert old.tree("best").num_rows >= 1
-    assert old.best_so_far()["best"].to_pylist()[-1] == pc.max(old.population["fitness"]).as_py()
-    assert set(old.founder_shares("best")["founder"].to_pylist()) <= {"a", "b", "c", "noise"}
-    assert old.compare("best", ids[0], "test").items.num_rows == 4
-
-
 def test_two_tasks_of_schema_1_have_no_fitness():
     from evo.lineage.versions import upgrade
 

@@ -22,6 +22,7 @@ from evo.final.baselines import static_grid
 from evo.lineage.ancestry.graph import KeyIndex, ParentGraph, keys_of
 from evo.lineage.ancestry.shares import founder_shares
 from evo.run.recovery import set_damage_aside
+from evo.run_dir import RunDir
 from operators.build.materialize import Materializer
 from operators.merge import merge
 from operators.recipe import Founder, Noise, Route, Step, linear, walk
@@ -155,7 +156,7 @@ def test_a_lineage_follows_a_repair_that_sets_all_aside(tmp_path):
     ids = set(following.ancestors("best")["id"].to_pylist())
     file = run / "lineage" / "evaluations" / "000000.parquet"
     file.write_bytes(file.read_bytes()[:-1])
-    moved = set_damage_aside(run)
+    moved = set_damage_aside(RunDir(run))
     assert moved
     with pytest.raises(EvoError, match="no individual's id begins"):
         following.find(min(ids))
@@ -331,11 +332,11 @@ def test_lower_is_better_turns_a_comparison_round(run_dir, tmp_path, founder):
     import shutil
 
     shutil.copytree(run_dir, tmp_path / "run")
-    start = tmp_path / "run" / "start.json"
-    data = json.loads(start.read_text())
-    assert data["lower_is_better"] == []
+    folder = RunDir(tmp_path / "run")
+    manifest = folder.read_manifest()
+    assert manifest.lower_is_better == ()
     right = evo.lineage.open(tmp_path / "run").compare("best", founder)
-    start.write_text(json.dumps({**data, "lower_is_better": ["near", "far"]}))
+    folder.write_manifest(replace(manifest, lower_is_better=("near", "far")))
     turned = evo.lineage.open(tmp_path / "run").compare("best", founder)
     assert turned.difference == -right.difference
     assert (turned.gained, turned.lost) == (right.lost, right.gained)

@@ -299,4 +299,4 @@ def test_an_imported_config_runs_once_its_files_are_there(tmp_path):
     loaded = load_config(out, ["pool.kind=local"])
     with Evolution(loaded, tmp_path / "run") as run:
         list(run)
-        assert run.finish()["evaluations"] == 6
+        assert run.finish().evaluations == 6

@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 from lineages import told
-from places import OLD_RUNS
 from toys import toy_config
 
 import evo.lineage
@@ -331,15 +330,6 @@ def test_a_steady_state_is_told_as_any_other(folder):
     assert len(says["diversity"]["generation"]) == len(says["fitness"]["generation"])
 
 
-def test_a_run_of_the_first_schema_is_told(folder):
-    says = told(OLD_RUNS / "schema_1")
-    assert says["run"]["state"] == "finished"
-    assert says["headline"]["split"] == "test"
-    assert says["cost"]["tokens"] is None
-    assert says["diversity"]["generation"]
-    assert says["problem"] is None
-
-
 def damaged(genome, folder, name):
     copy = folder / f"damaged-{name.replace('/', '-')}"
     shutil.copytree(genome, copy)
@@ -370,7 +360,7 @@ def test_damaged_examples_cost_what_is_made_of_them(genome, folder):
     assert says["diversity"] == whole["diversity"]
 
 
-@pytest.mark.parametrize("name", ["summary.json", "config.json", "start.json"])
+@pytest.mark.parametrize("name", ["summary.json", "config.json", "manifest.json"])
 @pytest.mark.parametrize("text", ["{", "{}", "[]"])
 def test_a_damaged_small_file_is_named_and_the_lineage_told(genome, folder, name, text):
     copy = folder / f"{name}-{len(text)}-{text[0] == '['}"

@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
 import torch
 from lora_models import square_config
+from manifests import change_manifest
 from path_runs import run as run_paths
 from path_runs import save_model
 from safetensors.torch import load_file, save_file
@@ -33,6 +35,7 @@ from evo.lineage.storage.commits import commit, commits
 from evo.lineage.storage.committed_tables import read_committed
 from evo.reproduce.rebuild import rebuild
 from evo.reproduce.verify import verify
+from evo.run_dir import RunDir
 from fitness.requests import Generate, LogLikelihood, RollingLogLikelihood
 from operators.recipe import Linear, Merge, Noise, Route, Step, linear, walk
 from operators.tensors.weights import Weights, weights_of
@@ -180,10 +183,10 @@ def test_another_digest_on_record_is_found(copy):
 
 
 def test_another_version_of_torch_is_named_as_the_cause(copy):
-    from evo.run.manifest import read_start, write_start
-
-    start = read_start(copy)
-    write_start(copy, {**start, "versions": {**start["versions"], "torch": "1.0"}})
+    manifest = RunDir(copy).read_manifest()
+    older = {**manifest.versions, "torch": "1.0"}
+    RunDir(copy).write_manifest(replace(manifest, versions=older))
+    change_manifest(copy, "scores", versions={"torch": "1.0"})
     rewrite(copy, "evaluations", lambda rows: rows[0].update(weights="0" * 64))
     victim = evo.lineage.open(copy).evaluations["individual"][0].as_py()
     with pytest.raises(EvoError, match=r"torch was 1\.0 and is"):

@@ -32,11 +32,6 @@ def founders_of(config):
 
 
 @pytest.fixture(scope="module")
-def founders(tmp_path_factory):
-    return tmp_path_factory.mktemp("founders")
-
-
-@pytest.fixture(scope="module")
 def local_runs(tmp_path_factory, founders):
     """(summary, tables) of each algorithm on LocalPool, made once."""
     made = {}
@@ -70,12 +65,12 @@ def test_ray_gives_what_one_process_gives(name, local_runs, ray_pool, founders, 
     for table, columns in expected.items():
         for column, values in columns.items():
             assert got[table][column] == values, f"{table}.{column}"
-    assert other["winner"] == summary["winner"]
-    assert other["baselines"] == summary["baselines"]
-    assert (other["evaluations"], other["generations"], other["stopped_by"]) == (
-        summary["evaluations"],
-        summary["generations"],
-        summary["stopped_by"],
+    assert other.winner == summary.winner
+    assert other.baselines == summary.baselines
+    assert (other.evaluations, other.generations, other.stopped_by) == (
+        summary.evaluations,
+        summary.generations,
+        summary.stopped_by,
     )
 
 
@@ -94,8 +89,8 @@ def test_a_second_run_is_the_same_and_another_seed_is_not(name, local_runs, foun
 def test_the_search_gets_better_than_every_founder(local_runs):
     for name in ("recipe_search", "random_search"):
         summary = local_runs(name)[0]
-        founders = [b["test"] for b in summary["baselines"] if b["kind"] == "founder"]
-        assert summary["winner"]["test"] > max(founders)
+        founders = [b.test for b in summary.baselines if b.kind == "founder"]
+        assert summary.winner.test > max(founders)
 
 
 # Splits
@@ -151,13 +146,13 @@ def test_only_finalists_meet_select_and_only_winner_and_baselines_meet_test(tmp_
     evaluations = rows(tmp_path / "run")
     by_split = {s: [r["individual"] for r in evaluations if r["split"] == s] for s in SPLITS}
     dev = {r["individual"]: r["score"] for r in evaluations if r["split"] == "dev"}
-    baselines = {b["id"] for b in summary["baselines"] if b["id"]}
-    winner = summary["winner"]["id"]
+    baselines = {b.id for b in summary.baselines if b.id}
+    winner = summary.winner.id
     finalists = set(sorted(dev, key=dev.get, reverse=True)[:4])
     assert set(by_split["select"]) == finalists | baselines
     assert set(by_split["test"]) == {winner} | baselines
     assert max(Counter(by_split["test"]).values()) == 1
-    assert len(by_split["dev"]) == summary["evaluations"] == 60
+    assert len(by_split["dev"]) == summary.evaluations == 60
 
 
 def test_the_winner_is_the_best_finalist_on_select(tmp_path):
@@ -167,22 +162,22 @@ def test_the_winner_is_the_best_finalist_on_select(tmp_path):
     select = {r["individual"]: r["score"] for r in evaluations if r["split"] == "select"}
     finalists = sorted(dev, key=dev.get, reverse=True)[:6]
     winner = max(finalists, key=select.get)
-    assert summary["winner"]["id"] == winner
-    assert (summary["winner"]["dev"], summary["winner"]["select"]) == (dev[winner], select[winner])
+    assert summary.winner.id == winner
+    assert (summary.winner.dev, summary.winner.select) == (dev[winner], select[winner])
 
 
 @pytest.mark.parametrize("splits", [("dev",), ("dev", "select"), ("dev", "test")])
 def test_tasks_may_lack_select_or_test(splits, tmp_path):
     config = toy_config(tmp_path / "founders", tasks=[task(splits=splits)])
     summary = run(config, tmp_path / "run")
-    winner = summary["winner"]
-    assert winner["dev"] is not None
+    winner = summary.winner
+    assert winner.dev is not None
     for split in ("select", "test"):
-        assert (winner[split] is None) == (split not in splits)
+        assert (getattr(winner, split) is None) == (split not in splits)
     assert {r["split"] for r in rows(tmp_path / "run")} == set(splits)
     if "select" not in splits:
         dev = {r["individual"]: r["score"] for r in rows(tmp_path / "run") if r["split"] == "dev"}
-        assert winner["id"] == max(dev, key=dev.get)
+        assert winner.id == max(dev, key=dev.get)
 
 
 # Budgets
@@ -198,26 +193,26 @@ def spent(tmp_path, name="recipe_search", **budget):
 def test_not_one_evaluation_more_than_allowed(name, limit, tmp_path):
     summary = spent(tmp_path, name, evaluations=limit)
     dev = [r["individual"] for r in rows(tmp_path / "run") if r["split"] == "dev"]
-    assert len(set(dev)) == len(dev) == summary["evaluations"] == limit
-    assert summary["stopped_by"] == "evaluations"
+    assert len(set(dev)) == len(dev) == summary.evaluations == limit
+    assert summary.stopped_by == "evaluations"
 
 
 def test_generations_are_counted_after_the_founders(tmp_path):
     summary = spent(tmp_path, generations=4)
-    assert (summary["generations"], summary["stopped_by"]) == (4, "generations")
-    assert summary["evaluations"] == 3 + 4 * 7
+    assert (summary.generations, summary.stopped_by) == (4, "generations")
+    assert summary.evaluations == 3 + 4 * 7
 
 
 def test_seconds_end_a_run(tmp_path):
     summary = spent(tmp_path, seconds=0.3)
-    assert summary["stopped_by"] == "seconds"
-    assert 0.3 <= summary["time"]["search_s"] < 5.0
-    assert summary["evaluations"] > 3
+    assert summary.stopped_by == "seconds"
+    assert 0.3 <= summary.time.search_s < 5.0
+    assert summary.evaluations > 3
 
 
 def test_a_target_ends_a_run_in_the_generation_that_reaches_it(tmp_path):
     summary = spent(tmp_path, target=0.9, evaluations=300)
-    assert summary["stopped_by"] == "target"
+    assert summary.stopped_by == "target"
     best = {}
     for row in rows(tmp_path / "run"):
         if row["split"] == "dev":
@@ -227,7 +222,7 @@ def test_a_target_ends_a_run_in_the_generation_that_reaches_it(tmp_path):
 
 
 def test_a_target_that_a_founder_meets_ends_the_run_at_once(tmp_path):
-    assert spent(tmp_path, target=0.1)["evaluations"] == 3
+    assert spent(tmp_path, target=0.1).evaluations == 3
 
 
 class Constant:
@@ -256,14 +251,14 @@ class Constant:
 def test_patience_ends_a_run_that_gets_no_better(tmp_path):
     config = toy_config(tmp_path / "founders", budget={"patience": 3})
     summary = run(config, tmp_path / "run", algorithm=lambda s: Constant(s, fresh=1))
-    assert (summary["stopped_by"], summary["generations"]) == ("patience", 3)
+    assert (summary.stopped_by, summary.generations) == ("patience", 3)
 
 
 @pytest.mark.parametrize("empty", [False, True])
 def test_an_algorithm_that_has_run_dry_ends_the_run(empty, tmp_path):
     config = toy_config(tmp_path / "founders")
     summary = run(config, tmp_path / "run", algorithm=lambda s: Constant(s, empty=empty))
-    assert (summary["stopped_by"], summary["evaluations"]) == ("no new candidates", 3)
+    assert (summary.stopped_by, summary.evaluations) == ("no new candidates", 3)
 
 
 def test_equal_recipes_are_evaluated_once(tmp_path):
@@ -302,9 +297,9 @@ def test_one_may_stop_early_and_finish(tmp_path):
             if generation.number == 2:
                 break
         summary = evolution.finish()
-        assert evolution.best.id == summary["winner"]["id"]
-    assert summary["generations"] == 2
-    assert summary["stopped_by"] == "caller"
+        assert evolution.best.id == summary.winner.id
+    assert summary.generations == 2
+    assert summary.stopped_by == "caller"
     events = rows(tmp_path / "run", "events")
     assert events[-1]["detail"].startswith("caller; winner")
 
@@ -329,7 +324,7 @@ def test_a_pool_of_ones_own_stays_open(tmp_path):
     pool = make_pool(config, founders_of(config), load_tasks(config.tasks))
     first = run(config, tmp_path / "1", pool=pool)
     second = run(config, tmp_path / "2", pool=pool)
-    assert first["winner"] == second["winner"]
+    assert first.winner == second.winner
     assert isinstance(pool, LocalPool)
     assert pool.stats()[0].jobs > 20
 
@@ -338,7 +333,7 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(tmp_path):
     config = toy_config(tmp_path / "f", budget={"evaluations": 10})
     run(config, tmp_path / "run")
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.suffix}
-    with pytest.raises(EvoError, match="holds a run already"):
+    with pytest.raises(EvoError, match="there is a run already"):
         Evolution(config, tmp_path / "run")
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.suffix} == before
 
@@ -364,9 +359,9 @@ def test_failing_candidates_are_rows_and_the_run_goes_on(tmp_path):
         assert row["standard_error"] is None
         assert row["examples"] == 0
         assert "no fitness for b" in row["error"]
-    assert summary["evaluations"] == 60
-    b = next(e for e in summary["baselines"] if e["name"] == "b")
-    assert (b["dev"], b["select"], b["test"], b["test_se"]) == (None, None, None, None)
+    assert summary.evaluations == 60
+    b = next(e for e in summary.baselines if e.name == "b")
+    assert (b.dev, b.select, b.test, b.test_se) == (None, None, None, None)
     assert [e["kind"] for e in rows(tmp_path / "run", "events")].count("failed") == 1
     first = [r for r in rows(tmp_path / "run", "population") if r["generation"] == 0]
     assert [r["fitness"] is None for r in first] == [False, False, True]
@@ -406,9 +401,9 @@ def test_a_founder_called_base_is_itself_and_not_the_base(tmp_path):
     paths = write_founders(tmp_path / "f")
     config = toy_config(tmp_path / "f", founders={"base": paths["a"], "b": paths["b"]})
     summary = run(config, tmp_path / "run")
-    by_name = {b["name"]: b["dev"] for b in summary["baselines"]}
+    by_name = {b.name: b.dev for b in summary.baselines}
     other = run(toy_config(tmp_path / "f"), tmp_path / "other")
-    expected = {b["name"]: b["dev"] for b in other["baselines"]}
+    expected = {b.name: b.dev for b in other.baselines}
     assert by_name["base"] == expected["a"]
 
 
@@ -416,7 +411,7 @@ def test_the_base_may_be_a_founder_too(tmp_path):
     paths = write_founders(tmp_path / "f")
     founders = {n: paths[n] for n in ("base", "a")}
     summary = run(toy_config(tmp_path / "f", founders=founders), tmp_path / "run")
-    assert [b["name"] for b in summary["baselines"]][:2] == ["base", "a"]
+    assert [b.name for b in summary.baselines][:2] == ["base", "a"]
 
 
 def test_a_function_that_does_not_exist_is_named(tmp_path):
@@ -448,7 +443,7 @@ def test_the_summary_says_what_the_issue_lists(tmp_path):
     )
     returned = run(config, tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary == json.loads(json.dumps(returned))
+    assert summary == json.loads(json.dumps(returned.as_json()))
     winner = summary["winner"]
     assert {"id", "dev", "select", "test", "test_se"} <= winner.keys()
     assert len(winner["id"]) == 64
@@ -483,11 +478,11 @@ def test_baselines_spend_their_own_budget(tmp_path):
 
 def test_the_average_is_scored_as_it_is(tmp_path):
     summary = run(toy_config(tmp_path / "f"), tmp_path / "run")
-    average = next(b for b in summary["baselines"] if b["kind"] == "average")
+    average = next(b for b in summary.baselines if b.kind == "average")
     x = [1 / 3, 1 / 3, -1 / 3, 0.5 / 3]
     target = [t + 0.02 for t in (0.9, 0.4, -0.7, 0.2)]
     near = [math.exp(-((a - b) ** 2)) for a, b in zip(x, target, strict=True)]
-    assert average["test"] == pytest.approx(sum(near) / 4, abs=1e-6)
+    assert average.test == pytest.approx(sum(near) / 4, abs=1e-6)
 
 
 # Several tasks
@@ -652,5 +647,5 @@ def test_random_search_gets_what_the_search_used(tmp_path):
         tmp_path / "f", budget={"patience": 1, "evaluations": 60}, baselines={"random_search": True}
     )
     summary = run(config, tmp_path / "run")
-    row = next(b for b in summary["baselines"] if b["kind"] == "random_search")
-    assert row["evaluations"] == summary["evaluations"] < 60
+    row = next(b for b in summary.baselines if b.kind == "random_search")
+    assert row.evaluations == summary.evaluations < 60

@@ -19,7 +19,7 @@ from evo.cli.run import resume_run
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.export.individual import export_individual
-from evo.run.recovery import read_config
+from evo.run_dir import RunDir
 from fitness.engines.hf.engine import HFEngine
 from fitness.engines.hf.influence import block_influence, padded
 from operators.recipe import Linear, Route
@@ -148,7 +148,7 @@ def test_every_search_over_paths_runs_to_its_end(algorithm, folder):
 def test_a_search_over_paths_that_was_stopped_goes_on(algorithm, loop, folder):
     name = re.sub(r"\W+", "_", f"{algorithm}{loop}")
     whole = run(folder, name, algorithm, evaluations=30, pool=f"{{kind: local}}\nloop: {loop}")
-    loaded = read_config(whole.run_dir, check_files=True)
+    loaded = RunDir(whole.run_dir).read_config(check_files=True)
     with Evolution(loaded, folder / f"{name}-stopped") as evolution:
         for generation in evolution:
             if generation.number == 2:

@@ -167,13 +167,13 @@ def test_fewer_examples_are_used_and_all_of_it_is_on_record(raced):
     summary, folder = raced
     rows = dev_rows(folder)
     dropped = [r for r in rows if r["status"] == "raced"]
-    assert len({r["individual"] for r in rows}) == summary["evaluations"] == 40
+    assert len({r["individual"] for r in rows}) == summary.evaluations == 40
     assert len(dropped) >= 5
     assert {r["examples"] for r in dropped} <= set(
         rung_ends(SIZES["dev"], (0.125, 0.25, 0.5, 0.75))
     )
     assert all(r["examples"] == SIZES["dev"] for r in rows if r["status"] == "ok")
-    assert summary["examples"] == sum(r["examples"] for r in rows) < 0.9 * 40 * SIZES["dev"]
+    assert summary.examples == sum(r["examples"] for r in rows) < 0.9 * 40 * SIZES["dev"]
     items = evo.lineage.open(folder).table("items", where=pc.field("split") == "dev").to_pylist()
     for row in dropped:
         mine = [i for i in items if i["individual"] == row["individual"]]
@@ -189,7 +189,7 @@ def test_no_estimate_is_the_best_of_anything(raced):
     for row in (r for r in rows if r["status"] == "raced"):
         round_ = [r["fitness"] for r in ok if r["generation"] == row["generation"]]
         assert row["fitness"] < max(round_)
-    assert summary["winner"]["id"] in {r["individual"] for r in ok}
+    assert summary.winner.id in {r["individual"] for r in ok}
     lineage = evo.lineage.open(folder)
     assert lineage.best_so_far().column("best")[-1].as_py() == max(r["fitness"] for r in ok)
     selected = lineage.table("evaluations", where=pc.field("split") == "select")
@@ -212,7 +212,7 @@ def test_what_reads_a_lineage_reads_a_raced_one(raced):
     state = status_of(folder)
     assert (state.state, state.evaluations, state.failed) == ("finished", 40, 0)
     cost = facts(evo.lineage.open(folder))["cost"]
-    assert next(s for s in cost["splits"] if s["split"] == "dev")["examples"] == summary["examples"]
+    assert next(s for s in cost["splits"] if s["split"] == "dev")["examples"] == summary.examples
 
 
 def test_the_dropped_are_compared_on_what_they_met(raced):
@@ -237,7 +237,7 @@ def test_a_run_that_was_stopped_in_a_race_ends_as_one_that_was_not(after, raced,
     again = pool_for(config, tmp_path / "again", 10_000)
     summary = resume(tmp_path / "run", pool=again)
     assert told(tmp_path / "run") == told(raced[1])
-    assert summary["examples"] == raced[0]["examples"]
+    assert summary.examples == raced[0]["examples"]
     whole = pool_for(config, tmp_path / "whole", 10_000)
     run(config, tmp_path / "whole", pool=whole)
     assert again.taken == whole.taken - after  # no rung is run twice
@@ -306,8 +306,8 @@ def test_every_kind_of_search_races(name, world, tmp_path):
     summary = run(config, tmp_path / "run")
     rows = dev_rows(tmp_path / "run")
     assert any(r["status"] == "raced" for r in rows)
-    assert summary["examples"] == sum(r["examples"] for r in rows)
-    found = next(r for r in rows if r["individual"] == summary["winner"]["id"])
+    assert summary.examples == sum(r["examples"] for r in rows)
+    found = next(r for r in rows if r["individual"] == summary.winner.id)
     assert found["status"] == "ok"
 
 
@@ -347,14 +347,14 @@ def test_few_examples_make_few_rungs(count, world, tmp_path):
     """No rung is without examples, whatever the shares."""
     tasks = [{"name": "sums", "files": world / "tasks" / "sums", "limit": {"dev": count}}]
     config = config_for(world, tasks=tasks, racing={"confidence": 0.5}, budget={"evaluations": 20})
-    assert run(config, tmp_path / "run")["evaluations"] == 20
+    assert run(config, tmp_path / "run").evaluations == 20
     assert verify(tmp_path / "run", sample=None).same
 
 
 def test_without_racing_all_is_as_it_was(world, tmp_path):
     config = config_for(world, racing=None, budget={"evaluations": 20})
     summary = run(config, tmp_path / "run")
-    assert summary["examples"] == 20 * SIZES["dev"]
+    assert summary.examples == 20 * SIZES["dev"]
     assert {r["status"] for r in dev_rows(tmp_path / "run")} == {"ok"}
 
 
@@ -397,7 +397,7 @@ def test_what_has_no_rounds_or_no_single_examples_does_not_race(world, tmp_path)
         config_for(world, racing={"rungs": [0.5, 0.25]})
     with pytest.raises(EvoError, match="task 'toy' is scored by a function of all its examples"):
         Evolution(toy_config(tmp_path, racing=True, tasks=[task()]), tmp_path / "run")
-    assert not (tmp_path / "run" / "start.json").exists()
+    assert not (tmp_path / "run" / "manifest.json").exists()
 
 
 def test_a_race_again_costs_no_evaluation_and_finds_the_same(raced, world, tmp_path):

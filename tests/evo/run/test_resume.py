@@ -27,6 +27,7 @@ from interrupted_runs import (
     stopped_run,
     told,
 )
+from manifests import change_manifest, made_manifest
 from places import SUPPORT
 from safetensors.torch import save_file
 from toy_runs import NAMES, rows, run, task
@@ -40,15 +41,11 @@ from evo.cli.run import run_config
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage.storage.journal import Journal, read_journal
-from evo.lineage.summary import versions, write_json
-from evo.run.manifest import changes, made_with, read_start, write_start
+from evo.run.changes import changes
+from evo.run.fingerprint import fingerprint
 from evo.run.setup import load_tasks
 from evo.run.status import status_of
-
-
-@pytest.fixture(scope="module")
-def founders(tmp_path_factory):
-    return tmp_path_factory.mktemp("founders")
+from evo.run_dir import RunDir
 
 
 @pytest.fixture(scope="module")
@@ -153,12 +150,10 @@ def test_budgets_of_time_and_patience_end_where_they_would_have(algorithm, found
         founders, algorithm={"name": algorithm}, budget={"seconds": 0.6}, finalists=20
     )
     with Evolution(config, tmp_path / "run") as evolution:
-        for _ in evolution:
-            pass
-        counted = evolution._search.evaluations
+        counted = [g.evaluations for g in evolution][-1]
     summary = resume(tmp_path / "run")
-    assert summary["stopped_by"] == "seconds"
-    assert summary["evaluations"] == counted
+    assert summary.stopped_by == "seconds"
+    assert summary.evaluations == counted
 
 
 class LateFirstPool(StoppingPool):
@@ -178,7 +173,7 @@ def test_a_budget_of_time_counts_who_ended_last_and_not_who_was_asked_last(found
         inner = pool_for(config, run_dir, 0).inner
         with Evolution(config, run_dir, pool=LateFirstPool(inner, 10**6)) as evolution:
             counted = [g.evaluations for g in evolution][-1]
-        assert resume(run_dir)["evaluations"] == counted
+        assert resume(run_dir).evaluations == counted
 
 
 # Who may go on, and when
@@ -209,7 +204,7 @@ def test_a_second_process_on_a_run_is_refused_and_changes_nothing(founders, tmp_
             lambda: Evolution(config, tmp_path / "run"),
             lambda: Evolution.resume(tmp_path / "run"),
         ):
-            with pytest.raises(EvoError, match=rf"process {os.getpid()} .* is at work"):
+            with pytest.raises(EvoError, match=rf"process {os.getpid()} .* is working"):
                 again()
         assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
         assert status_of(tmp_path / "run").state == "running"
@@ -240,7 +235,7 @@ def test_a_changed_founder_is_named(tmp_path):
     config = config_for(tmp_path / "f")
     stopped_run(config, tmp_path / "run", 8)
     save_file({"x": torch.tensor([0.5, 0.5, 0.5, 0.5])}, config.founders["b"])
-    drift(tmp_path / "run", "founder b: its tensors are others than at the start")
+    drift(tmp_path / "run", "founder b: its tensors have changed since the run started")
     config.founders["b"].unlink()
     drift(tmp_path / "run", r"b\.safetensors: no such checkpoint; it is founders\.b")
 
@@ -269,7 +264,7 @@ def test_a_changed_key_of_the_config_is_named(key, value, founders, tmp_path):
         at = at[int(part)] if isinstance(at, list) else at[part]
     at[last] = value
     path.write_text(json.dumps(data))
-    drift(tmp_path / "run", f"key {key}: is not what it was at the start")
+    drift(tmp_path / "run", f"key {key}: has changed since the run started")
 
 
 def test_where_it_runs_may_change(whole, founders, tmp_path):
@@ -281,22 +276,19 @@ def test_where_it_runs_may_change(whole, founders, tmp_path):
 
 
 def test_changed_examples_are_named():
-    made = {n: {} for n in ("founders", "config", "functions", "code")}
-    made |= {"tasks": {"t.dev": "1", "t.test": "2"}, "versions": versions()}
-    fatal, code = changes(made, {**made, "tasks": {"t.dev": "1", "t.test": "3"}})
-    assert fatal == ["task t.test: its examples are others than at the start"]
-    assert not code
+    then = made_manifest({"t.dev": "1", "t.test": "2"})
+    found = changes(then, made_manifest({"t.dev": "1", "t.test": "3"}))
+    assert found.fatal == ("task t.test: its examples have changed since the run started",)
+    assert not found.code
 
 
 def test_changed_code_is_named_and_may_be_accepted(whole, founders, tmp_path):
     expected, _, _ = whole("recipe_search")
     stopped_run(config_for(founders), tmp_path / "run", 8)
-    made = read_start(tmp_path / "run")
-    made["versions"]["cmaes"] = "0.0.1"
-    made["code"]["operators"] = "other"
-    made["functions"]["toys:nearness"] = "other"
-    write_start(tmp_path / "run", made)
-    for text in ("cmaes was 0.0.1 and is", r"in operators/", "toys:nearness", "--accept-drift"):
+    change_manifest(tmp_path / "run", "search", versions={"cmaes": "0.0.1"})
+    other = {"operators/merge": "other"}
+    change_manifest(tmp_path / "run", "scores", code=other, user_code={"toys": "other"})
+    for text in ("cmaes was 0.0.1 and is", "operators/merge", "module toys", "--accept-drift"):
         drift(tmp_path / "run", text)
     assert results(resume(tmp_path / "run", accept_drift=True)) == expected
     events = [r["detail"] for r in rows(tmp_path / "run", "events") if r["kind"] == "drift"]
@@ -316,7 +308,7 @@ def test_the_command_line_does_not_go_on_with_an_algorithm_of_ones_own(founders,
     with pytest.raises(Stop):
         run(config, run_dir, pool=pool_for(config, run_dir, 2), algorithm=mine)
     drift(run_dir, r"the run's algorithm is .*Mine.*Evolution\.resume\(run_dir, algorithm=")
-    assert resume(run_dir, algorithm=mine)["evaluations"] == 30
+    assert resume(run_dir, algorithm=mine).evaluations == 30
 
 
 @pytest.mark.parametrize("after", [8, 20])
@@ -422,19 +414,19 @@ def test_a_repair_that_is_stopped_in_the_middle_can_be_done_again(
     assert told(run_dir) == lineage
 
 
-@pytest.mark.parametrize("change", [{"in_flight": 3}, {"algorithm": "Other"}, {"founders": []}])
-def test_a_changed_start_file_is_named(change, stopped, tmp_path):
+@pytest.mark.parametrize("change", [{"layers": 3}, {"search": {}}, {"scores": []}])
+def test_a_changed_manifest_is_named(change, stopped, tmp_path):
     """Nothing else holds what it says of how the run goes."""
     shutil.copytree(stopped, tmp_path / "run")
-    path = tmp_path / "run" / "start.json"
+    path = tmp_path / "run" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    drift(tmp_path / "run", r"start\.json: damaged")
+    drift(tmp_path / "run", r"manifest\.json: damaged")
 
 
 def test_a_config_that_is_gone_is_named(stopped, tmp_path):
     shutil.copytree(stopped, tmp_path / "run")
     (tmp_path / "run" / "config.json").unlink()
-    drift(tmp_path / "run", r"config\.json: the file is gone")
+    drift(tmp_path / "run", r"config\.json: missing")
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -600,9 +592,9 @@ def test_going_on_with_other_founders_or_examples_is_refused(old, new, named, tm
     tasks = [task("nearness"), {"name": "toy", "files": {"dev": str(tmp_path / "dev.jsonl")}}]
     config = toy_config(tmp_path / "f", tasks=tasks[named == "toy.dev" :][:1])
     run_dir = tmp_path / "run"
-    made = made_with(config, load_founders(config.base, config.founders), load_tasks(config.tasks))
-    write_start(run_dir, made)
-    write_json(run_dir / "config.json", config.model_dump(mode="json"))
+    models = load_founders(config.base, config.founders)
+    RunDir(run_dir).write_manifest(fingerprint(config, models, load_tasks(config.tasks)))
+    RunDir(run_dir).write_config(config)
     text = config.model_dump_json()
     assert old in text
     (tmp_path / "toy.yaml").write_text(text.replace(old, new))

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 import yaml
+from manifests import change_manifest
 from places import BIN
 from toy_runs import run, tables, task
 from toys import toy_config
@@ -16,7 +17,6 @@ from evo.cli.run import run_config
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.run.evaluation_cache import REUSED
-from evo.run.manifest import read_start, write_start
 
 
 def calls(folder):
@@ -62,36 +62,33 @@ def test_a_longer_run_evaluates_only_what_is_new(first):
     again = run(config.model_copy(update={"reuse": (first / "runs/first",)}), first / "longer")
     assert calls(first) - before - cost == cost - before
     assert tables(first / "longer") == tables(first / "plain")
-    assert again["winner"] == plain["winner"]
+    assert again.winner == plain.winner
     events = evo.lineage.open(first / "longer").table("events", ["kind", "detail"]).to_pylist()
     notes = [e["detail"] for e in events if e["kind"] == "reuse"]
     assert notes == [f"{first / 'runs/first'}: {before} evaluations can be reused"]
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "says"),
+    ("part", "value", "says"),
     [
-        ("versions", "torch", "version of torch"),
-        ("code", "fitness", "code in fitness/"),
-        ("config", "engine.dtype", "engine.dtype"),
-        ("founders", "base", "base"),
-        ("functions", "toys:build", "the file of toys:build"),
+        ("versions", {"torch": "another"}, "version of torch"),
+        ("code", {"fitness": "another"}, "code in fitness"),
+        ("settings", {"engine.dtype": "another"}, "engine.dtype"),
+        ("base", "another", "base"),
+        ("user_code", {"toys": "another"}, "module toys"),
     ],
 )
-def test_what_might_score_otherwise_is_not_reused(first, section, key, says):
-    start = read_start(first / "runs" / "first")
-    start[section][key] = "another"
-    write_start(first / "runs" / "first", start)
+def test_what_might_score_otherwise_is_not_reused(first, part, value, says):
+    change_manifest(first / "runs" / "first", "scores", **{part: value})
     with Evolution(counting(first, reuse=[first / "runs/first"]), first / "again") as evolution:
-        assert evolution.reused == (f"{first / 'runs/first'}: not reused: {says} was another",)
+        assert evolution.reused == (f"{first / 'runs/first'}: not reused: different {says}",)
 
 
 def test_other_examples_and_other_processors_are_not_reused(first, tmp_path):
     other = [task("nearness", splits=("dev",))]
     run(counting(first, tasks=other, reuse=[first / "runs" / "*"]), first / "other")
     assert REUSED not in hosts(first / "other")
-    start = read_start(first / "runs" / "first")
-    write_start(first / "runs" / "first", {**start, "processor": "another"})
+    change_manifest(first / "runs" / "first", "scores", processor="another")
     before = calls(first)
     run(counting(first, reuse=[first / "runs" / "first"]), first / "again")
     assert calls(first) == 2 * before
@@ -118,7 +115,7 @@ def test_a_run_goes_on_though_what_it_reused_is_gone(first):
         next(iter(evolution))
     shutil.rmtree(first / "runs/first")
     with Evolution.resume(first / "run") as evolution:
-        assert evolution.reused == (f"{first / 'runs/first'}: not reused: it is gone",)
+        assert evolution.reused == (f"{first / 'runs/first'}: not reused: no run there any more",)
         for _ in evolution:
             pass
     run(counting(first, budget={"evaluations": 90}), first / "plain")
@@ -129,13 +126,13 @@ def test_a_run_goes_on_though_what_it_reused_is_damaged(first):
     config = counting(first, reuse=[first / "runs/first"], budget={"evaluations": 90})
     with Evolution(config, first / "run") as evolution:
         next(iter(evolution))
-    (first / "runs/first/start.json").write_text("{")
-    with pytest.raises(EvoError, match=r"start\.json: damaged"):
+    (first / "runs/first/manifest.json").write_text("{")
+    with pytest.raises(EvoError, match=r"manifest\.json: damaged"):
         Evolution(config, first / "another")
     with Evolution.resume(first / "run") as evolution:
         (note,) = evolution.reused
         assert "not reused" in note
-        assert "start.json: damaged" in note
+        assert "manifest.json: damaged" in note
 
 
 def test_a_pattern_without_runs_is_named(tmp_path):

@@ -12,6 +12,7 @@ from cluster.local_pool import LocalPool
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.run.setup import load_tasks, make_pool, open_founders
+from evo.run_dir import RunDir
 
 
 class ShufflingPool:
@@ -36,7 +37,7 @@ class ShufflingPool:
 
 
 def pool_for(config, run_dir, seed, after=10**9):
-    founders, _ = open_founders(config, run_dir)
+    founders, _ = open_founders(config, RunDir(run_dir))
     return ShufflingPool(make_pool(config, founders, load_tasks(config.tasks)), seed, after)
 
 
@@ -64,12 +65,10 @@ def test_the_budget_is_kept_and_every_host_has_work(name, founders, tmp_path):
     config = steady(founders, name)
     pool = pool_for(config, tmp_path / "run", seed=1)
     summary = run(config, tmp_path / "run", pool=pool)
-    assert summary["evaluations"] == len(dev(tmp_path / "run")) == 40
-    assert summary["stopped_by"] == "evaluations"
+    assert summary.evaluations == len(dev(tmp_path / "run")) == 40
+    assert summary.stopped_by == "evaluations"
     assert pool.most == 8  # two for each of four hosts
-    assert summary["winner"]["test"] >= max(
-        b["test"] for b in summary["baselines"] if b["kind"] == "founder"
-    )
+    assert summary.winner.test >= max(b.test for b in summary.baselines if b.kind == "founder")
 
 
 @pytest.mark.parametrize("after", [0, 2, 3, 9, 20, 39, 41, 46])
@@ -82,7 +81,7 @@ def test_a_replay_follows_the_order_recorded(name, after, founders, tmp_path):
     recorded = evo.lineage.open(run_dir)
     before, alive = dev(run_dir), recorded.population.to_pylist()
     summary = resume(run_dir, pool=pool_for(config, run_dir, 2))
-    assert summary["evaluations"] == 40
+    assert summary.evaluations == 40
     assert dev(run_dir)[: len(before)] == before
     assert population(run_dir)[: len(alive)] == alive
     if after >= 41:  # the search was over: all of it is the past
@@ -99,7 +98,7 @@ def test_stopping_again_and_again_with_other_orders_loses_nothing(founders, tmp_
     for seed in range(1, 8):
         with pytest.raises(Stop):
             resume(run_dir, pool=pool_for(config, run_dir, seed, 5))
-    assert resume(run_dir, pool=pool_for(config, run_dir, 9))["evaluations"] == 40
+    assert resume(run_dir, pool=pool_for(config, run_dir, 9)).evaluations == 40
     ids = [individual for individual, _ in dev(run_dir)]
     assert len(set(ids)) == len(ids) == 40
 
@@ -142,8 +141,8 @@ def test_what_is_in_flight_when_a_budget_ends_is_recorded(budget, reason, founde
     ) as evolution:
         generations = list(evolution)
         summary = evolution.finish()
-    assert summary["stopped_by"] == reason
-    assert len(dev(tmp_path / "run")) == summary["evaluations"] == generations[-1].evaluations
+    assert summary.stopped_by == reason
+    assert len(dev(tmp_path / "run")) == summary.evaluations == generations[-1].evaluations
 
 
 def test_founders_that_all_fail_end_the_run_with_their_error(tmp_path):
@@ -161,5 +160,5 @@ def test_failures_are_recorded_and_the_run_goes_on(founders, tmp_path):
         tasks=[{"name": "t", "metric": "toys:broken_for_b", "data": {"dev": "dev"}}],
     )
     summary = run(config, tmp_path / "run", pool=pool_for(config, tmp_path / "run", 3))
-    assert summary["evaluations"] == 40
+    assert summary.evaluations == 40
     assert sum(r["status"] == "failed" for r in rows(tmp_path / "run")) >= 1

@@ -7,6 +7,7 @@ from toys import toy_config
 import evo.lineage
 from evo.evolution import Evolution
 from evo.run.setup import load_tasks, make_pool, open_founders
+from evo.run_dir import RunDir
 
 LOOPS = ["generational", {"kind": "steady_state", "in_flight": 8}]
 
@@ -23,7 +24,7 @@ def config_for(founders, name, loop, seed=5):
 
 
 def pool_for(config, folder):
-    models, _ = open_founders(config, folder)
+    models, _ = open_founders(config, RunDir(folder))
     return make_pool(config, models, load_tasks(config.tasks))
 
 
@@ -41,11 +42,11 @@ def test_a_search_left_by_break_is_finished_with_all_that_was_evaluated(
         summary = evolution.finish()
     assert summary["stopped_by"] == "caller"
     dev = [r for r in rows(tmp_path / "run") if r["split"] == "dev"]
-    assert len({r["individual"] for r in dev}) == summary["evaluations"] < 40
+    assert len({r["individual"] for r in dev}) == summary.evaluations < 40
     assert pool.pending == 0
     found = evo.lineage.open(tmp_path / "run").table("evaluations").to_pylist()
     scores = {r["individual"]: r["score"] for r in found if r["split"] == "dev"}
-    assert summary["winner"]["dev"] == max(scores[r["individual"]] for r in dev)
+    assert summary.winner.dev == max(scores[r["individual"]] for r in dev)
 
 
 @pytest.mark.parametrize("loop", LOOPS, ids=["generational", "steady_state"])

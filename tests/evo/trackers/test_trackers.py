@@ -147,7 +147,7 @@ def tracked(founders, tmp_path):
 def test_trackers_hold_every_generation_and_the_final_scores(tracked):
     run_dir, listener, summary = tracked
     finals = final_scores(summary)
-    assert finals["test/winner"] == summary["winner"]["test"]
+    assert finals["test/winner"] == summary.winner.test
     assert set(finals) >= {"test/founder/a", "test_se/founder/a", "test/average/uniform_average"}
     board, texts = tensorboard_scalars(run_dir)
     flow, history = mlflow_run(run_dir)
@@ -161,12 +161,12 @@ def test_trackers_hold_every_generation_and_the_final_scores(tracked):
         assert history[name] == [(last, value)]
         assert at_the_end[name] == value
     assert "| budget.evaluations | 60 |" in texts["config"][0]
-    assert summary["winner"]["id"] in texts["outcome"][0]
+    assert summary.winner.id in texts["outcome"][0]
     report = str(run_dir / "report.html")
     assert report in texts["outcome"][0]
     assert flow.data.tags["evo.report"] == at_the_end["report"] == report
     assert flow.data.params["budget.evaluations"] == "60"
-    assert flow.data.tags["evo.winner"] == at_the_end["winner"] == summary["winner"]["id"]
+    assert flow.data.tags["evo.winner"] == at_the_end["winner"] == summary.winner.id
     assert flow.info.status == "FINISHED"
 
 

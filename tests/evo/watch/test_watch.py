@@ -25,8 +25,8 @@ from toys import toy_config
 import evo.watch.server as server_module
 from evo.errors import EvoError
 from evo.evolution import Evolution
-from evo.lineage.files import RunLock
 from evo.lineage.read.lineage import Lineage
+from evo.run_dir import RunDir
 from evo.watch.server import make_server
 from evo.watch.snapshot import snapshot
 from evo.watch.terminal import picture, snapshots, sparkline
@@ -189,7 +189,7 @@ def test_damage_is_told_and_so_is_its_repair(stopped):
 
 
 def test_a_run_is_followed_from_before_it_has_begun(tmp_path):
-    lock = RunLock(tmp_path / "run")
+    lock = RunDir(tmp_path / "run").lock()
     with served(tmp_path / "run") as port:
         first = json.loads(ask(port)[2])
         assert (first["run"]["state"], first["run"]["evaluations"]) == ("beginning", 0)
@@ -226,7 +226,7 @@ def test_of_a_run_that_is_deleted_what_was_there_is_shown(stopped):
 
 
 def test_the_terminal_ends_when_the_run_is_deleted(tmp_path):
-    lock = RunLock(tmp_path / "run")
+    lock = RunDir(tmp_path / "run").lock()
     seen = snapshots(tmp_path / "run")
     assert next(seen).state == "beginning"
     shutil.rmtree(tmp_path / "run")

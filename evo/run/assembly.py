@@ -1,0 +1,266 @@
+"""Assembly: from a config and a run directory to the parts of a run, new or resumed."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from cluster.founders.checkpoints import FounderSet
+from cluster.pool import IN_FLIGHT, Pool
+from evo.algorithms import Algorithm, Candidate, Start, make, traits
+from evo.by_hand import start_of
+from evo.config.schema import RunConfig
+from evo.errors import EvoError
+from evo.lineage.storage.journal import Journal
+from evo.lineage.storage.writer import LineageWriter
+from evo.run.autotune import autotuned
+from evo.run.changes import check_changes
+from evo.run.evaluation_cache import ReusingPool, find_reusable
+from evo.run.fingerprint import fingerprint
+from evo.run.recovery import Past, read_past, set_damage_aside
+from evo.run.setup import (
+    check_adapters,
+    check_paths,
+    load_tasks,
+    make_pool,
+    open_founders,
+    reopen_founders,
+)
+from evo.run_dir import RunDir
+from evo.run_dir.lock import RunLock
+from evo.run_dir.manifest import RunManifest
+from evo.search.evaluator import Evaluator, WeighedTask
+from evo.search.loop import Progress, Search
+from evo.search.racing import Race
+from evo.search.rungs import rungs_of
+from evo.trackers import Callback, TrackedRun, make_trackers
+from evo.trackers.tracking import Tracking
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a caller adds to a run: an algorithm, a pool, an observer of each evaluation, trackers."""
+
+    algorithm: Callable[[Start], Algorithm] | None = None
+    pool: Pool | None = None
+    observe: Callable[[Progress], None] | None = None
+    callbacks: tuple[Callback, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run is made of: its config, and the founders and tasks that it names."""
+
+    config: RunConfig
+    founders: FounderSet
+    tasks: tuple[WeighedTask, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The parts of a run that is ready to iterate. ``resources`` closes all that is open."""
+
+    config: RunConfig
+    run_dir: RunDir
+    manifest: RunManifest
+    founders: FounderSet
+    start: Start
+    algorithm: str
+    pool: Pool
+    evaluator: Evaluator
+    writer: LineageWriter
+    search: Search
+    tracking: Tracking
+    reused: tuple[str, ...]
+    resources: ExitStack
+
+
+def start_run(config: RunConfig, run_dir: RunDir, hooks: Hooks) -> Run:
+    """Assemble a new run. A failure leaves the directory as it was.
+
+    Raises:
+        EvoError: there is a run already, another process works on it, or founders don't fit.
+        CheckpointError, WeightsMismatchError, TaskError: founders or tasks can't be used.
+    """
+    with _locked(config, run_dir, hooks) as stack:
+        if run_dir.has_run:
+            raise EvoError(
+                f"{run_dir.path}: there is a run already. Resume it with `evo resume {run_dir.path}`, or "
+                "choose another folder"
+            )
+        tasks = load_tasks(config.tasks)
+        founders, notes = open_founders(config, run_dir)
+        config = autotuned(config, founders, tasks)
+        manifest = fingerprint(config, founders, tasks, notes)
+        return _assemble(Inputs(config, founders, tasks), run_dir, manifest, Past(), hooks, stack)
+
+
+def resume_run(
+    config: RunConfig,
+    run_dir: RunDir,
+    hooks: Hooks,
+    *,
+    accept_drift: bool = False,
+    repair: bool = False,
+) -> Run:
+    """Assemble a run from what is recorded of it.
+
+    Raises:
+        EvoError: the run is damaged, finished or in the hands of another process; or founders, tasks,
+            config or code have changed.
+    """
+    with _locked(config, run_dir, hooks) as stack:
+        moved = set_damage_aside(run_dir) if repair else []
+        past = read_past(run_dir)
+        if past.is_finished:
+            raise EvoError(
+                f"{run_dir.path}: the run has finished; see {run_dir.summary_path.name} and its lineage"
+            )
+        tasks = load_tasks(config.tasks)
+        founders = reopen_founders(config, run_dir, set(config.founders))
+        manifest = run_dir.read_manifest()
+        now = fingerprint(config, founders, tasks)
+        drift = check_changes(run_dir.path, manifest, now, accept_code=accept_drift)
+        run = _assemble(Inputs(config, founders, tasks), run_dir, manifest, past, hooks, stack)
+        events = [("repair", m) for m in moved] + [("drift", d) for d in drift]
+        for kind, detail in (*events, ("resume", past.describe())):
+            run.writer.event(kind, detail, len(past.committed), news=True)
+        return run
+
+
+def _locked(config: RunConfig, run_dir: RunDir, hooks: Hooks) -> ExitStack:
+    """Check what needs no file, and lock the directory. A run that does not start leaves no file."""
+    if hooks.algorithm is None:
+        check_paths(config)
+        check_adapters(config)
+    lock = run_dir.lock()
+    stack = ExitStack()
+    stack.callback(_release, run_dir, lock)
+    return stack
+
+
+def _release(run_dir: RunDir, lock: RunLock) -> None:
+    if run_dir.has_run:
+        lock.release()
+        return
+    for path in (run_dir.manifest_path, run_dir.trackers_path):
+        path.unlink(missing_ok=True)
+    lock.discard()
+
+
+def _assemble(
+    inputs: Inputs,
+    run_dir: RunDir,
+    manifest: RunManifest,
+    past: Past,
+    hooks: Hooks,
+    stack: ExitStack,
+) -> Run:
+    config = inputs.config
+    is_new = not run_dir.has_run
+    trackers = make_trackers(config.trackers, on_ray=config.pool.kind == "ray")
+    start = _start_of(inputs, manifest)
+    # Made before any host starts, so that wrong settings are found at once.
+    algorithm = _make(config, start, hooks)
+    kind = type(algorithm).__qualname__
+    if not is_new and manifest.search.algorithm != kind:
+        raise EvoError(
+            f"{run_dir.path}: the run's algorithm is {manifest.search.algorithm}, not {kind}. If it is your "
+            "own, resume from Python: Evolution.resume(run_dir, algorithm=...)"
+        )
+    reused = find_reusable(config.reuse, manifest.scores, run_dir)
+    pool = hooks.pool
+    if pool is None:
+        pool = make_pool(config, inputs.founders, inputs.tasks, run_dir.path.resolve().name)
+        stack.callback(pool.close)
+    tasks = [t.task for t in inputs.tasks]
+    rungs = rungs_of(config.racing, tasks)
+    if reused.known:
+        pool = ReusingPool(pool, reused.known, tasks)
+    evaluator = Evaluator(
+        pool,
+        inputs.tasks,
+        step_cost=traits(config.algorithm).length_penalty / max(1, start.layers),
+        free_steps=start.layers,
+        past=past.records,
+        rungs=rungs,
+    )
+    if hooks.pool is not None:  # it stays open, without jobs of this run
+        stack.callback(evaluator.cancel)
+    name = type(algorithm).__name__ if hooks.algorithm else config.algorithm.name
+    writers: list[LineageWriter] = []  # made below; trackers report only once there is one
+
+    def note(detail: str, generation: int) -> None:
+        writers[0].event("tracker", detail, generation, news=True)
+
+    tracking = Tracking(run_dir, trackers, hooks.callbacks, note)
+    stack.callback(tracking.close)
+    public = config.model_dump(mode="json", exclude={"trackers"})
+    tracking.start(TrackedRun(run_dir.path, public, name))
+    if is_new:
+        influence: Mapping[str, tuple[float, ...]] = {}
+        if hooks.algorithm is None and traits(config.algorithm).influence:
+            influence = evaluator.influence(start.founders)
+        search_inputs = replace(
+            manifest.search,
+            algorithm=kind,
+            in_flight=_in_flight(config, pool),
+            influence=influence,
+        )
+        manifest = replace(manifest, search=search_inputs)
+        run_dir.write_manifest(manifest)
+        run_dir.write_config(config)
+    if manifest.search.influence:
+        start = _start_of(inputs, manifest)
+        algorithm = _make(config, start, hooks)
+    journal = Journal(run_dir.journal, past.journal.size)
+    stack.callback(journal.close)
+    evaluator.remember = journal.append
+    writer = LineageWriter(run_dir.lineage, journal=journal, committed=past.committed)
+    writers.append(writer)
+    writer.event("start", f"{name}, seed {config.seed}", 0)
+    for detail in manifest.notes:
+        writer.event("vocabulary", detail, 0)
+    for detail in reused.notes:
+        writer.event("reuse", detail, len(past.committed), news=True)
+    for founder in start.founders:
+        writer.individual(Candidate(founder, "founder"), 0)
+    race = None
+    if rungs is not None and config.racing is not None:
+        race = Race(evaluator, rungs, config.racing.confidence)
+    in_flight = manifest.search.in_flight
+    search = Search(algorithm, evaluator, config.budget, writer, hooks.observe, in_flight, race)
+    return Run(
+        config,
+        run_dir,
+        manifest,
+        inputs.founders,
+        start,
+        name,
+        pool,
+        evaluator,
+        writer,
+        search,
+        tracking,
+        reused.notes,
+        stack.pop_all(),
+    )
+
+
+def _start_of(inputs: Inputs, manifest: RunManifest) -> Start:
+    return start_of(
+        inputs.founders,
+        seed=inputs.config.seed,
+        evaluations=manifest.search.evaluations,
+        influence=manifest.search.influence,
+    )
+
+
+def _make(config: RunConfig, start: Start, hooks: Hooks) -> Algorithm:
+    return hooks.algorithm(start) if hooks.algorithm else make(config.algorithm, start)
+
+
+def _in_flight(config: RunConfig, pool: Pool) -> int | None:
+    """How many evaluations a steady-state search keeps in flight; fixed at the start, for exact replay."""
+    if config.loop.kind == "generational":
+        return None
+    return config.loop.in_flight or IN_FLIGHT * pool.hosts
