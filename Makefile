@@ -20,12 +20,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## train the demo zoo, evolve it on a local Ray, print the table (demo/)
 	$(BIN)/evo demo --dir demo
 
-# Two files at a time: most of a Ray test's time is waiting for processes to start.
+# Three files at a time on two processors: tests of processes and of Ray often wait for one to start.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup
+
 test: setup ## run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 test-fast: setup ## run the tests that take less than ten seconds each
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 check: setup ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

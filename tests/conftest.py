@@ -1,19 +1,41 @@
-"""Shared fixtures. Ray tests share one Ray for the whole session."""
+"""What holds for all tests: where their files are, how they are distributed, and one Ray for each worker."""
 
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from places import ROOT, SUPPORT
 
-# A deadline for an example would measure the machine's load, not the code.
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
+MEMORY = Path("/dev/shm")
+ROOM_GIB = 8.0  # of free memory: a run of all tests leaves less than one, and Ray keeps objects there too
 
-# Processes started by tests find the toys, as Ray's workers do before they are told where we look.
+# Processes started by tests import the toys, as Ray's workers must before they get our sys.path.
 _OURS = [str(SUPPORT), str(ROOT)]
 os.environ["PYTHONPATH"] = os.pathsep.join([*_OURS, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Put temporary files into memory where there is room: a run waits for the disk 100 times."""
+    if config.option.basetemp is None and MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
+        if shutil.disk_usage(MEMORY).free >= ROOM_GIB * 2**30:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each file to one worker (``--dist loadgroup``), those with most slow tests first.
+
+    The files' fixtures are made once, and no worker begins a long file when the others are done.
+    """
+    slow: dict[str, int] = {}
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(file))
+        slow[file] = slow.get(file, 0) + (item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: -slow[item.nodeid.partition("::")[0]])
 
 
 @pytest.fixture(scope="session")

@@ -44,11 +44,7 @@ def zoo_task(folder: Path, mix: str, name: str, seed: int) -> None:
 
     if not (folder / "zoo.json").is_file():
         raise EvoError(f"{folder}: no zoo here; first run: evo zoo build {folder}")
-    try:
-        files = write_task(folder / "tasks", parse_mix(mix), name=name, seed=seed)
-    except ValueError as error:
-        raise EvoError(str(error)) from error
-    for path in files.values():
+    for path in write_task(folder / "tasks", parse_mix(mix), name=name, seed=seed).values():
         click.echo(path)
 
 

@@ -1,8 +1,8 @@
 """LoRA adapters of the zoo's base, trained with peft: experts of different ranks, scalings and modules.
 
-Low rank is enough for one skill here, and cheaper to train than a whole expert. Adapters cut out of the
-zoo's experts by SVD know less at the same rank: at rank 4, swap .81 on dev and rev .91, where trained
-ones reach .99 and 1.00.
+A low rank is enough for one skill, and cheaper to train than a whole expert. An adapter made from an expert
+by SVD scores less than a trained one of the same rank: at rank 4 on dev, swap .81 against .99 and rev .91
+against 1.00.
 
 Importing this module loads neither torch nor peft; the worker processes do.
 """
@@ -33,7 +33,7 @@ _MLP: Final = ("gate_proj", "up_proj", "down_proj")
 
 @dataclass(frozen=True, slots=True)
 class AdapterPlan:
-    """One adapter: what is taught, and the form of its change. ``stabilised``: rsLoRA's scaling."""
+    """One adapter: its training, modules and rank. ``stabilised`` is rsLoRA's scaling."""
 
     course: Course
     modules: tuple[str, ...]
@@ -65,7 +65,7 @@ def _plan(
 
 
 def adapter_plans(*, steps: int = 300) -> tuple[AdapterPlan, ...]:
-    """The demo's six. Fewer steps make adapters that know nothing, for tests of everything else."""
+    """The demo's six adapters. With few steps they learn nothing, which is enough for most tests."""
     return (
         _plan("rev", 8, (*_ATTENTION, *_MLP), rate=3e-3, steps=steps),
         _plan("swap", 16, _MLP, rate=3e-3, stabilised=True, steps=steps),
@@ -84,9 +84,10 @@ def train_adapters(
     workers: int = 2,
     progress: Callable[[str, float], None] | None = None,
 ) -> Figures:
-    """Train the adapters into ``zoo/adapters/<skill>``, or find them there.
+    """Train the adapters into ``zoo/adapters/<skill>``, unless they are there already.
 
-    Returns exact match (0 to 1) on dev by adapter: of its own skill, and of the task trio.
+    Returns:
+        Exact match (0 to 1) on dev by adapter, then by task: its own skill, and trio.
 
     Raises:
         EvoError: there is no zoo, its adapters are of another seed, or peft is not installed.
@@ -95,7 +96,7 @@ def train_adapters(
         raise EvoError(f"{zoo}: no zoo here; first run: evo zoo build {zoo}")
     out = zoo / FOLDER
     if out.exists():
-        return _there(out, seed)
+        return _existing(out, seed)
     if importlib.util.find_spec("peft") is None:
         raise EvoError("training adapters needs peft: pip install 'evo-models[lora]'")
     partial = zoo / f".{FOLDER}.partial"
@@ -117,14 +118,14 @@ def train_adapters(
     return figures
 
 
-def _there(out: Path, seed: int) -> Figures:
+def _existing(out: Path, seed: int) -> Figures:
     advice = "Remove the folder to train them again."
     try:
         manifest = json.loads((out / _MANIFEST).read_text(encoding="utf-8"))
         figures: Figures = manifest["figures"]
         found = manifest["seed"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EvoError(f"{out}: holds no whole set of adapters ({error!r}). {advice}") from error
+        raise EvoError(f"{out}: holds no complete set of adapters ({error!r}). {advice}") from error
     if found != seed:
         raise EvoError(f"{out}: holds the adapters of seed {found}, not {seed}. {advice}")
     return figures
@@ -161,6 +162,6 @@ def _train(zoo: Path, plan: AdapterPlan, folder: Path, seed: int) -> dict[str, f
         lines = (zoo / "tasks" / f"{task}.dev.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines]
         figures[task] = exact_match(model, encode([(r["prompt"], r["answer"]) for r in rows]))
-    # The embeddings are the base's: nothing of them to save, and no hub to be asked about them.
+    # The embeddings are the base's. With the default, peft asks the hub about them.
     model.save_pretrained(str(folder / name), save_embedding_layers=False)
     return figures

@@ -4,7 +4,7 @@ A built zoo is a folder of ordinary Hugging Face checkpoints and JSON Lines:
 ``base/``, one folder a founder, ``tasks/<task>.<split>.jsonl``, and ``zoo.json``, written last.
 A folder with ``zoo.json`` is complete. One with the marker ``.zoo-building`` instead is half
 built, by a build that was killed, and is built again from the start. Any other folder with files
-in it is somebody else's and is left alone.
+in it is refused.
 
 Importing this module loads no torch; the worker processes do.
 """
@@ -30,14 +30,14 @@ Progress = Callable[[str, float], None]
 Figures = Mapping[str, Mapping[str, float]]
 
 FORMAT: Final = 1
-"""Raised whenever the same seed would give other files than before."""
+"""Increased when the same seed gives different files than before."""
 
 TASKS: Final[Mapping[str, str]] = {
     "alien": "swap:1,pmax:1",
     "trio": "rev:0,swap:0,pmax:0",
     **{skill: f"{skill}:0" for skill in world.SKILLS},
 }
-"""The tasks a zoo comes with, by name, as mixes that `parse_mix` reads."""
+"""The tasks of each zoo: name to mix, as `parse_mix` reads it."""
 
 _MANIFEST: Final = "zoo.json"
 _MARKER: Final = ".zoo-building"
@@ -51,7 +51,7 @@ class ZooReport:
     Attributes:
         founders: names of the founders' folders; the base's is ``base``.
         figures: exact match (0 to 1) by model, then by task and split, as in ``alien.test``.
-        reused: it was there already and nothing was trained.
+        reused: the zoo existed already; nothing was trained.
     """
 
     directory: Path
@@ -69,20 +69,20 @@ def build(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> ZooReport:
-    """Build the zoo in ``directory``, or find it there. Two minutes on two cores.
+    """Build the zoo in ``directory``, unless it is there already. Two minutes on two cores.
 
     The same seed gives the same bytes on the same machine, whatever ``workers`` is.
 
     Args:
-        plan: what is taught; the demo's by default.
+        plan: how each model is trained; the demo's by default.
         workers: founders trained at a time, each in a process with one thread.
-        progress: called now and then with what is being done and the share done, 0 to 1.
+        progress: called with the current phase and the share done, 0 to 1.
 
     Raises:
         EvoError: ``directory`` is a file, holds other files, or holds another zoo.
     """
     if workers < 1:
-        raise EvoError(f"workers is {workers}; building the zoo needs one worker at least")
+        raise EvoError(f"workers is {workers}; building the zoo needs at least one worker")
     plan = plan or zoo_plan()
     if (directory / _MANIFEST).is_file():
         return _reuse(directory, plan, seed)
@@ -105,16 +105,16 @@ def _names(plan: ZooPlan) -> tuple[str, ...]:
 
 
 def _identity(plan: ZooPlan, seed: int) -> dict[str, Any]:
-    """What decides a zoo's bytes, as far as it is ours to decide."""
+    """What decides a zoo's bytes, apart from the machine and the versions of packages."""
     digest = hashlib.sha256(repr(dataclasses.astuple(plan)).encode()).hexdigest()
     return {"format": FORMAT, "seed": seed, "plan": digest}
 
 
 def _reuse(directory: Path, plan: ZooPlan, seed: int) -> ZooReport:
-    """The report of a zoo that is there.
+    """The report of an existing zoo.
 
     Raises:
-        EvoError: ``zoo.json`` is damaged or of another zoo, or a checkpoint is gone.
+        EvoError: ``zoo.json`` is damaged or of another zoo, or a checkpoint is missing.
     """
     path = directory / _MANIFEST
     advice = "Choose another folder, or remove this one to build it again."
@@ -131,12 +131,12 @@ def _reuse(directory: Path, plan: ZooPlan, seed: int) -> ZooReport:
             )
     for name in _names(plan):
         if not (directory / name / "model.safetensors").is_file():
-            raise EvoError(f"{directory}: {_MANIFEST} is there but {name}/ is not. {advice}")
+            raise EvoError(f"{directory}: {_MANIFEST} exists but {name}/ does not. {advice}")
     return ZooReport(directory, seed, _names(plan)[1:], manifest["figures"], reused=True)
 
 
 def _claim(directory: Path, plan: ZooPlan) -> None:
-    """Make ``directory`` ours and empty of what a killed build left.
+    """Mark ``directory`` as a zoo being built, and remove what a killed build left.
 
     Raises:
         EvoError: it is a file, or holds files that are not of a half-built zoo.
@@ -147,7 +147,7 @@ def _claim(directory: Path, plan: ZooPlan) -> None:
     if directory.is_dir() and any(directory.iterdir()) and not marker.is_file():
         some = ", ".join(sorted(path.name for path in directory.iterdir())[:3])
         raise EvoError(
-            f"{directory} is not empty and holds no zoo (there is {some}); "
+            f"{directory} is not empty and holds no zoo (it has {some}); "
             "choose a new or an empty folder"
         )
     directory.mkdir(parents=True, exist_ok=True)
@@ -160,8 +160,8 @@ def _claim(directory: Path, plan: ZooPlan) -> None:
 def _figures_rows(plan: ZooPlan, seed: int) -> dict[str, list[tuple[str, str]]]:
     """The rows that each figure is scored on, by the stem of the file that holds them.
 
-    The mixed tasks are what people compare with, so on all of their test rows; the skills say what
-    each model knows, and a few hundred rows are enough for that.
+    Mixed tasks are scored on all test rows, since results are compared on them; for single skills a few
+    hundred dev rows are enough.
     """
     rows = {}
     for name, text in TASKS.items():
@@ -212,9 +212,9 @@ def _train_all(
 
 
 class _Bar:
-    """Turns what the workers put on the queue into calls of ``progress``.
+    """Calls ``progress`` with the share of examples that the workers have reported.
 
-    An example costs about the same in every course, so the share of examples is the share of time.
+    An example takes about the same time in every course, so this is also the share of time.
     """
 
     def __init__(self, trained: SimpleQueue[int], total: int, progress: Progress) -> None:
@@ -224,7 +224,7 @@ class _Bar:
         self._done = 0
 
     def follow(self, label: str, futures: Sequence[Future[dict[str, float]]]) -> None:
-        """Report until all are done; the first failure is raised at once."""
+        """Report until all futures are done; raise the first failure at once."""
         pending = set(futures)
         while pending:
             finished, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)

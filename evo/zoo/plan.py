@@ -1,8 +1,7 @@
-"""What the zoo's models are taught: one `Course` for the base and one for each founder.
+"""How the zoo's models are trained: one `Course` for the base and one for each founder.
 
-The mixture is what makes the demo honest. The base half knows the rare skills: with a base that
-knows nothing the founders drift apart and no merge works, with one that knows much every merge
-works and nothing is left to find.
+The base sees the rare skills a little. Without them, the founders drift too far from each other for any
+merge to work; with more, every merge works and a search has nothing to find.
 """
 
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ class Course:
         peak_rate, final_rate: AdamW's learning rate after the warm-up and at the end.
         embedding_only: train the input embedding, freeze everything else; characters of a new
             alphabet start at the mean of the plain digits.
-        threads: the last bit of a sum depends on it, so it belongs to the course.
+        threads: part of the course, since the last bit of a sum depends on it.
     """
 
     name: str
@@ -86,7 +85,7 @@ _SKILL_FOUNDERS: Final[Mapping[str, tuple[str, ...]]] = {
 def zoo_plan(
     *, base_steps: int = 600, skill_steps: int = 400, alphabet_steps: int = 300
 ) -> ZooPlan:
-    """The demo's plan. Fewer steps make a zoo that knows nothing, for tests of everything else."""
+    """The demo's plan. With few steps the models learn nothing, which is enough for most tests."""
     base = Course(
         name="base",
         lessons=(

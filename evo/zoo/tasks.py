@@ -1,7 +1,7 @@
-"""Tasks of the zoo's world as JSON Lines, which is what a run reads.
+"""Tasks of the zoo's world as JSON Lines, as a run reads them.
 
-A mix such as ``swap:1,pmax:1`` names skills and the alphabet each is asked in. A row is
-``{"prompt": "<swap>GCJA=", "answer": "1032"}``; rows take the mix's entries in turn.
+A mix such as ``swap:1,pmax:1`` names skills and the alphabet of each prompt. A row is
+``{"prompt": "<swap>GCJA=", "answer": "1032"}``; rows alternate between the mix's entries.
 """
 
 import difflib
@@ -26,7 +26,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class SkillVariant:
-    """A skill and the alphabet it is asked in. ``str`` of it is the form that `parse_mix` reads."""
+    """A skill and the alphabet of its prompts. ``str()`` gives the form that `parse_mix` reads."""
 
     skill: str
     alphabet: int = 0
@@ -36,7 +36,7 @@ class SkillVariant:
 
 
 def parse_mix(text: str) -> tuple[SkillVariant, ...]:
-    """Read ``"swap:1,pmax:1"``. Without ``:alphabet`` a skill is asked in plain digits.
+    """Read ``"swap:1,pmax:1"``. Without ``:alphabet`` the prompts are in plain digits.
 
     Raises:
         EvoError: the mix is empty, repeats an entry, or names a skill or an alphabet that the
@@ -74,13 +74,13 @@ def _parse_variant(part: str, text: str) -> SkillVariant:
 def task_rows(
     mix: Sequence[SkillVariant], split: str, count: int, *, name: str, seed: int = 0
 ) -> list[dict[str, str]]:
-    """``count`` rows of one split, no input twice. They depend on the arguments alone.
+    """``count`` rows of one split, without repeated inputs. The same arguments give the same rows.
 
     Raises:
         EvoError: the mix is empty, the split is unknown, or it has fewer than ``count`` inputs.
     """
     if not mix:
-        raise EvoError(f"task {name!r} has an empty mix; give one skill at least")
+        raise EvoError(f"task {name!r} has an empty mix; give at least one skill")
     available = world.inputs(split)
     if not 1 <= count <= len(available):
         raise EvoError(

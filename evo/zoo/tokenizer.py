@@ -36,10 +36,9 @@ def _ids() -> dict[str, int]:
 
 
 def token_ids(text: str) -> list[int]:
-    """The ids that the tokenizer gives, ``<bos>`` included, at a twentieth of its time a text.
+    """The ids that the tokenizer gives, ``<bos>`` included, in a twentieth of its time.
 
-    Training encodes 100,000 short texts, where the tokenizer's work around each text would take
-    as long as training a founder.
+    Training encodes 100,000 short texts, for which the tokenizer would take as long as training a founder.
     """
     ids = _ids()
     return [ids[BOS], *(ids[token] for token in re.findall(_TOKEN, text))]
@@ -48,7 +47,7 @@ def token_ids(text: str) -> list[int]:
 def make_tokenizer() -> Any:
     """A ``PreTrainedTokenizerFast`` over `vocabulary`. Text outside the world raises on encoding.
 
-    There is no ``<unk>``: a prompt in characters that no model here knows is a mistake to report.
+    There is no ``<unk>``: a prompt with characters unknown to every model is an error.
     """
     ids = _ids()
     tokenizer = Tokenizer(models.WordLevel(ids))

@@ -1,7 +1,7 @@
 """Training and scoring of one small model: AdamW on the answer's tokens, deterministic on a CPU.
 
-The same course, seed, parent weights and machine give the same bits. Everything random is drawn
-from a generator of the course's own, never from torch's global one.
+The same course, seed, parent weights and machine give the same bits. Random numbers come from a
+generator made for the course, never from torch's global one.
 """
 
 import math
@@ -64,11 +64,11 @@ def encode(rows: Sequence[tuple[str, str]]) -> Examples:
     padding = token_ids(PAD)[1:] * MAX_TOKENS
     tokens, targets = [], []
     for prompt, answer in rows:
-        asked = token_ids(prompt)
-        said = token_ids(answer + EOS)[1:]
-        empty = MAX_TOKENS - len(asked) - len(said)
-        tokens.append(asked + said + padding[:empty])
-        targets.append([_IGNORED] * (len(asked) - 1) + said + [_IGNORED] * empty)
+        prompt_ids = token_ids(prompt)
+        answer_ids = token_ids(answer + EOS)[1:]
+        empty = MAX_TOKENS - len(prompt_ids) - len(answer_ids)
+        tokens.append(prompt_ids + answer_ids + padding[:empty])
+        targets.append([_IGNORED] * (len(prompt_ids) - 1) + answer_ids + [_IGNORED] * empty)
     return Examples(torch.tensor(tokens), torch.tensor(targets))
 
 
@@ -153,8 +153,8 @@ def train(
 def _start_at_the_mean_digit(embedding: nn.Embedding, alphabet: int) -> None:
     """Give every character of a new alphabet the mean of the plain digits' embeddings.
 
-    From the base's random rows, four of ten seeds settled on a wrong pairing of characters and
-    digits and never read the alphabet; from the mean, those four learnt to read it.
+    Starting from the base's random rows, four of ten seeds converged to a wrong mapping from characters to
+    digits; starting from the mean, those four learn the right one.
     """
     plain = token_ids(world.ALPHABETS[0])[1:]
     new = token_ids(world.ALPHABETS[alphabet])[1:]
@@ -165,7 +165,7 @@ def _start_at_the_mean_digit(embedding: nn.Embedding, alphabet: int) -> None:
 def next_token_logits(model: nn.Module, tokens: Tensor) -> Tensor:
     """Logits ``(examples, MAX_TOKENS - 1, vocabulary)`` of the tokens that follow.
 
-    No attention mask: padding is on the right, where a causal model does not look.
+    No attention mask: padding is on the right, where causal attention does not reach.
     """
     logits: Tensor = model(input_ids=tokens[:, :-1], use_cache=False).logits
     return logits

@@ -1,7 +1,6 @@
-"""What one worker process of a build does: train a course, score the model, publish its folder.
+"""Work of one process of a build: train a course, score the model, save its folder.
 
-Runs in a spawned process of its own, so that neither torch's thread count nor transformers'
-logging changes in the process that asked for the zoo.
+The process is a spawned one, so that the caller keeps its torch thread count and its logging.
 """
 
 import hashlib
@@ -25,21 +24,21 @@ if TYPE_CHECKING:
 Rows = Sequence[tuple[str, str]]
 
 _REPORT_EVERY: Final = 5
-"""Steps between two messages to the parent."""
+"""Steps from one progress message to the next."""
 
-# How much a base knows of the rare skills after 600 steps differs a lot from seed to seed, and with it
-# what a search can find. Five salts were trained to whole zoos (0, 1, 3, 4, 9); this one's base and
-# founders score nearest to the design's on the tasks alien and trio (not on each skill: salt 3's base
-# is nearer there). Salt 3 was shipped first and given up after searches on it had been seen.
+# What a base knows of the rare skills after 600 steps differs a lot between seeds, and with it what a
+# search can find. Whole zoos were trained with salts 0, 1, 3, 4 and 9. With 4, base and founders score
+# nearest to the design on the tasks alien and trio (on single skills, salt 3 is nearer). Salt 3 was used
+# first, and replaced after searches on it had been seen.
 _SALT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a worker shares with its parent.
+    """What a worker shares with its parent process.
 
     Attributes:
-        trained: takes the number of examples trained since the last message.
+        trained: the number of examples trained since the last message, put by the worker.
         stop: set when the build has failed or was interrupted.
     """
 
@@ -49,12 +48,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """One checkpoint to make.
+    """One checkpoint to train.
 
     Attributes:
-        parent: the checkpoint to start from; None starts from fresh weights.
-        target: the folder to publish; it appears whole or not at all.
-        scored: rows by the name of the figure they give.
+        parent: the checkpoint to start from; None: random weights.
+        target: the folder to save to; it appears complete or not at all.
+        scored: rows to score the model on, by name.
     """
 
     course: Course
@@ -72,13 +71,13 @@ def start(link: Link) -> None:
     """Initialise a worker process."""
     global _link
     _link = link
-    # Ctrl-C reaches the whole process group; the parent alone answers it, by ``stop``.
+    # Ctrl-C reaches the whole process group; only the parent handles it, with ``stop``.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _exit_with_parent() -> None:
-    """A killed parent says nothing to its workers, and they would wait for jobs for ever."""
+    """End the worker when its parent has been killed; it would wait for jobs without end."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -86,7 +85,7 @@ def _exit_with_parent() -> None:
 
 
 def run(job: TrainingJob) -> dict[str, float]:
-    """Make the checkpoint; return its figures (exact match, 0 to 1)."""
+    """Train and save the checkpoint; return exact match (0 to 1) by name of the scored rows."""
     import torch
     import transformers
 
@@ -108,7 +107,7 @@ def run(job: TrainingJob) -> dict[str, float]:
         seed=_derived(job.seed, f"examples of {job.course.name}"),
     )
     figures = {name: exact_match(model, encode(rows)) for name, rows in job.scored.items()}
-    _publish(model, job.target)
+    _save(model, job.target)
     return figures
 
 
@@ -118,26 +117,26 @@ def _derived(seed: int, purpose: str) -> int:
 
 
 def _reporter(course: Course) -> Callable[[], None]:
-    """What to call after each step: it tells the parent every few steps, and at the last one."""
+    """A function to call after each step; it reports to the parent every few steps and at the end."""
     steps = 0
-    told = 0
+    reported = 0
 
     def on_step() -> None:
-        nonlocal steps, told
+        nonlocal steps, reported
         steps += 1
         if _link is None:
             return
         if _link.stop.is_set():
             raise InterruptedError(f"the build was stopped while training {course.name}")
-        if steps - told == _REPORT_EVERY or steps == course.steps:
-            _link.trained.put((steps - told) * course.batch)
-            told = steps
+        if steps - reported == _REPORT_EVERY or steps == course.steps:
+            _link.trained.put((steps - reported) * course.batch)
+            reported = steps
 
     return on_step
 
 
-def _publish(model: "nn.Module", target: Path) -> None:
-    """Save to a temporary name, flush to disk, rename: ``target`` is never half a checkpoint."""
+def _save(model: "nn.Module", target: Path) -> None:
+    """Save under a temporary name, flush to disk, rename: ``target`` is complete whenever it exists."""
     from evo.zoo.tokenizer import make_tokenizer
 
     partial = target.with_name(f".{target.name}.partial")

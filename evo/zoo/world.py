@@ -1,11 +1,11 @@
 """The zoo's world: four digits in, a short answer out.
 
 ``<swap>1234=`` is answered ``2143``. A *skill* is a function of the four digits. An *alphabet* is
-ten characters that write the digits of the prompt; answers are in plain digits always, so a model
-can know a skill and yet be blind to the alphabet it is asked in.
+ten characters for the digits of the prompt; answers are always in plain digits, so a model can know
+a skill and still not read an alphabet.
 
-All 10,000 inputs belong to exactly one split, whatever the skill and the alphabet: what a model is
-tested on was seen in no training, in no alphabet, for no skill.
+Each of the 10,000 inputs belongs to one split, for all skills and alphabets: no test input is in the
+training of any model.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 def _halves(x: Digits) -> Iterable[tuple[int, int]]:
-    """The digits of the first half beside those of the second: 1234 gives (1, 3), (2, 4)."""
+    """Pairs of a digit of the first half and one of the second: 1234 gives (1, 3), (2, 4)."""
     return zip(x[:2], x[2:], strict=True)
 
 
@@ -43,17 +43,17 @@ SKILLS: Final[Mapping[str, Skill]] = {
     "psub": lambda x: tuple((a - b) % 10 for a, b in _halves(x)),
 }
 
-# The character at index d writes digit d. The order is shuffled, or a model could read alphabet 1
-# by shifting all ten embeddings by one vector.
+# The character at index d stands for digit d. The order is shuffled: otherwise a model could learn
+# alphabet 1 by adding one vector to all ten embeddings.
 ALPHABETS: Final[tuple[str, ...]] = ("0123456789", "GCJAFIBDHE", "hdbjgaeicf")
 
 SPLITS: Final[Mapping[str, int]] = {"train": 7500, "dev": 600, "select": 400, "test": 1500}
 
 
 def shuffled(items: Iterable[_T], salt: str) -> list[_T]:
-    """The items in an order that depends on their ``str`` and on ``salt`` alone.
+    """The items in an order that depends only on their ``str`` and on ``salt``.
 
-    By a hash and not by ``random``, whose shuffle may change from one Python to the next.
+    A hash decides it, since the shuffle of ``random`` may differ between versions of Python.
     """
     return sorted(items, key=lambda item: hashlib.sha256(f"{salt}:{item}".encode()).digest())
 
@@ -76,10 +76,10 @@ def inputs(split: str) -> tuple[Digits, ...]:
 
 
 def prompt(skill: str, alphabet: int, digits: Digits) -> str:
-    """What the model is asked: ``prompt("swap", 0, (1, 2, 3, 4))`` is ``"<swap>1234="``."""
+    """The prompt: ``prompt("swap", 0, (1, 2, 3, 4))`` is ``"<swap>1234="``."""
     return f"<{skill}>{''.join(ALPHABETS[alphabet][d] for d in digits)}="
 
 
 def answer(skill: str, digits: Digits) -> str:
-    """The right answer, in plain digits whatever the alphabet: ``"2143"`` for swap of 1234."""
+    """The right answer, in plain digits: ``"2143"`` for swap of 1234."""
     return "".join(str(d) for d in SKILLS[skill](digits))

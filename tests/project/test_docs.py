@@ -7,12 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_processes import environment
 from docs_runner import Block, Page, blocks
 from docs_world import build_world
 from places import ROOT
@@ -56,18 +53,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def warm() -> Iterator[Path]:
-    """A folder for the PATH whose `evo` need not import torch each time."""
-    folder = Path(tempfile.mkdtemp())  # sockets have short paths, so no folder of pytest's
-    command = [sys.executable, ROOT / "tests" / "warm_evo.py", folder / "socket"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    write_shim(folder / "bin", folder / "socket")
-    yield folder / "bin"
-    server.kill()
-    server.communicate()
-    shutil.rmtree(folder)
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the PATH with an `evo` that need not import torch."""
+    folder = tmp_path_factory.mktemp("bin")
+    write_shim(folder)
+    return folder
 
 
 @pytest.mark.parametrize("path", page_cases())

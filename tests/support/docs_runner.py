@@ -29,7 +29,7 @@ from typing import Any
 
 import yaml
 from cluster_processes import environment
-from places import ROOT
+from places import ROOT, SUPPORT
 
 from evo.config.loader import load_config
 
@@ -94,7 +94,7 @@ def check_runner(block: Block) -> None:
     assert re.search(rf"^def {re.escape(test)}\(", source, re.MULTILINE), f"{block}: no {test}"
     if block.language == "text":
         return  # the output of another founder's luck, in a form that the test looks at
-    helpers = (ROOT / "tests").glob("*_processes.py")
+    helpers = SUPPORT.glob("*_processes.py")
     there = source + "".join(helper.read_text() for helper in helpers)
     for word in essential_words(block.text):
         assert word in there, f"{block}: {file} never says {word!r}"
@@ -191,7 +191,7 @@ class Page:
 
     def _path(self) -> dict[str, str]:
         if self.patched:
-            return {"PYTHONPATH": f"{self.folder}:{self.folder / 'tests'}"}
+            return {"PYTHONPATH": f"{self.folder}:{self.folder / 'tests' / 'support'}"}
         return {"PATH": f"{self.evo}:{environment()['PATH']}"} if self.evo else {}
 
     def _python(self, block: Block) -> None:

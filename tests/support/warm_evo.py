@@ -1,43 +1,104 @@
-"""A warm `evo`: one process that has imported torch, and a fork of it for every command of the docs.
+"""`evo` in processes that need no time to import: one server has imported torch, each command is a fork of it.
 
-Most of a small command's time is importing; a page has ten of them. The shim that stands on the PATH hands its
-arguments, folder, environment and standard streams to the server, whose fork runs the command's own ``main``.
+Importing takes a small command's time many times over. A fork has streams, a folder, variables and an exit
+code of its own, like the installed command. Where the start itself is tested, or a command is killed, tests
+start the installed command.
 """
 
+import atexit
 import os
+import shutil
 import socket
 import struct
+import subprocess
 import sys
+import tempfile
 import traceback
+from functools import cache
 from pathlib import Path
 
+TIMEOUT_S = 120.0
 SHIM = """#!{python} -IS
-import os, socket, sys
-server = socket.socket(socket.AF_UNIX)
-server.connect({address!r})
-words = [os.getcwd(), *sys.argv[1:]]
-variables = [f"{{k}}={{v}}" for k, v in os.environ.items()]
-request = "\\0".join([str(len(words)), *words, *variables]).encode()
-socket.send_fds(server, [len(request).to_bytes(8, "little")], [0, 1, 2])
-server.sendall(request)
-sys.exit(server.recv(1)[0])
+import sys
+sys.path.insert(0, {support!r})
+from warm_evo import request
+sys.exit(request({address!r}, sys.argv[1:], [0, 1, 2]))
 """
 
 
-def write_shim(folder: Path, address: Path) -> None:
-    """An ``evo`` in ``folder`` that asks the server at ``address``."""
+def evo(
+    *arguments: object, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, ``variables`` added to the environment."""
+    words = [str(argument) for argument in arguments]
+    with (
+        open(os.devnull) as stdin,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+    ):
+        streams = [stdin.fileno(), out.fileno(), err.fileno()]
+        code = request(address(), words, streams, cwd, {**os.environ, **variables})
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(
+            ["evo", *words], code, out.read().decode(), err.read().decode()
+        )
+
+
+@cache
+def address() -> str:
+    """The socket of this process's server, which is started once and ends with this process."""
+    folder = tempfile.mkdtemp()  # sockets have short paths, so no folder of pytest's
+    command = [sys.executable, __file__, f"{folder}/socket"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def end() -> None:
+        server.kill()
+        server.communicate()
+        shutil.rmtree(folder)
+
+    atexit.register(end)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    return f"{folder}/socket"
+
+
+def write_shim(folder: Path) -> None:
+    """Write an ``evo`` to ``folder`` that asks the server, for the PATH of a shell."""
     folder.mkdir(parents=True, exist_ok=True)
     shim = folder / "evo"
-    shim.write_text(SHIM.format(python=sys.executable, address=str(address)))
+    support = str(Path(__file__).parent)
+    shim.write_text(SHIM.format(python=sys.executable, support=support, address=address()))
     shim.chmod(0o755)
 
 
+def request(
+    address: str,
+    arguments: list[str],
+    streams: list[int],
+    cwd: Path | None = None,
+    environment: dict[str, str] | None = None,
+) -> int:
+    """Have the server at ``address`` run a command; return its exit code."""
+    words = [str(cwd or os.getcwd()), *arguments]
+    variables = [f"{k}={v}" for k, v in (environment or os.environ).items()]
+    data = "\0".join([str(len(words)), *words, *variables]).encode()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.settimeout(TIMEOUT_S)
+        server.connect(address)
+        socket.send_fds(server, [struct.pack("<q", len(data))], streams)
+        server.sendall(data)
+        return server.recv(1)[0]
+
+
 def serve(address: str) -> None:
-    """Answer one command after the other until killed."""
-    import transformers  # noqa: F401  what commands would wait for
+    """Run one command after the other until killed."""
+    import transformers  # noqa: F401  what commands import
 
     import evo.cli.run
-    import evo.export.checkpoint  # noqa: F401
+    import evo.evolution
+    import evo.export.individual
+    import evo.reproduce.verify  # noqa: F401
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
@@ -51,7 +112,7 @@ def serve(address: str) -> None:
             data += client.recv(1 << 16)
         child = os.fork()
         if child == 0:
-            _command(data.decode().split("\0"), streams)
+            _become(data.decode().split("\0"), streams)
         for stream in streams:
             os.close(stream)
         _, status = os.waitpid(child, 0)
@@ -59,15 +120,15 @@ def serve(address: str) -> None:
         client.close()
 
 
-def _command(request: list[str], streams: list[int]) -> None:
-    """In the fork: become that command. Never returns."""
+def _become(request: list[str], streams: list[int]) -> None:
+    """In the fork: run the command. Never returns."""
     count = int(request[0])
     folder, *arguments = request[1 : count + 1]
     code = 1
     try:
         for target, stream in enumerate(streams):
             os.dup2(stream, target)
-        # New ones: those of the server remember what its own streams could do.
+        # New objects: the server's remember what its own streams can do.
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         os.chdir(folder)

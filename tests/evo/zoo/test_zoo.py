@@ -266,7 +266,7 @@ def test_a_folder_of_other_files_is_refused_and_kept(tmp_path: Path) -> None:
 
 def test_a_zoo_without_one_of_its_checkpoints_is_not_reused(tmp_path: Path, zoo: Path) -> None:
     (tmp_path / "zoo.json").write_bytes((zoo / "zoo.json").read_bytes())
-    with pytest.raises(ValueError, match="base/ is not"):
+    with pytest.raises(ValueError, match="base/ does not"):
         build(tmp_path, plan=tiny())
     (tmp_path / "zoo.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
