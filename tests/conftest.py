@@ -9,7 +9,9 @@ import pytest
 from places import ROOT, SUPPORT
 
 MEMORY = Path("/dev/shm")
-ROOM_GIB = 8.0  # of free memory: a run of all tests leaves less than one, and Ray keeps objects there too
+ROOM_GIB = (
+    8.0  # of free memory: a run of all tests leaves less than one, and Ray keeps objects there too
+)
 
 # Processes started by tests import the toys, as Ray's workers must before they get our sys.path.
 _OURS = [str(SUPPORT), str(ROOT)]
@@ -19,9 +21,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join([*_OURS, *filter(None, [os.environ.ge
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Put temporary files into memory where there is room: a run waits for the disk 100 times."""
-    if config.option.basetemp is None and MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
-        if shutil.disk_usage(MEMORY).free >= ROOM_GIB * 2**30:
-            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    room = shutil.disk_usage(MEMORY).free if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) else 0
+    if config.option.basetemp is None and room >= ROOM_GIB * 2**30:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

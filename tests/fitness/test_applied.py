@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from lora_models import ALL, make_adapter
 from populations import REQUESTS
 from prefix_rows import model_of
 from tiny_lm import CHARACTERS, build_model, copy_weights, save
+from warm_evo import evo as evo_command
 
 from cluster.founders.adapters import adapter_digest
 from cluster.founders.checkpoints import FounderSet, digest_of, load_founders, map_founders
@@ -26,7 +26,6 @@ from fitness.requests import Generate, LogLikelihoodOutput, RollingLogLikelihood
 from operators.recipe import Noise, Recipe, linear
 from operators.tensors.low_rank import Adapted, Factors
 
-EVO = Path(sys.executable).parent / "evo"
 CONV = ["c_attn", "c_proj", "c_fc"]
 KINDS = {
     "llama": [{}, {"r": 3, "use_rslora": True, "target_modules": ALL}, {"r": 8}],
@@ -202,7 +201,7 @@ def test_a_change_that_no_matrix_takes_is_refused(founders: FounderSet) -> None:
 
 
 def evo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([EVO, *arguments], cwd=folder, capture_output=True, text=True)
+    return evo_command(*arguments, cwd=folder)
 
 
 @pytest.fixture(scope="module")

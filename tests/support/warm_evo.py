@@ -126,14 +126,15 @@ def _become(request: list[str], streams: list[int]) -> None:
     folder, *arguments = request[1 : count + 1]
     code = 1
     try:
-        for target, stream in enumerate(streams):
-            os.dup2(stream, target)
-        # New objects: the server's remember what its own streams can do.
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(variable.split("=", 1) for variable in request[count + 1 :])
+        for target, stream in enumerate(streams):
+            os.dup2(stream, target)
+        # New objects: the server's remember what its own streams can do.
+        encoding = os.environ.get("PYTHONIOENCODING")
+        sys.stdout = open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding=encoding, closefd=False)  # noqa: SIM115
         sys.argv = ["evo", *arguments]
         from evo.cli import main
 

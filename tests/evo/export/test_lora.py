@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny_lm import CHARACTERS, build_model, save
 from tiny_zoo import tiny
 from transformers import AutoModelForCausalLM
+from warm_evo import evo as evo_command
 
 from cluster.founders.checkpoints import (
     CheckpointError,
@@ -36,7 +37,6 @@ from operators.merge import merge
 from operators.recipe import Noise, linear
 from operators.variation.mutation import perturb
 
-EVO = Path(sys.executable).parent / "evo"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -632,9 +632,9 @@ def test_the_command_line_evolves_adapters_and_peft_scores_the_winner_the_same(
     (tmp_path / "run.yaml").write_text(json.dumps(config))  # JSON is YAML
 
     def evo(*arguments):
-        return subprocess.run(
-            [EVO, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
-        ).stdout
+        done = evo_command(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     evo("run", "run.yaml", "--run-dir", "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

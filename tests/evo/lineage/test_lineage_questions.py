@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +10,7 @@ import pyarrow.compute as pc
 import pytest
 import torch
 from toys import FOUNDERS, toy_config
+from warm_evo import evo as evo_command
 
 import evo.lineage
 from evo.algorithms import Candidate
@@ -457,12 +455,7 @@ def test_runs_that_are_not_there_are_refused(runs):
 
 
 def command(*arguments, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", "from evo.cli import main; main()", "lineage", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
+    done = evo_command("lineage", *arguments, **environment)
     return done.returncode, done.stdout, done.stderr
 
 

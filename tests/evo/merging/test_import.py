@@ -1,20 +1,15 @@
 """mergekit-evolve configs as run configs: what is kept, what is said to be lost, and what is refused."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import yaml
 from tiny_lm import build_model, save
+from warm_evo import evo as evo_command
 
 from evo.config.loader import load_config
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.merging.mergekit_evolve import import_evolve
-
-EVO = Path(sys.executable).parent / "evo"
 
 FULL = """\
 genome:
@@ -279,12 +274,8 @@ def test_an_imported_config_runs_once_its_files_are_there(tmp_path):
         "tasks: [{name: sums, metric: 'acc,none'}]\nlimit: 2\napply_chat_template: false\n"
     )
     out = tmp_path / "new" / "run.yaml"
-    done = subprocess.run(
-        [EVO, "import", config, "--out", out, "--evaluations", "6"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = evo_command("import", config, "--out", out, "--evaluations", "6")
+    assert done.returncode == 0, done.stderr
     assert "- tasks[0] (sums): tasks of lm-eval are not read" in done.stderr
     with pytest.raises(EvoError, match="no such file"):
         load_config(out)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny_lm import build_model, save
 from toys import toy_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from warm_evo import evo
 
 from cluster.founders.checkpoints import (
     CheckpointError,
@@ -37,12 +38,6 @@ from operators.recipe import Noise, linear
 from operators.recipe.coefficients import Grouped, Rule
 
 LAYER = re.compile(r"layers\.(\d+)\.")
-
-
-def evo(*arguments, cwd=None):
-    script = "import sys; from evo.cli import main; sys.argv[0] = 'evo'; main()"
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
 
 
 @pytest.fixture(scope="module")

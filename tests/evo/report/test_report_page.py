@@ -15,6 +15,7 @@ import pytest
 import report_facts
 from lineages import fits
 from places import OLD_RUNS
+from warm_evo import evo
 
 from evo.errors import EvoError
 from evo.report.contract import Facts
@@ -630,19 +631,6 @@ def test_a_live_page_redraws_in_place_and_says_when_it_lost_its_run(served, visi
 
 
 RUN = OLD_RUNS / "schema_1"
-
-
-def evo(*arguments, cwd):
-    environment = {**os.environ, "COLUMNS": "140"}
-    code = "from evo.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def test_the_command_writes_the_report_and_says_the_result(tmp_path, visit):

@@ -1,10 +1,7 @@
 """Every individual that ever lived can be built again, bit for bit; and whoever doubts it can check."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from tiny_lm import build_engine, build_model, save
 from toys import toy_config
 from vocabularies import SPECIALS, WORDS, union_config
 from vocabularies import save as save_words
+from warm_evo import evo as evo_command
 
 import evo.lineage
 from cluster.founders.checkpoints import FounderFiles, digest_of, load_founders, open_checkpoint
@@ -39,8 +37,6 @@ from evo.run_dir import RunDir
 from fitness.requests import Generate, LogLikelihood, RollingLogLikelihood
 from operators.recipe import Linear, Merge, Noise, Route, Step, linear, walk
 from operators.tensors.weights import Weights, weights_of
-
-EVO = Path(sys.executable).parent / "evo"
 
 
 def finished(config, run_dir):
@@ -444,13 +440,7 @@ def test_a_digest_does_not_depend_on_the_device(monkeypatch):
 
 
 def evo_verify(*arguments):
-    return subprocess.run(
-        [EVO, "verify", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "200"},
-    )
+    return evo_command("verify", *arguments, COLUMNS="200")
 
 
 def test_verify_says_that_a_good_run_is_good(toy_run):

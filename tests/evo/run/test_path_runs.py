@@ -3,14 +3,13 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from path_runs import run, save_model
+from warm_evo import evo as evo_command
 
 import evo
 from evo.algorithms import ALGORITHMS, read_settings, traits
@@ -35,9 +34,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts.split())
         (root / f"texts.{split}.jsonl").write_text(lines)
     return root
-
-
-EVO = Path(sys.executable).parent / "evo"
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +99,7 @@ def test_show_draws_the_path_and_says_what_is_dropped_and_repeated(dataflow, fol
 
 
 def test_an_unknown_individual_is_the_users_mistake(dataflow, folder):
-    done = subprocess.run(
-        [EVO, "show", folder / "dataflow", "zzz"], capture_output=True, text=True, check=False
-    )
+    done = evo_command("show", folder / "dataflow", "zzz")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
@@ -271,12 +265,7 @@ def test_a_mistake_in_a_stage_ends_the_command_with_2(folder):
         "tasks:\n  - {name: t, files: texts, metric: bits_per_byte}\n"
         "algorithm: {name: sequence, stages: [recipe_serch, dataflow]}\n"
     )
-    done = subprocess.run(
-        [EVO, "run", config, "--run-dir", folder / "typo"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = evo_command("run", config, "--run-dir", folder / "typo")
     assert done.returncode == 2
     assert "algorithm.stages[0]" in done.stderr
     assert "Traceback" not in done.stderr

@@ -14,6 +14,7 @@ from interrupted_runs import CLI, Stop, environment, pool_for, resume, stopped_r
 from pydantic import ValidationError
 from toy_runs import run, task
 from toys import toy_config
+from warm_evo import evo as evo_command
 
 import evo.lineage
 from evo import RunConfig
@@ -276,8 +277,7 @@ def test_a_killed_command_goes_on_with_its_race(raced, world, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=60)
     assert status_of(run_dir).state == "stopped"
-    again = [*CLI, "resume", str(run_dir)]
-    done = subprocess.run(again, env=environment(), capture_output=True, text=True, timeout=100)
+    done = evo_command("resume", run_dir)
     assert done.returncode == 0, done.stderr
     assert told(run_dir) == told(raced[1])
 

@@ -32,6 +32,7 @@ from places import SUPPORT
 from safetensors.torch import save_file
 from toy_runs import NAMES, rows, run, task
 from toys import toy_config
+from warm_evo import evo as evo_command
 
 import evo.lineage
 from cluster.founders.checkpoints import load_founders
@@ -559,8 +560,7 @@ def test_a_killed_command_goes_on(way, founders, tmp_path):
             assert f"evo resume {run_dir}" in errors
             assert "Traceback" not in errors
         assert status_of(run_dir).state == "stopped"
-    again = [*CLI, "run", str(path), "--run-dir", str(run_dir), "--resume"]
-    done = subprocess.run(again, env=environment(), capture_output=True, text=True, timeout=60)
+    done = evo_command("run", path, "--run-dir", run_dir, "--resume")
     assert done.returncode == 0, done.stderr
     assert status_of(run_dir).state == "finished"
     run(toy_config(founders, tasks=[task("slow_for_a")], seed=3), tmp_path / "whole")
@@ -570,8 +570,7 @@ def test_a_killed_command_goes_on(way, founders, tmp_path):
 def test_going_on_with_another_config_is_refused_by_key(founders, tmp_path):
     path, run_dir = write_config(tmp_path, founders), tmp_path / "run"
     stopped_run(toy_config(founders, tasks=[task("slow_for_a")], seed=4), run_dir, 8)
-    again = [*CLI, "run", str(path), "--run-dir", str(run_dir), "--resume"]
-    done = subprocess.run(again, env=environment(), capture_output=True, text=True, timeout=60)
+    done = evo_command("run", path, "--run-dir", run_dir, "--resume")
     assert done.returncode == 2
     assert "seed differ" in done.stderr
 
@@ -603,20 +602,18 @@ def test_going_on_with_other_founders_or_examples_is_refused(old, new, named, tm
 
 
 def test_only_the_pool_may_be_set_when_a_run_goes_on(stopped, tmp_path):
-    command = [*CLI, "resume", str(stopped), "--set", "seed=4"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    done = evo_command("resume", stopped, "--set", "seed=4")
     assert done.returncode == 2
     assert "only keys of pool and trackers may change" in done.stderr
 
 
 def test_status_tells_where_a_run_stands(stopped, whole, tmp_path):
-    command = [*CLI, "status", str(stopped)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    done = evo_command("status", stopped)
     assert done.returncode == 0
     assert ": stopped" in done.stdout
     assert "21 of 30 evaluations" in done.stdout
     assert f"evo resume {stopped}" in done.stdout
-    done = subprocess.run([*command, "--json"], env=environment(), capture_output=True, text=True)
+    done = evo_command("status", stopped, "--json")
     found = json.loads(done.stdout)
     assert (found["state"], found["evaluations"], found["failed"]) == ("stopped", 21, 0)
     assert found["best"] == evo.lineage.open(stopped).best()

@@ -1,16 +1,14 @@
 """What other runs evaluated is not evaluated again, where it would be the same to the last bit."""
 
 import json
-import os
 import shutil
-import subprocess
 
 import pytest
 import yaml
 from manifests import change_manifest
-from places import BIN
 from toy_runs import run, tables, task
 from toys import toy_config
+from warm_evo import evo as evo_command
 
 import evo.lineage
 from evo.cli.run import run_config
@@ -155,9 +153,9 @@ def test_a_sitting_may_reuse_what_the_first_could_not(first):
 def test_the_command_line_names_runs_to_reuse(first):
     config = json.loads(counting(first).model_dump_json(exclude_unset=True))
     (first / "toy.yaml").write_text(yaml.safe_dump(config))
-    command = [BIN / "evo", "run", "toy.yaml", "--run-dir", "again", "--reuse", "runs/first"]
-    env = dict(os.environ)
     before = calls(first)
-    done = subprocess.run(command, cwd=first, env=env, capture_output=True, text=True, check=True)
+    command = ["run", "toy.yaml", "--run-dir", "again", "--reuse", "runs/first"]
+    done = evo_command(*command, cwd=first)
+    assert done.returncode == 0, done.stderr
     assert f"runs/first: {before} evaluations can be reused" in done.stdout
     assert calls(first) == before

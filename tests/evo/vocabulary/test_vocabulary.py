@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from vocabularies import SPECIALS, WORDS, build_tokenizer, save, union_config
+from warm_evo import evo as evo_command
 
 from cluster.founders.checkpoints import CheckpointError, load_founders, open_checkpoint
 from evo.cli.run import run_config
@@ -32,7 +31,6 @@ from evo.vocabulary.tokens import Vocabulary, aligned_table, fill_rows, plan_row
 from fitness.engines.hf.engine import HFEngine
 from fitness.requests import LogLikelihood
 
-EVO = Path(sys.executable).parent / "evo"
 EMBEDDING = {"llama": "model.embed_tokens.weight", "gpt2": "transformer.wte.weight"}
 
 
@@ -556,10 +554,9 @@ def test_a_run_with_a_union_exports_a_checkpoint_with_the_union(tmp_path):
     with pytest.raises(EvoError, match="'vocabulary: union'"):
         run_config(tmp_path / "run.yaml", tmp_path / "run", ())
     assert not (tmp_path / "run").exists()
-    command = [EVO, "run", tmp_path / "run.yaml", "--run-dir", tmp_path / "run"]
-    done = subprocess.run(
-        [*command, "--set", "vocabulary=union"], capture_output=True, text=True, check=True
-    )
+    command = ["run", tmp_path / "run.yaml", "--run-dir", tmp_path / "run"]
+    done = evo_command(*command, "--set", "vocabulary=union")
+    assert done.returncode == 0, done.stderr
     assert "vocabulary: one: head untied from the embedding" in done.stdout
     (tmp_path / "moved").mkdir()
     run = shutil.move(tmp_path / "run", tmp_path / "moved" / "run")

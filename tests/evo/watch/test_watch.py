@@ -21,6 +21,7 @@ import pytest
 from rich.console import Console
 from toy_runs import run, task
 from toys import toy_config
+from warm_evo import evo as evo_command
 
 import evo.watch.server as server_module
 from evo.errors import EvoError
@@ -444,7 +445,7 @@ def test_a_curve_fits_its_line():
 
 
 def test_once_goes_with_the_terminal(finished):
-    done = subprocess.run([*CLI, "watch", str(finished), "--once"], capture_output=True, text=True)
+    done = evo_command("watch", finished, "--once")
     assert done.returncode == 2
     assert "--once goes with --terminal" in done.stderr
     assert Path(finished).is_dir()
