@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from fitness.engines import EngineSpec as EngineSpec
 from fitness.requests import Output, Request
 from fitness.tasks.task import Part, Task
 from operators.recipe import Recipe
@@ -115,25 +116,6 @@ class JobResult:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineSpec:
-    """How a host runs models. ``kind`` is ``hf`` or ``module``; threads are for one host.
-
-    ``build`` is for ``module``: the function that makes the torch module, "package.module:name".
-    ``adapters``: see :class:`cluster.host.builder.Builder`.
-    """
-
-    kind: Literal["hf", "module"] = "hf"
-    build: str = ""
-    dtype: str = ""
-    device: str = "cpu"
-    batch_tokens: int = 16384
-    threads: int = 1
-    trust_remote_code: bool = False
-    adapters: Literal["merge", "apply"] = "merge"
-    compile: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class HostSpec:
     """All that a host needs: founders by path, the engine, and the requests of every query.
 
@@ -159,8 +141,9 @@ class PoolSpec:
 class HostStats:
     """One host's account: peak resident memory in bytes, jobs done and the seconds they took.
 
-    ``useful`` is how many individuals it takes to make the most of it, asked what the last one was: as
-    many as run together, and those that are built meanwhile.
+    ``useful`` is the number of jobs that keeps it fully used: as many as run in one model batch, and those
+    that are built meanwhile. ``degraded`` says why it works more slowly than it could, a line for each fast
+    way that it has disabled after an error.
     """
 
     host: str
@@ -168,13 +151,14 @@ class HostStats:
     jobs: int
     busy_s: float = 0.0
     useful: int = 1
+    degraded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PoolEvent:
     """Something that happened to the pool itself, for the lineage: ``kind`` is a word or two.
 
-    Such as ``host lost``, ``host joined``, ``deadline``.
+    Such as ``host lost``, ``host joined``, ``deadline``, ``degraded``.
     """
 
     kind: str

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import islice, takewhile
 
 from cluster.call_size import CallSizer
+from cluster.degraded import DegradedEvents
 from cluster.host.model_host import ModelHost
 from cluster.host.scorer import FitnessScorer
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec
@@ -26,6 +27,7 @@ class LocalPool:
         self._threads = spec.host.engine.threads
         self._call_sizer = CallSizer()
         self._submitted = 0
+        self._degraded = DegradedEvents()
         self._queue: deque[Job] = deque()
         self._completed = Completed()
 
@@ -59,7 +61,7 @@ class LocalPool:
         return (self._host.stats(),)
 
     def events(self) -> tuple[PoolEvent, ...]:
-        return ()
+        return tuple(self._degraded.new(self._host.stats()))
 
     def close(self) -> None:
         self._queue.clear()

@@ -46,6 +46,7 @@ class BatchBuilder:
     Attributes:
         ahead: whether it builds while another batch is run.
         wide: whether it takes more memory than one individual needs.
+        fallbacks: why individuals are built one by one where building several at once failed.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class BatchBuilder:
         self._rooms: list[Stack | None] = [None, None]
         self._most = max(1, BATCH_BYTES // builder.bytes)
         self.wide = False
+        self.fallbacks: list[str] = []
 
     def form(self, recipe: Recipe) -> Form:
         """How an individual is built; those of one batch are of one form."""
@@ -81,7 +83,7 @@ class BatchBuilder:
                 yield self._build(0, recipes)
             return
         self.wide = True
-        with ThreadPoolExecutor(1, "nursery") as thread:
+        with ThreadPoolExecutor(1, "build-ahead") as thread:
             following = thread.submit(self._build, 0, groups[0])
             for number in range(1, len(groups) + 1):
                 batch = following.result()
@@ -116,8 +118,16 @@ class BatchBuilder:
         try:
             built = self._builder.build_all(recipes, places)
             return tuple(BuiltIndividual(one, self._builder.digest(one)) for one in built)
-        except Exception:  # of one of them: each by itself says whose
-            return tuple(map(self._by_itself, recipes, places))
+        # An operator raises what a candidate's recipe makes it raise. Each by itself says whose failure it is.
+        except Exception as raised:
+            reason = self._explain(raised)
+        members = tuple(map(self._by_itself, recipes, places))
+        if not any(member.error for member in members):
+            self._most = 1
+            self.fallbacks.append(
+                f"individuals are built one by one: a build batch of {len(recipes)} failed: {reason}"
+            )
+        return members
 
     def _by_itself(self, recipe: Recipe, place: Weights | None) -> BuiltIndividual:
         # Whatever a candidate's recipe makes an operator raise is that candidate's failure.

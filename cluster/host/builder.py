@@ -9,11 +9,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, Literal
 
-import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from cluster.errors import CheckpointError
 from cluster.founders.adapters import adapter_digest
 from cluster.founders.checkpoints import (
     FounderFiles,
@@ -24,6 +22,7 @@ from cluster.founders.checkpoints import (
     map_founders,
 )
 from fitness.engines.base import EngineError
+from fitness.engines.dtype import dtype_of
 from operators.build.architectures import architecture_of
 from operators.build.materialize import Materializer
 from operators.build.paths import LayerPath, PathBuilder
@@ -50,7 +49,8 @@ class Builder:
         buffer: the weights built last, unless that was a path.
 
     Raises:
-        CheckpointError: founders that can't be read, or changed since the run began; no such dtype.
+        CheckpointError: founders that can't be read, or changed since the run began.
+        EngineError: torch has no such dtype.
     """
 
     def __init__(
@@ -183,17 +183,3 @@ class Builder:
                 self._device,
             )
         return self._paths
-
-
-def dtype_of(name: str) -> torch.dtype | None:
-    """The floating-point dtype of torch by that name; None for "".
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    if not name:
-        return None
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise CheckpointError(f"engine.dtype: {name!r} is no floating-point dtype of torch")
-    return dtype

@@ -10,19 +10,25 @@ import torch
 from cluster.founders.adapters import ADAPTER_FILE, is_adapter
 from cluster.founders.checkpoints import tensor_files
 from cluster.host.build_batches import FACTOR_BATCH, BatchBuilder, BuildBatch, BuiltIndividual
-from cluster.host.builder import Builder, dtype_of
+from cluster.host.builder import Builder
 from cluster.host.resources import peak_memory
-from cluster.jobs import EngineSpec, Execution, HostResult, HostSpec, HostStats, Job, Query, Timing
+from cluster.jobs import Execution, HostResult, HostSpec, HostStats, Job, Query, Timing
+from fitness.engines import engine_kind
 from fitness.engines.base import (
+    AppliesAdapters,
     Engine,
     EngineError,
+    MeasuresInfluence,
     NonFiniteOutputError,
     PreparedRequests,
     RequestError,
+    RunsModelBatches,
+    RunsPaths,
 )
 from fitness.engines.memory import free_memory, is_out_of_memory
 from fitness.requests import CallOutput, Generate, Output
 from operators.build.paths import LayerPath
+from operators.build.sums import kernel_problem
 from operators.tensors.low_rank import Adapted
 from operators.tensors.threads import torch_threads
 from operators.tensors.weights import Stack, Weights
@@ -62,8 +68,10 @@ class ModelHost:
         )
         self._prepared: dict[Query, PreparedRequests] = {}
         self._written: set[Query] = set()  # what is answered by texts
-        self._batching = True  # whether individuals may run together
+        # Whether several individuals may run in one forward pass.
+        self._batching = spec.engine.group == "auto" and isinstance(self._engine, RunsModelBatches)
         self._together = 1  # how many of those asked for last do
+        self._degraded: list[str] = []
         self._jobs = 0
         self._busy_s = 0.0
         # A request that can't be answered is the task's fault, not that of a candidate that meets it
@@ -93,9 +101,9 @@ class ModelHost:
         if short:
             free_memory()
         if short and (self._batch_builder.wide or self._batching):
-            # What an individual has when it is alone, it must not lack in company.
+            # An out-of-memory error in a batch is retried with batch size 1.
             self._batch_builder.narrow()
-            self._batching = False
+            self._disable_batching(answers[short[0]].error)
             for i in short:
                 (answers[i],) = self._answer_all([jobs[i]])
         self._jobs += len(jobs)
@@ -103,9 +111,19 @@ class ModelHost:
         return tuple(answers)
 
     def stats(self) -> HostStats:
-        """Peak resident memory of this process, the jobs it has done, and how long they took."""
+        """Peak resident memory of this process, jobs done, how long they took, and what is degraded."""
         useful = self._together * (2 if self._batch_builder.ahead else 1)
-        return HostStats(self.name, peak_memory(), self._jobs, self._busy_s, useful)
+        degraded = [*self._degraded, *self._batch_builder.fallbacks]
+        if isinstance(self._engine, RunsModelBatches):
+            degraded += self._engine.fallbacks
+        if problem := kernel_problem():
+            degraded.append(problem)
+        unique = tuple(dict.fromkeys(degraded))
+        return HostStats(self.name, peak_memory(), self._jobs, self._busy_s, useful, unique)
+
+    def _disable_batching(self, error: str) -> None:
+        self._batching = False
+        self._degraded.append(f"individuals are built and run one at a time from now on: {error}")
 
     def _answer_all(self, jobs: Sequence[Job]) -> list[HostResult]:
         answers: dict[int, HostResult] = {}
@@ -148,7 +166,7 @@ class ModelHost:
         if form == "factors":  # the engine shares these out by itself
             most = FACTOR_BATCH if company else 1
             return most, most
-        if company:
+        if company and isinstance(self._engine, RunsModelBatches):
             self._together = self._engine.model_batch_size(
                 [self._prepared[query] for query in job.queries]
             )
@@ -159,46 +177,58 @@ class ModelHost:
         answers: list[HostResult] = []
         for at in range(0, len(jobs), together):
             some, members = jobs[at : at + together], batch.members[at : at + together]
-            found = None
-            ready = self._batching and not any(member.error for member in members)
             population: Stack | list[Adapted]
             if batch.stack is not None:
                 population = batch.stack[at : at + together]
             else:
                 population = [m.built for m in members if isinstance(m.built, Adapted)]
-            if ready and len(some) > 1 and len(population) == len(some):
-                found = self._run_together(some, members, population, build_s)
-            answers += found or [
-                self._run_one(job, member, build_s)
-                for job, member in zip(some, members, strict=True)
-            ]
+            ready = self._batching and not any(member.error for member in members)
+            if ready and len(population) == len(some) > 1:
+                answers += self._run_model_batch(some, members, population, build_s)
+            else:
+                answers += self._run_each(some, members, build_s)
         return answers
 
-    def _run_together(
+    def _run_each(
+        self, jobs: Sequence[Job], members: Sequence[BuiltIndividual], build_s: float
+    ) -> list[HostResult]:
+        pairs = zip(jobs, members, strict=True)
+        return [self._run_one(job, member, build_s) for job, member in pairs]
+
+    def _run_model_batch(
         self,
         jobs: Sequence[Job],
         members: Sequence[BuiltIndividual],
         population: Stack | Sequence[Adapted],
         build_s: float,
-    ) -> list[HostResult] | None:
-        """Answers by one pass; None if it failed, and it takes each by itself to tell whose fault it was."""
+    ) -> list[HostResult]:
+        """Answers by one forward pass; one by one if that fails, so that a failure is attributed correctly."""
         started = perf_counter()
+        engine = self._engine
+        assert isinstance(engine, RunsModelBatches)
         found: list[list[list[Output] | EngineError]] = []
         tokens: list[int] = []
+        error, no_memory = "", False
         try:
             for query in jobs[0].queries:
-                before = self._engine.tokens
-                found.append(self._engine.answer_many(population, self._prepared[query]))
-                after = self._engine.tokens
+                before = engine.tokens
+                found.append(engine.answer_many(population, self._prepared[query]))
+                after = engine.tokens
                 whole = sum(not isinstance(each, EngineError) for each in found[-1])
                 if before is not None and after is not None and whole:
                     tokens.append((after - before) // whole)
+        # A model is anyone's code, and may raise anything where it runs several individuals.
         except Exception as raised:
-            self._batching = self._batching and not is_out_of_memory(raised)
-            found = []
-        if not found:
-            free_memory()
-            return None
+            error, no_memory = self._explain(raised), is_out_of_memory(raised)
+        if error:
+            free_memory()  # not before here: the exception kept all that its frames held
+            if no_memory:
+                self._disable_batching(f"a model batch of {len(jobs)} failed: {error}")
+            answers = self._run_each(jobs, members, build_s)
+            # Where each of them succeeds alone, the batch is at fault and not one of them.
+            if self._batching and not any(answer.error for answer in answers):
+                self._disable_batching(f"a model batch of {len(jobs)} failed: {error}")
+            return answers
         timing = Timing(build_s, (perf_counter() - started) / len(jobs))
         answers = []
         for place, member in enumerate(members):
@@ -222,13 +252,8 @@ class ModelHost:
         # A candidate may break anything that runs it, a user's module included: whatever it raises
         # is that candidate's failure, recorded by name, and the run goes on.
         try:
-            if isinstance(member.built, LayerPath):
-                self._engine.install_path(member.built)
-            elif isinstance(member.built, Adapted):
-                self._engine.install_adapted(member.built)
-            elif member.built is not None:
-                self._engine.install(member.built)
             if not error:
+                self._install(member.built)
                 answers = [self._answer(query) for query in job.queries]
                 outputs = tuple(found for found, _ in answers)
                 tokens = tuple(count for _, count in answers if count is not None)
@@ -239,12 +264,27 @@ class ModelHost:
         timing = Timing(build_s, perf_counter() - started)
         return HostResult(outputs, self.name, timing, error, Execution(member.digest, tokens))
 
+    def _install(self, built: Weights | LayerPath | Adapted | None) -> None:
+        engine = self._engine
+        if isinstance(built, Weights):
+            engine.install(built)
+        elif isinstance(built, LayerPath) and isinstance(engine, RunsPaths):
+            engine.install_path(built)
+        elif isinstance(built, Adapted) and isinstance(engine, AppliesAdapters):
+            engine.install_adapted(built)
+        else:
+            what = "data-flow paths" if isinstance(built, LayerPath) else "low-rank factors"
+            raise EngineError(f"engine.kind: {self._spec.engine.kind} runs no {what}")
+
     def _answer(self, query: Query) -> tuple[tuple[Output, ...], int | None]:
         """The outputs, and how many tokens they took; None where the engine counts none."""
         prepared = self._prepared[query]
         before = self._engine.tokens
         outputs: tuple[Output, ...]
         if query.kind == "influence":
+            if not isinstance(self._engine, MeasuresInfluence):
+                kind = self._spec.engine.kind
+                raise EngineError(f"engine.kind: {kind} measures no influence of layers")
             outputs = (CallOutput(tuple(self._engine.influence(prepared))),)
         else:
             outputs = tuple(self._engine.answer(prepared))
@@ -279,23 +319,10 @@ class ModelHost:
 
 
 def _make_engine(spec: HostSpec) -> Engine:
-    engine: EngineSpec = spec.engine
+    engine = spec.engine
     if engine.device.startswith("cuda") and not torch.cuda.is_available():
         raise EngineError(f"engine.device: {engine.device}, but torch sees no CUDA device here")
-    if engine.kind == "module":
-        from fitness.engines.module import ModuleEngine
-
-        return ModuleEngine(engine.build, device=engine.device)
-    from fitness.engines.hf.engine import HFEngine
-
-    return HFEngine(
-        spec.base.path,
-        device=engine.device,
-        dtype=dtype_of(engine.dtype),
-        batch_tokens=engine.batch_tokens,
-        trust_remote_code=engine.trust_remote_code,
-        compile=engine.compile,
-    )
+    return engine_kind(engine.kind).make(engine, spec.base.path)
 
 
 def _first_non_finite(weights: Weights) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.call_size import CallSizer
+from cluster.degraded import DegradedEvents
 from cluster.founders.transfer import Shipping
 from cluster.host.resources import cores
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent, PoolSpec, Timing
@@ -78,6 +79,7 @@ class RayPool:
         self._pending: set[int] = set()  # keys of jobs whose results were not taken
         self._completed = Completed()
         self._events: list[PoolEvent] = []
+        self._degraded = DegradedEvents()
         self._retries = RetryTracker(deadline_s)
         self._call_sizer = CallSizer(deadline_s)
         self._metrics = PoolMetrics(metrics)
@@ -328,6 +330,7 @@ class RayPool:
         if host.stats is not None:
             self._call_sizer.learn(flight.jobs, host.stats, stats)
         host.stats = stats
+        self._events += self._degraded.new(stats)
         host.lane.remove(flight, monotonic())
         self._scoring.add(flight)
 

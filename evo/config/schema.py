@@ -11,6 +11,8 @@ from evo.algorithms import AnyAlgorithm
 from evo.algorithms.recipe_search import RecipeSearchSettings
 from evo.config.racing import RacingConfig
 from evo.config.trackers import TrackersConfig
+from evo.errors import EvoError
+from fitness.engines import EngineSpec, check_settings
 
 SPLITS = ("dev", "select", "test")
 Split = Literal["dev", "select", "test"]
@@ -155,19 +157,23 @@ class LoopConfig(_Settings):
 
 
 class EngineConfig(_Settings):
-    """How a host runs models: ``hf`` for causal LMs, ``module`` for the torch module that ``build``
-    ("package.module:name") makes. ``dtype`` is of weights and computation; the base's own by default,
-    with ``auto`` bfloat16 where the device is made for it, else float32. ``batch_tokens`` bounds a forward
-    pass; ``auto`` measures a few on the first dev examples. Both are found where the run begins, and
-    frozen. ``compile`` is torch.compile: each shape takes seconds once on every host, then runs faster.
+    """How a host runs models.
 
-    ``adapters: apply`` leaves individuals that are the base with changes of low rank (LoRA founders and
-    what descends from them) as factors: the base is held once, no individual's weights are added up, and
-    many of them share its products. Scores differ from those of ``merge`` by rounding. Individuals
-    without such a form (whole models, full-rank noise) are merged all the same.
+    ``kind`` is ``hf`` for causal language models, ``module`` for the torch module that ``build``
+    ("package.module:name") makes, or "package.module:NAME" of an engine of your own, which reads ``options``.
+    ``dtype`` is of weights and computation: the base's own by default; with ``auto`` bfloat16 where the device
+    computes in it, else float32. ``batch_tokens`` bounds a forward pass; ``auto`` measures a few on the first
+    dev examples. Both are determined where the run begins, and frozen. ``compile`` is torch.compile: each
+    shape takes seconds once on every host, then runs faster. ``group: auto`` runs several individuals in one
+    forward pass where that is faster and gives the same bits; ``off`` never does.
+
+    ``adapters: apply`` keeps individuals that are the base with low-rank changes (LoRA founders and their
+    descendants) as factors: a host holds the base once, adds up no individual's weights, and many individuals
+    share the base's matrix products. Scores differ from those of ``merge`` by rounding. Individuals without
+    such a form (whole models, full-rank noise) are merged.
     """
 
-    kind: Literal["hf", "module"] = "hf"
+    kind: str = "hf"
     build: str = ""
     dtype: Literal["", "auto", "float32", "bfloat16", "float16"] = ""
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = "cpu"
@@ -176,19 +182,21 @@ class EngineConfig(_Settings):
     trust_remote_code: bool = False
     adapters: Literal["merge", "apply"] = "merge"
     compile: bool = False
+    group: Literal["auto", "off"] = "auto"
+    options: dict[str, Any] = {}
+
+    @property
+    def spec(self) -> EngineSpec:
+        """These settings as a host takes them."""
+        return EngineSpec(**self.model_dump())
 
     @model_validator(mode="after")
-    def _language_model_applies(self) -> "EngineConfig":
-        if self.adapters == "apply" and self.kind != "hf":
-            raise ValueError("adapters: apply needs a language model: kind: hf")
-        return self
-
-    @model_validator(mode="after")
-    def _has_build(self) -> "EngineConfig":
-        if (self.kind == "module") != bool(self.build):
-            raise ValueError("build belongs with kind: module (and is required there)")
-        if self.kind == "module" and self.compile:
-            raise ValueError("compile is for kind: hf; what build makes may be compiled already")
+    def _fits_kind(self) -> "EngineConfig":
+        if ":" not in self.kind:  # an engine of the user's own is imported when the run begins
+            try:
+                check_settings(self.spec)
+            except EvoError as error:
+                raise ValueError(str(error)) from None
         return self
 
 

@@ -109,7 +109,12 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
         "events": _schema(
             ("time", pa.timestamp("us", tz="UTC"), False, "when"),
             ("generation", pa.int32(), False, "in which generation"),
-            ("kind", pa.string(), False, "start, resume, retry, failed, host lost, finish, ..."),
+            (
+                "kind",
+                pa.string(),
+                False,
+                "start, resume, retry, failed, host lost, degraded, finish, ...",
+            ),
             ("detail", pa.string(), False, "what happened"),
         ),
     }

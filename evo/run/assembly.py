@@ -19,6 +19,7 @@ from evo.run.fingerprint import fingerprint
 from evo.run.recovery import Past, read_past, set_damage_aside
 from evo.run.setup import (
     check_adapters,
+    check_engine,
     check_paths,
     load_tasks,
     make_pool,
@@ -130,6 +131,7 @@ def resume_run(
 def _locked(config: RunConfig, run_dir: RunDir, hooks: Hooks) -> ExitStack:
     """Check what needs no file, and lock the directory. A run that does not start leaves no file."""
     if hooks.algorithm is None:
+        check_engine(config)
         check_paths(config)
         check_adapters(config)
     lock = run_dir.lock()

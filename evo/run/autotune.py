@@ -1,6 +1,6 @@
-"""``auto`` in ``engine``: found where a run begins, and from then on a number like any other.
+"""Autotuning: values for ``auto`` in ``engine``, found where a run begins.
 
-It changes the last bits of scores, so it is frozen with the run: resumed, verified or copied, a run takes
+They change the last bits of scores, so they are frozen with the run: a resumed, verified or copied run takes
 what its config.json says.
 """
 
@@ -15,23 +15,24 @@ from evo.search.evaluator import WeighedTask
 if TYPE_CHECKING:
     from fitness.requests import Request
 
-# Enough to fill the largest budget with ordinary prompts; more would only take longer.
+# Enough to fill the largest budget with ordinary prompts.
 _EXAMPLES = 1024
 
 
 def autotuned(config: RunConfig, founders: FounderSet, tasks: Sequence[WeighedTask]) -> RunConfig:
-    """``config`` without ``auto``.
+    """``config`` with a value for each ``auto``.
 
     Raises:
-        EvoError: this machine lacks the device that hosts run on, so nothing can be found out here.
+        EvoError: this machine lacks the device of the hosts, so nothing can be measured here; or the
+            engine has no token budget to measure.
     """
-    engine, unknown = config.engine, _unknown(config.engine)
-    if not unknown:
+    engine, keys = config.engine, _auto_keys(config.engine)
+    if not keys:
         return config
-    _check_device(engine, unknown[0])
-    if "dtype" in unknown:
+    _check_device(engine, keys[0])
+    if "dtype" in keys:
         engine = engine.model_copy(update={"dtype": _fast_dtype(engine.device)})
-    if "batch_tokens" in unknown:
+    if "batch_tokens" in keys:
         requests = [r for t in tasks for r in t.task.requests("dev")[:_EXAMPLES]]
         engine = engine.model_copy(
             update={"batch_tokens": _fast_budget(engine, founders, requests)}
@@ -40,12 +41,12 @@ def autotuned(config: RunConfig, founders: FounderSet, tasks: Sequence[WeighedTa
 
 
 def with_autotuned(config: RunConfig, frozen: RunConfig) -> RunConfig:
-    """``config`` with what a run of it has found for ``auto``."""
-    found = {key: getattr(frozen.engine, key) for key in _unknown(config.engine)}
+    """``config`` with the values that the run of ``frozen`` has found for ``auto``."""
+    found = {key: getattr(frozen.engine, key) for key in _auto_keys(config.engine)}
     return config.model_copy(update={"engine": config.engine.model_copy(update=found)})
 
 
-def _unknown(engine: EngineConfig) -> list[str]:
+def _auto_keys(engine: EngineConfig) -> list[str]:
     return [key for key in ("dtype", "batch_tokens") if getattr(engine, key) == "auto"]
 
 
@@ -54,43 +55,41 @@ def _check_device(engine: EngineConfig, key: str) -> None:
 
     if engine.device.startswith("cuda") and not torch.cuda.is_available():
         raise EvoError(
-            f"engine.{key}: auto is found out where the run begins, and this machine has no CUDA device "
+            f"engine.{key}: auto is measured where the run begins, and this machine has no CUDA device "
             f"(engine.device: {engine.device}). Set engine.{key} to a value"
         )
 
 
 def _fast_dtype(device: str) -> str:
-    """bfloat16 where the device computes in it by itself, else float32."""
+    """bfloat16 where the device has instructions for it, else float32."""
     import torch
 
     if device.startswith("cuda"):
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        # AMX; the older AVX-512 instructions alone are hardly faster than float32.
+        # AMX; with the older AVX-512 instructions bfloat16 is hardly faster than float32.
         fast = device == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
     return "bfloat16" if fast else "float32"
 
 
 def _fast_budget(engine: EngineConfig, founders: FounderSet, requests: "list[Request]") -> int:
-    if engine.kind != "hf":
-        return int(EngineConfig.model_fields["batch_tokens"].default)  # no batches there
-    from cluster.host.builder import dtype_of
-    from fitness.engines.hf.engine import HFEngine
-    from fitness.engines.hf.token_budget import fastest_budget
+    from fitness.engines import engine_kind
+    from fitness.engines.hf.token_budget import HasTokenBudget, fastest_budget
     from fitness.engines.memory import free_memory
     from operators.tensors.threads import torch_threads
 
+    default = EngineConfig.model_fields["batch_tokens"].default
+    spec = engine.model_copy(update={"batch_tokens": default}).spec
+    made = None
     try:
         with torch_threads(engine.threads):
-            return fastest_budget(
-                HFEngine(
-                    founders.base.path,
-                    device=engine.device,
-                    dtype=dtype_of(engine.dtype),
-                    trust_remote_code=engine.trust_remote_code,
-                    compile=engine.compile,
-                ),
-                requests,
-            )
+            made = engine_kind(engine.kind).make(spec, founders.base.path)
+            if not isinstance(made, HasTokenBudget):
+                raise EvoError(
+                    f"engine.batch_tokens: auto: engine.kind: {engine.kind} has no token budget to "
+                    "measure. Set engine.batch_tokens to a value"
+                )
+            return fastest_budget(made, requests)
     finally:
+        made = None
         free_memory()  # hosts need it

@@ -8,11 +8,11 @@ from contextlib import suppress
 from cluster.founders.adapters import is_adapter
 from cluster.founders.checkpoints import CheckpointError, FounderSet, load_founders
 from cluster.host.scorer import requests_for
-from cluster.jobs import EngineSpec, HostSpec, PoolSpec
+from cluster.jobs import HostSpec, PoolSpec
 from cluster.local_pool import LocalPool
 from cluster.pool import Pool
 from evo.algorithms import traits
-from evo.config.schema import EngineConfig, PoolConfig, RunConfig, TaskConfig
+from evo.config.schema import PoolConfig, RunConfig, TaskConfig
 from evo.errors import EvoError
 from evo.run_dir import RunDir
 from evo.search.evaluator import WeighedTask
@@ -20,6 +20,7 @@ from evo.search.rungs import rungs_of
 from evo.vocabulary.align import Aligned, align, aligned_paths
 from evo.vocabulary.files import check_agreement
 from evo.vocabulary.write import TABLES_FILE
+from fitness.engines import ENGINES, check_settings, engine_kind
 from fitness.tasks.task import Task, TaskSpec, check_tasks_disjoint, load_task
 from operators.build.architectures import architecture_of
 from operators.tensors.weights import WeightsMismatchError
@@ -138,7 +139,7 @@ def make_pool(
     host = HostSpec(
         founders.base,
         founders.founders,
-        _engine_spec(config.engine),
+        config.engine.spec,
         requests_for(plain, rungs.queries() if rungs else ()),
         config.pool.memory_gib,
     )
@@ -161,8 +162,16 @@ def make_pool(
     )
 
 
-def _engine_spec(config: EngineConfig) -> EngineSpec:
-    return EngineSpec(**config.model_dump())
+def check_engine(config: RunConfig) -> None:
+    """Load an engine of the user's own, and check its settings.
+
+    Raises:
+        EvoError: it can't be loaded, or does not take a setting.
+    """
+    try:
+        check_settings(config.engine.spec)
+    except EvoError as error:
+        raise EvoError(f"engine.{error}") from error
 
 
 def check_adapters(config: RunConfig) -> None:
@@ -186,10 +195,11 @@ def check_paths(config: RunConfig) -> None:
     """
     if not traits(config.algorithm).paths:
         return
-    if config.engine.kind != "hf":
+    if not engine_kind(config.engine.kind).paths:
+        able = ", ".join(kind.name for kind in ENGINES.values() if kind.paths)
         raise EvoError(
-            f"algorithm: {config.algorithm.name} searches the layers of language models; "
-            "it needs engine.kind: hf"
+            f"algorithm: {config.algorithm.name} searches the layers of language models, and "
+            f"engine.kind: {config.engine.kind} runs no data-flow paths; use engine.kind: {able}"
         )
     path = config.base / "config.json"
     try:

@@ -36,6 +36,7 @@ class Status:
     search_s: float
     last_evaluation: str | None
     events: dict[str, int]
+    degraded: tuple[str, ...]
     problem: str | None
 
     def as_json(self) -> dict[str, Any]:
@@ -60,6 +61,7 @@ class Status:
             lines.append(f"last evaluation {self.last_evaluation}")
         if self.events:
             lines.append(", ".join(f"{kind} {count}x" for kind, count in self.events.items()))
+        lines += [f"degraded: {detail}" for detail in self.degraded]
         if self.problem:
             lines.append(self.problem)
         elif self.state == "stopped":
@@ -123,6 +125,7 @@ def status_of(run_dir: Path) -> Status:
         max([*search_s, *(r.at_s for r in recent)], default=0.0),
         None if changed is None else _when(changed),
         dict(Counter(e["kind"] for e in events if e["kind"] not in _ORDINARY)),
+        tuple(dict.fromkeys(e["detail"] for e in events if e["kind"] == "degraded")),
         problem,
     )
 
@@ -130,7 +133,7 @@ def status_of(run_dir: Path) -> Status:
 _ORDINARY = ("start", "finish")
 _NEEDED = {
     "evaluations": ["individual", "split", "status", "at_seconds"],
-    "events": ["kind"],
+    "events": ["kind", "detail"],
     "population": ["individual", "fitness"],
 }
 

@@ -1,8 +1,8 @@
-"""What runs a model: prepare a task's requests once, then install and ask one model after another."""
+"""Protocols of engines: prepare the requests of a task once, then install and ask one model after another."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fitness.requests import Output, Request
 from operators.build.paths import LayerPath
@@ -12,7 +12,7 @@ from operators.tensors.weights import Stack, Weights
 
 
 class EngineError(EvoError):
-    """An engine cannot do what it was asked; the message says what to change."""
+    """An engine can't do what it was asked to; the message says what to change."""
 
 
 class RequestError(EngineError):
@@ -20,7 +20,7 @@ class RequestError(EngineError):
 
 
 class InstallError(EngineError):
-    """Weights do not cover the model; the message names the parameter."""
+    """Weights do not fit the model; the message names the parameter."""
 
 
 class NonFiniteOutputError(EngineError):
@@ -29,22 +29,25 @@ class NonFiniteOutputError(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequests:
-    """Requests made ready by one engine, for that engine only. Opaque: ``count`` requests."""
+    """``count`` requests as one engine reads them. No other engine takes them."""
 
     count: int
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Answers requests with whatever weights were installed last.
 
     One engine serves one thread at a time. Equal weights and equal prepared requests give equal
-    answers, bit by bit, on one kind of device with one number of threads.
+    answers, bit by bit, on one kind of device with one number of threads. What else an engine can do is
+    a protocol of its own below, and a field of its `fitness.engines.EngineKind`.
     """
 
     @property
     def tokens(self) -> int | None:
-        """How many tokens went through models here so far, with every answer that was whole: those read
-        and those generated, without padding. None where models read no tokens.
+        """Tokens that models here have read and generated so far, without padding, for complete answers.
+
+        None where models read no tokens.
         """
         ...
 
@@ -59,39 +62,12 @@ class Engine(Protocol):
         ...
 
     def install(self, weights: Weights) -> None:
-        """Make the model's parameters views of these tensors; nothing is copied.
+        """Run these weights from now on. The engine may keep views of the tensors: nothing need be copied.
 
-        The tensors may be refilled in place afterwards; the next answer sees the new values.
+        Whoever changes the tensors installs them again before the next answer.
 
         Raises:
             InstallError: a parameter is in no tensor, or has another shape.
-        """
-        ...
-
-    def install_path(self, path: LayerPath) -> None:
-        """Make the model run the steps of ``path``, until the next install; nothing is copied.
-
-        Raises:
-            EngineError: this engine, or this model's architecture, runs no paths.
-            InstallError: the path's tensors do not fit.
-        """
-        ...
-
-    def install_adapted(self, individual: Adapted) -> None:
-        """Make the model run the individual's base with its factors beside it, until the next install;
-        nothing is copied. To rounding, that is the model with the factors added to its weights.
-
-        Raises:
-            EngineError: this engine applies no factors, or not to one of these tensors.
-            InstallError: the base's tensors do not fit.
-        """
-        ...
-
-    def influence(self, prepared: PreparedRequests) -> list[float]:
-        """How much each layer of the installed model changes the residual stream, on these requests.
-
-        Raises:
-            EngineError: this engine, or this model's architecture, has no layers to tell apart.
         """
         ...
 
@@ -99,14 +75,68 @@ class Engine(Protocol):
         """Answers in the order of the requests given to `prepare`.
 
         Raises:
+            RequestError: another engine prepared the requests.
             NonFiniteOutputError: the weights give NaN or infinite outputs.
         """
         ...
 
-    def model_batch_size(self, prepared: Sequence[PreparedRequests]) -> int:
-        """How many individuals one pass of these requests should take.
 
-        1 where more are not faster, would not give the same bits as one by one, or take too much memory.
+@runtime_checkable
+class RunsPaths(Engine, Protocol):
+    """An engine that runs data-flow paths."""
+
+    def install_path(self, path: LayerPath) -> None:
+        """Run the steps of ``path`` until the next install; nothing is copied.
+
+        Raises:
+            EngineError: this model's architecture runs no paths.
+            InstallError: the path's tensors do not fit.
+        """
+        ...
+
+
+@runtime_checkable
+class MeasuresInfluence(Engine, Protocol):
+    """An engine that knows the layers of its model."""
+
+    def influence(self, prepared: PreparedRequests) -> list[float]:
+        """How much each layer of the installed model changes the residual stream, on these requests.
+
+        Raises:
+            EngineError: this model's architecture has no layers to tell apart.
+        """
+        ...
+
+
+@runtime_checkable
+class AppliesAdapters(Engine, Protocol):
+    """An engine that runs a base with low-rank factors beside its matrices."""
+
+    def install_adapted(self, individual: Adapted) -> None:
+        """Run the individual's base with its factors beside it until the next install; nothing is copied.
+
+        To rounding, that is the model with the factors added to its weights.
+
+        Raises:
+            EngineError: a factor is of a tensor that they can't be applied to.
+            InstallError: the base's tensors do not fit.
+        """
+        ...
+
+
+@runtime_checkable
+class RunsModelBatches(Engine, Protocol):
+    """An engine that runs several individuals in one forward pass."""
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """Why individuals run one by one where model batches failed: a line each, oldest first."""
+        ...
+
+    def model_batch_size(self, prepared: Sequence[PreparedRequests]) -> int:
+        """How many individuals one forward pass of these requests should take.
+
+        1 where more are not faster, give other bits than one by one, or take too much memory.
         Measured at the first call for these requests, then remembered.
         """
         ...
@@ -116,7 +146,7 @@ class Engine(Protocol):
     ) -> list[list[Output] | EngineError]:
         """What `install` (or `install_adapted`) and `answer` give for each individual, to the last bit.
 
-        An individual's own failure stands in its place. What is installed afterwards is left open. Of
-        adapted individuals there may be any number: passes are shared out here.
+        An individual's own failure stands in its place. What is installed afterwards is undefined. Any
+        number of adapted individuals may be given: they are divided into passes here.
         """
         ...

@@ -13,9 +13,7 @@ from fitness.engines.base import EngineError, NonFiniteOutputError, PreparedRequ
 from fitness.engines.install import Installer
 from fitness.functions import load_function
 from fitness.requests import Call, CallOutput, Output, Request
-from operators.build.paths import LayerPath
-from operators.tensors.low_rank import Adapted
-from operators.tensors.weights import Stack, Weights
+from operators.tensors.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class ModuleEngine:
 
     @property
     def tokens(self) -> None:
-        """See `Engine.tokens`: what a module reads, its functions know."""
+        """None: a module reads no tokens."""
         return None
 
     def prepare(self, requests: Sequence[Request]) -> PreparedRequests:
@@ -64,30 +62,6 @@ class ModuleEngine:
         """See `Engine.install`. Names are those of ``module.state_dict()``."""
         self._installer.install(weights)
 
-    def install_path(self, path: LayerPath) -> None:
-        """Refused: how a module's layers follow each other is in its code.
-
-        Raises:
-            EngineError: always.
-        """
-        raise EngineError("data-flow paths need a language model: engine.kind: hf")
-
-    def install_adapted(self, individual: Adapted) -> None:
-        """Refused: where a module multiplies by its weights is in its code.
-
-        Raises:
-            EngineError: always.
-        """
-        raise EngineError("factors are applied to a language model only: engine.kind: hf")
-
-    def influence(self, prepared: PreparedRequests) -> list[float]:
-        """Refused, as `install_path` is.
-
-        Raises:
-            EngineError: always.
-        """
-        raise EngineError("block influence needs a language model: engine.kind: hf")
-
     def answer(self, prepared: PreparedRequests) -> list[Output]:
         """See `Engine.answer`.
 
@@ -98,29 +72,6 @@ class ModuleEngine:
             raise RequestError("these requests were prepared by another engine; prepare them here.")
         with torch.inference_mode():
             return [_output(call, f(self.module, call.data)) for call, f in prepared.calls]
-
-    def model_batch_size(self, prepared: Sequence[PreparedRequests]) -> int:
-        """See `Engine.model_batch_size`: one by one."""
-        return 1
-
-    def answer_many(
-        self, population: Stack | Sequence[Adapted], prepared: PreparedRequests
-    ) -> list[list[Output] | EngineError]:
-        """See `Engine.answer_many`."""
-        each = (population[i] for i in range(len(population)))
-        return [self._answer_one(individual, prepared) for individual in each]
-
-    def _answer_one(
-        self, individual: Weights | Adapted, prepared: PreparedRequests
-    ) -> list[Output] | EngineError:
-        try:
-            if isinstance(individual, Adapted):
-                self.install_adapted(individual)
-            else:
-                self.install(individual)
-            return self.answer(prepared)
-        except EngineError as error:
-            return error
 
 
 def _output(call: Call, returned: Any) -> CallOutput:

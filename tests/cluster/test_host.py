@@ -3,15 +3,14 @@
 from dataclasses import replace
 
 import pytest
-import torch
+from toy_engines import PASSES
 from toy_pools import make_spec
 
 from cluster.call_size import CallSizer
 from cluster.host.build_batches import BatchBuilder
 from cluster.host.builder import Builder
 from cluster.host.model_host import ModelHost
-from cluster.jobs import HostResult, HostStats, Job, PoolSpec, Query, Timing
-from fitness.engines.module import ModuleEngine
+from cluster.jobs import EngineSpec, HostResult, HostSpec, HostStats, Job, PoolSpec, Query, Timing
 from operators.recipe import Founder, Noise, linear
 
 
@@ -44,40 +43,88 @@ def without_times(answers: list[HostResult]) -> list[HostResult]:
     return [replace(answer, timing=Timing()) for answer in answers]
 
 
-@pytest.mark.parametrize("together", [1, 4])
-def test_many_jobs_are_answered_as_one_by_one(spec, together, monkeypatch):
+def grouping(spec: PoolSpec, **options) -> HostSpec:
+    """The host with an engine that runs several individuals in one pass."""
+    engine = EngineSpec("toy_engines:GROUPING", build="toys:build", options=options)
+    return replace(spec.host, engine=engine)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_many_jobs_are_answered_as_one_by_one(spec, size):
     jobs = mixed(spec)
     one_by_one = ModelHost(spec.host)
     expected = without_times([one_by_one.run(job) for job in jobs])
-    host = ModelHost(spec.host)
-    monkeypatch.setattr(ModuleEngine, "model_batch_size", lambda self, prepared: together)
+    host = ModelHost(grouping(spec, size=size))
     found = host.run_all(jobs)
+    expected = [
+        replace(r, error=r.error.replace("kind: module", "kind: toy_engines:GROUPING"))
+        for r in expected
+    ]
     assert without_times(found) == expected
     assert {bool(answer.error) for answer in found} == {True, False}
+    assert host.stats().degraded == ()
     assert host.stats().jobs == len(jobs)
     assert host.stats().busy_s == pytest.approx(sum(a.timing.total_s for a in found))
 
 
-def test_an_out_of_memory_error_in_a_batch_is_retried_with_batch_size_1(spec, monkeypatch):
-    host = ModelHost(spec.host)
+@pytest.mark.parametrize("fails", ["memory", "kernel"])
+def test_a_model_batch_that_fails_is_run_one_by_one_and_reported(spec, fails):
+    jobs = [job for job in mixed(spec) if len(job.queries) == 1][5:13]  # each succeeds alone
+    expected = without_times([ModelHost(spec.host).run(job) for job in jobs])
+    host = ModelHost(grouping(spec, fails=fails))
+    PASSES.clear()
+    assert without_times(host.run_all(jobs)) == expected
+    assert len(PASSES) == 1  # and never again
+    (reason,) = host.stats().degraded
+    assert "model batch of 4 failed" in reason
+    assert ("out of memory" if fails == "memory" else "no batched kernel") in reason
+
+
+def test_a_model_batch_that_one_individual_breaks_is_not_degraded(spec):
+    jobs = [job for job in mixed(spec) if job.queries == (Query("overflows", "dev"),)][5:9]
+    host = ModelHost(grouping(spec, fails="kernel"))
+    assert all(result.error for result in host.run_all(jobs))
+    assert host.stats().degraded == ()
+
+
+def test_without_groups_every_individual_runs_alone(spec):
+    jobs = mixed(spec)
+    PASSES.clear()
+    own = grouping(spec)
+    ModelHost(replace(own, engine=replace(own.engine, group="off"))).run_all(jobs)
+    assert PASSES == []
+
+
+def test_a_build_batch_that_lacks_memory_is_built_one_by_one_and_reported(spec, monkeypatch):
     jobs = [job for job in mixed(spec) if len(job.queries) == 1][:10]
     expected = without_times([ModelHost(spec.host).run(job) for job in jobs])
-    monkeypatch.setattr(ModuleEngine, "model_batch_size", lambda self, prepared: 4)
-    batches: list[int] = []
 
-    def refuse(self, population, prepared):
-        batches.append(len(population))
-        raise torch.OutOfMemoryError("of many at once")
-
-    def no_room(self, count):
+    def no_room(builder, count):
         raise MemoryError("for many at once")
 
-    monkeypatch.setattr(ModuleEngine, "answer_many", refuse)
-    assert without_times(host.run_all(jobs)) == expected
-    assert len(batches) == 1  # and never again
-    again = ModelHost(spec.host)
     monkeypatch.setattr(Builder, "allocate", no_room)
-    assert without_times(again.run_all(jobs)) == expected
+    host = ModelHost(spec.host)
+    assert without_times(host.run_all(jobs)) == expected
+    (reason,) = host.stats().degraded
+    assert "one at a time" in reason
+    assert "for many at once" in reason
+
+
+def test_a_build_batch_that_fails_is_built_one_by_one_and_reported(spec, monkeypatch):
+    jobs = [job for job in mixed(spec) if len(job.queries) == 1][5:10]
+    expected = without_times([ModelHost(spec.host).run(job) for job in jobs])
+    build_all = Builder.build_all
+
+    def broken(builder, recipes, outs):
+        if len(recipes) > 1:
+            raise ValueError("two at once")
+        return build_all(builder, recipes, outs)
+
+    monkeypatch.setattr(Builder, "build_all", broken)
+    host = ModelHost(spec.host)
+    assert without_times(host.run_all(jobs)) == expected
+    (reason,) = host.stats().degraded
+    assert "build batch of 5 failed: ValueError: two at once" in reason
 
 
 @pytest.mark.parametrize("size", [1, 3])

@@ -3,11 +3,12 @@
 import os
 import signal
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 from toy_pools import jobs_for, make_spec
 
-from cluster.jobs import Job, JobResult, PoolSpec, Query
+from cluster.jobs import EngineSpec, Job, JobResult, PoolSpec, Query
 from cluster.local_pool import LocalPool
 from cluster.pool import Pool, PoolError, run_all
 from evo.search.evaluator import Evaluator, WeighedTask
@@ -133,6 +134,28 @@ def test_events_are_told_once(pool):
         assert event.kind
         assert event.detail
     assert pool.events() == ()
+
+
+@pytest.mark.parametrize("kind", ["local", "ray"])
+def test_a_host_that_is_degraded_says_so_once(kind, spec, request):
+    engine = EngineSpec("toy_engines:GROUPING", build="toys:build", options={"fails": "kernel"})
+    own = replace(spec, host=replace(spec.host, engine=engine))
+    if kind == "local":
+        pool: Pool = LocalPool(own)
+    else:
+        request.getfixturevalue("ray_session")
+        from cluster.ray.pool import RayPool
+
+        pool = RayPool(own, hosts=1)
+    try:
+        events = []
+        for _ in range(3):
+            assert all(result.ok for result in run_all(pool, jobs_for(spec)))
+            events += [event for event in pool.events() if event.kind == "degraded"]
+    finally:
+        pool.close()
+    (event,) = events
+    assert "no batched kernel for this device" in event.detail
 
 
 def test_an_unknown_founder_fails_its_job_not_the_pool(pool, spec):

@@ -10,6 +10,7 @@ import transformers
 from hf_engines import PAIRS
 from path_models import CONFIGS
 from populations import REQUESTS
+from populations import eager as eager
 from prefix_rows import model_of
 from tiny_lm import KINDS, build_model, save
 from torch import Tensor

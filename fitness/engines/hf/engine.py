@@ -177,7 +177,7 @@ class HFEngine:
         self._activate(None)
 
     def install_path(self, path: LayerPath) -> None:
-        """See `Engine.install_path`."""
+        """See `RunsPaths.install_path`."""
         kinds = path_kinds(self._config, path.layers)
         if kinds not in self._path_models:
             try:
@@ -192,7 +192,7 @@ class HFEngine:
         self._activate(replacement)
 
     def install_adapted(self, individual: Adapted) -> None:
-        """See `Engine.install_adapted`: to plain linear layers and embeddings."""
+        """See `AppliesAdapters.install_adapted`: to plain linear layers and embeddings."""
         applied = self._population.applied()
         applied.install([individual])
         self._activate(applied)
@@ -204,7 +204,7 @@ class HFEngine:
         self._active = self.model if replacement is None else replacement.model
 
     def influence(self, prepared: PreparedRequests) -> list[float]:
-        """See `Engine.influence`."""
+        """See `MeasuresInfluence.influence`."""
         prepared = self._own(prepared)
         try:
             layers = layer_list(self._active, architecture_of(self._config))
@@ -231,14 +231,19 @@ class HFEngine:
         self._tokens += count
         return [outputs[i] for i in range(prepared.count)]
 
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """See `RunsModelBatches.fallbacks`."""
+        return tuple(self._population.fallbacks)
+
     def model_batch_size(self, prepared: Sequence[PreparedRequests]) -> int:
-        """See `Engine.model_batch_size`. Paths run one by one."""
+        """See `RunsModelBatches.model_batch_size`. Paths run one by one."""
         return min(self._population.model_batch_size(self._own(p)) for p in prepared)
 
     def answer_many(
         self, population: Stack | Sequence[Adapted], prepared: PreparedRequests
     ) -> list[list[Output] | EngineError]:
-        """See `Engine.answer_many`."""
+        """See `RunsModelBatches.answer_many`."""
         with torch.inference_mode():
             return self._population.answer(population, self._own(prepared))
 

@@ -1,31 +1,35 @@
-"""Which token budget a batch should have on this machine: measured, for a number that is then kept."""
+"""The fastest token budget of a batch on this machine, measured once and then kept."""
 
 import statistics
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fitness.engines.base import Engine, PreparedRequests
 from fitness.engines.memory import free_memory, is_out_of_memory
 from fitness.requests import Request
 
 BUDGETS = (1024, 2048, 4096, 16384, 65536)
-# Two budgets that differ by less may have done so by chance: the smaller one takes less memory.
+# A smaller difference may be chance, and the smaller budget takes less memory.
 _CLEARLY = 0.95
 _REPEATS = 5
-_SECONDS = 60.0  # after so many nothing is repeated any more: what takes long varies little
+_SECONDS = 60.0  # then measuring stops: long times vary little
 
 
-class BatchingEngine(Engine, Protocol):
+@runtime_checkable
+class HasTokenBudget(Engine, Protocol):
     """An engine whose next `prepare` makes batches of up to ``batch_tokens``."""
 
     batch_tokens: int
 
 
-def fastest_budget(engine: BatchingEngine, requests: Sequence[Request]) -> int:
-    """The smallest of BUDGETS that no larger one beats clearly on ``requests``: by medians, in turns.
+def fastest_budget(engine: HasTokenBudget, requests: Sequence[Request]) -> int:
+    """The smallest of BUDGETS that no larger one beats by 5 % on ``requests``, by medians of interleaved runs.
 
-    Those for which memory is too small are left out, unless it is too small for all.
+    Budgets that memory is too small for are left out.
+
+    Raises:
+        Exception: the model's own error, also out of memory with the smallest budget.
     """
     began = perf_counter()
     prepared: dict[int, PreparedRequests] = {}
@@ -45,7 +49,7 @@ def fastest_budget(engine: BatchingEngine, requests: Sequence[Request]) -> int:
             break
         for budget, seconds in took.items():
             seconds.append(_seconds(engine, prepared[budget]))
-    # The first of several was slower for reasons of its own.
+    # The first run warms up caches and allocators.
     medians = {budget: statistics.median(times[1:] or times) for budget, times in took.items()}
     best = BUDGETS[0]
     for budget in BUDGETS[1 : len(medians)]:
@@ -54,7 +58,7 @@ def fastest_budget(engine: BatchingEngine, requests: Sequence[Request]) -> int:
     return best
 
 
-def _seconds(engine: BatchingEngine, prepared: PreparedRequests) -> float:
+def _seconds(engine: HasTokenBudget, prepared: PreparedRequests) -> float:
     started = perf_counter()
     engine.answer(prepared)
     return perf_counter() - started

@@ -78,6 +78,7 @@ class ModelBatches:
         } - {0}
         self._stacked: StackedModel | None = None
         self._applied: AdaptedModel | None = None
+        self.fallbacks: list[str] = []
         # With the requests themselves, so that their id is not given out again.
         self._choices: dict[tuple[object, ...], tuple[Any, ModelBatchSize]] = {}
 
@@ -175,9 +176,7 @@ class ModelBatches:
             return evidence(self._passes.plain, prepared, 1)[0]
 
         try:
-            return _chosen(
-                alone, lambda n: self._run(stack[:n], prepared, evidence), counts, self._device
-            )
+            return self._measured(alone, lambda n: self._run(stack[:n], prepared, evidence), counts)
         finally:
             self._installer.install(Weights(layout, installed))
 
@@ -191,9 +190,24 @@ class ModelBatches:
         def alone(i: int) -> Tensor:
             return self._run(others[i : i + 1], prepared, evidence)[0]
 
-        return _chosen(
-            alone, lambda n: self._run(others[:n], prepared, evidence), counts, self._device
+        return self._measured(alone, lambda n: self._run(others[:n], prepared, evidence), counts)
+
+    def _measured(
+        self, alone: Callable[[int], Tensor], group: Callable[[int], Tensor], counts: Sequence[int]
+    ) -> ModelBatchSize:
+        # The time that a single thread took does not depend on what else the machine does.
+        clock = (
+            thread_time if self._device == "cpu" and torch.get_num_threads() == 1 else perf_counter
         )
+        try:
+            return measure_size(alone, group, counts, clock)
+        # The model is anyone's code, and running several individuals through it may raise anything.
+        except Exception as error:
+            self.fallbacks.append(
+                "model batches are disabled after an error in measuring their size "
+                f"({type(error).__name__}: {error})"
+            )
+            return ModelBatchSize()
 
     def _counts(self, prepared: Any) -> list[int]:
         """Those that keep to the budgets of tokens, logits and masks."""
@@ -223,21 +237,6 @@ def _width(module: Any) -> int:
     if isinstance(module, nn.Linear):
         return module.out_features
     return int(module.nf) if isinstance(module, Conv1D) else 0
-
-
-def _chosen(
-    alone: Callable[[int], Tensor],
-    group: Callable[[int], Tensor],
-    counts: Sequence[int],
-    device: str,
-) -> ModelBatchSize:
-    # Of one thread the processor tells the time that it took, whatever else the machine does meanwhile.
-    clock = thread_time if device == "cpu" and torch.get_num_threads() == 1 else perf_counter
-    try:
-        return measure_size(alone, group, counts, clock)
-    # The model is anybody's code, and need not bear to be taken apart: then it runs as it is.
-    except Exception:
-        return ModelBatchSize()
 
 
 def _finite(tensors: Iterable[Tensor]) -> bool:
