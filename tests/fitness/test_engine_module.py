@@ -115,8 +115,8 @@ def test_build_must_return_a_module() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("users_module.build", "Write 'package.module:function'"),
-        ("users_module:", "Write 'package.module:function'"),
+        ("users_module.build", "Write 'package.module:name'"),
+        ("users_module:", "Write 'package.module:name'"),
         ("users_modul:build", "no module 'users_modul'"),
         ("users_module.more:build", "no module 'users_module.more'"),
         ("users_module:biuld", "has no 'biuld'. Did you mean build"),
