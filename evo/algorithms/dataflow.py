@@ -1,11 +1,11 @@
-"""``dataflow``: which layer comes next, over all layers of all models, r times over.
+"""``dataflow``: search for which layer comes next, among all layers of all models, repeated r times.
 
-Slots, indicator and scales as in arXiv 2403.13187, section 3.2; the first path is the best founder's
-own. Three ways to search:
+Slots, indicator and scales as in arXiv 2403.13187, section 3.2. The first path is the best founder's own.
+Three ways to search:
 
 - ``flat``: CMA-ES over indicators and scales together, as published.
 - ``structured``: indicators by bit flips of the best path, scales by CMA-ES over the steps that it has,
-  in turns (SCIENCE.md section 2; arXiv 2605.12326). A scale of a slot that is not taken is no gene.
+  in turns (SCIENCE.md section 2; arXiv 2605.12326). Slots that are not taken have no scales to search.
 - ``random``: a few random flips of the best founder's path, with random scales of its steps and no
   selection: the baseline.
 """
@@ -38,8 +38,8 @@ TURNS = (6, 2)  # generations
 class DataflowSettings(PathSettings):
     """``repeats`` is r. ``scales``: of each step, each pair of layers (matrix), by a small network, or
     none; only the flat search takes matrix and network. ``population`` is 4 + ⌊3 ln D⌋ by default (the
-    paper: 128 for 100 generations). ``turns`` is for how many generations the structured search, and
-    no other, keeps at paths, then at scales (6 and 2 by default).
+    paper: 128 for 100 generations). ``turns``, of the structured search alone, are the numbers of
+    generations that search paths, then scales (6 and 2 by default).
     """
 
     name: Literal["dataflow"] = "dataflow"
@@ -71,8 +71,8 @@ class _PathSource:
 class Dataflow(PathSearch[_PathSource]):
     """Ask/tell for all three. Embedding and head are the best founder's.
 
-    Once the structured search has another path, scales that are in flight for the old one teach it
-    nothing, unless they make the old path the best again.
+    When the structured search takes another path, scales in flight for the old one are not learned from,
+    unless they make the old path the best again.
     """
 
     def __init__(self, settings: DataflowSettings, start: Start) -> None:
@@ -148,7 +148,7 @@ class Dataflow(PathSearch[_PathSource]):
         sources = {o.id: o.source for o in outcomes}
         for scored in evaluations:
             source = sources.get(scored.candidate.id)
-            # Equal ones too: a search among equals drifts to where it can get better.
+            # Equal fitness too: drift among equal paths leads out of plateaus.
             if source and math.isfinite(scored.fitness) and scored.fitness >= self._best:
                 self._best = scored.fitness
                 if not np.array_equal(source.taken, self._taken):
@@ -201,7 +201,7 @@ class Dataflow(PathSearch[_PathSource]):
         return candidates
 
     def _new_path(self, parents: tuple[str, ...]) -> Candidate:
-        """The best path, or after flips of it one that was not tried before, if there is one."""
+        """The best path if it was not tried yet, else a variation of it that was not."""
         taken = self._taken
         for _ in range(TRIES):
             logs = np.array([self._logs.get(int(s), 0.0) for s in np.flatnonzero(taken)])
@@ -237,7 +237,7 @@ class Dataflow(PathSearch[_PathSource]):
         return self._recipe(source.taken, np.exp(source.proposal.x[:steps]))
 
     def _flipped(self) -> Bits:
-        """The path with some slots dropped, added, or exchanged; itself where all is out of limits."""
+        """The best path with some slots dropped, added or exchanged; unchanged if none fits the limits."""
         for _ in range(TRIES):
             taken = self._taken.copy()
             for _ in range(1 + int(self._rng.poisson(0.7))):
@@ -247,10 +247,10 @@ class Dataflow(PathSearch[_PathSource]):
         return self._taken
 
     def _flip(self, taken: Bits) -> None:
-        """Take one slot more, or one less, or (half of the time) another in the place of one.
+        """Add a slot, drop one, or (half of the time) exchange one for another, in place.
 
-        The other one lies between the neighbours of the one that goes, so that the order of the
-        rest stays; most often it is the same layer of another model.
+        The new slot lies between the neighbours of the old one, so that the order of the other steps
+        stays; most often it is the same layer of another model.
         """
         rng, kind = self._rng, int(self._rng.integers(4))
         inside, outside = np.flatnonzero(taken), np.flatnonzero(~taken)

@@ -28,8 +28,8 @@ NewOptimizer: TypeAlias = Callable[[Vector, Vector, int], Optimizer]
 class Stage:
     """One part of a search.
 
-    ``evaluations``: how many it asks for at least, after which the next stage goes on from the best
-    point; None in the last stage, which never ends.
+    ``evaluations`` is the least number after which the next stage starts from the best point; None for
+    the last stage, which never ends.
     """
 
     methods: tuple[str, ...]

@@ -1,7 +1,4 @@
-"""Which genes there are: from settings, founders and MERGES to a `GeneSpace`.
-
-Which parameters are searched, and how far, stands in MERGES.
-"""
+"""gene_space: the genes of a search, from its settings, the founders and the ranges in MERGES."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,20 +14,20 @@ from operators.merge import method_named
 from operators.merge.table import MergeMethod, Parameter
 from operators.recipe import ParameterValue, Recipe
 
-# Weights of task vectors that are not normalised go so far below 0, as a share of how far they go above:
-# founders that stand in the way are subtracted. (0 here costs a tenth of the exact matches on the zoo.)
+# The lower end of weights of task vectors that are not normalised, as a share of the upper one: founders
+# that do harm are subtracted. (With 0, exact matches on the demo zoo are a tenth lower.)
 NEGATIVE = -1.0 / 3.0
 
 
 class GeneSettings(BaseModel):
-    """What is searched: shared by all algorithms that search the parameters of merges.
+    """What is searched among the parameters of merges.
 
     Every founder has its own number of each ``per_input`` parameter; each number exists once for every
     one of ``layer_groups`` groups of layers and once for the tensors that have one of ``filters`` in
     their name (the first filter that matches decides), and once for all other tensors. All parameters
     with a range in MERGES are searched, save those fixed in ``params``; ``bounds`` replaces ranges.
-    A method that draws masks uses one seed for all (common random numbers); with ``masks`` > 1 the
-    search chooses among so many.
+    A method that draws masks uses one seed for all candidates (common random numbers); with ``masks`` > 1
+    the search chooses among that many seeds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -79,12 +76,11 @@ def checked_methods(methods: Sequence[str], settings: GeneSettings) -> None:
 def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> GeneSpace:
     """The genes of ``methods`` over ``start.founders``.
 
-    Methods that take fewer models than there are founders get the first ones: put them in order.
-    A method of task vectors does not normalise its weights, unless ``params`` say so: what it would
-    divide by is for the search to find. Those weights may be negative, and then ``lambda`` is left out,
-    since it would only repeat what they do together. Of several methods only the parameters that all
-    have are searched, and those in ``bounds``: genes that mean nothing to most candidates cost more
-    evaluations than they are worth. The others stay where a search of their own would start.
+    Methods that take fewer models than there are founders get the first ones. A method of task vectors
+    does not normalise its weights unless ``params`` says so: the search finds the scale. Such weights may
+    be negative, and ``lambda`` is not searched beside them, since it only scales them all. Of several
+    methods only parameters that all have are searched, and those in ``bounds``: genes without effect on
+    most candidates cost evaluations. Other parameters keep the value at which their search would start.
 
     Raises:
         EvoError: too few founders, methods that take different numbers of them, layer groups or
@@ -94,7 +90,7 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
     entries = [method_named(m) for m in methods]
     founders = _founders(entries, tuple(dict.fromkeys(start.founders)))
     columns = settings.layer_groups * (len(settings.filters) + 1)
-    choices, parts = [], dict[str, ParameterGenes]()
+    method_genes, parts = [], dict[str, ParameterGenes]()
     for entry in entries:
         if entry.scope == "model" and columns > 1:
             raise EvoError(
@@ -118,7 +114,7 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
             for p in entry.parameters
             if _is_searched(entry, p, settings) and p not in searched
         }
-        choices.append(MethodGenes(entry, tuple(fixed.items()), tuple(ranges.items())))
+        method_genes.append(MethodGenes(entry, tuple(fixed.items()), tuple(ranges.items())))
         for p in searched:
             inputs = len(founders) if p.per_input else 1
             part = _part(p, inputs, columns, ranges[p.name])
@@ -135,7 +131,7 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
             METHOD, 1, 1, (0.0, len(entries) - 1.0), (len(entries) - 1) / 2, True
         )
     space = GeneSpace(
-        tuple(choices),
+        tuple(method_genes),
         founders,
         start.base,
         start.seed,
@@ -144,7 +140,7 @@ def gene_space(methods: Sequence[str], settings: GeneSettings, start: Start) -> 
         tuple(parts.values()),
     )
     try:
-        for at in range(len(choices)):
+        for at in range(len(method_genes)):
             for x in (space.low, space.high):
                 space.decode(space.encode(space.values(x) | {METHOD: np.array(float(at))}))
     except ValueError as error:
@@ -173,7 +169,7 @@ def _part(parameter: Parameter, inputs: int, columns: int, range_: Range) -> Par
 
 
 def _start(parameter: Parameter, range_: Range) -> float:
-    """The default, or the middle of the range where the default is not inside: at an end, or beyond."""
+    """The default, or the middle of the range where the default is not strictly inside."""
     default, (low, high) = float(parameter.default), range_
     middle = (low + high) / 2
     if low < default < high:
@@ -182,10 +178,10 @@ def _start(parameter: Parameter, range_: Range) -> float:
 
 
 def _shared(a: ParameterGenes, b: ParameterGenes) -> ParameterGenes:
-    """One part for two methods' parameters of one name; each method keeps to its own range."""
+    """The genes that two methods share by name; each method clips them to its own range."""
     if (a.inputs, a.integer) != (b.inputs, b.integer):
         raise EvoError(
-            f"algorithm.methods: {a.name} is not the same kind of number in all; search them one by one"
+            f"algorithm.methods: {a.name} is not the same kind of number in all methods; search each alone"
         )
     ends = (min(a.range[0], b.range[0]), max(a.range[1], b.range[1]))
     return replace(a, range=ends)
@@ -202,7 +198,7 @@ def _is_searched(entry: MergeMethod, parameter: Parameter | None, settings: Gene
 
 
 def _weights_are_free(entry: MergeMethod, settings: GeneSettings) -> bool:
-    """Weights of task vectors that are searched and not normalised: they hold scale and sign."""
+    """Whether weights of task vectors are searched and not normalised: scale and sign are theirs."""
     return (
         entry.base == "required"
         and entry.parameter("weight") is not None

@@ -17,7 +17,7 @@ from operators.recipe.coefficients import Coefficient, Grouped, Rule, multiply
 
 Vector = NDArray[np.float64]
 Range = tuple[float, float]
-MASK, METHOD = "(mask)", "(method)"  # genes that are no parameters of a merge
+MASK, METHOD = "(mask)", "(method)"  # genes that are not parameters of a merge
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ParameterGenes:
 
 @dataclass(frozen=True, slots=True)
 class MethodGenes:
-    """One method: what is fixed, and the range of each parameter that is searched."""
+    """One method: its fixed parameters, and the range of each parameter that is searched."""
 
     entry: MergeMethod
     fixed: tuple[tuple[str, ParameterValue], ...]
@@ -57,7 +57,7 @@ class GeneSpace:
     and a whole-number gene says which method it is.
     """
 
-    choices: tuple[MethodGenes, ...]
+    methods: tuple[MethodGenes, ...]
     founders: tuple[Recipe, ...]
     base: Founder
     seed: int
@@ -112,15 +112,15 @@ class GeneSpace:
         return np.asarray((x - low) / (high - low), dtype=np.float64)
 
     def decode(self, x: Vector) -> Recipe:
-        """The merge at ``x``; what lies outside the ranges is moved to their ends.
+        """The merge at ``x``, of shape (genes,), clipped to the ranges.
 
-        ``task_arithmetic`` that does not normalise is given as the weighted sum that it is: sums of
-        sums stay one sum, which is built in one pass.
+        ``task_arithmetic`` without normalisation becomes a plain weighted sum: sums of sums stay one
+        sum, which is built in one pass.
         """
         arrays = self.values(x)
-        choice = self.choices[int(arrays[METHOD][0, 0]) if METHOD in arrays else 0]
-        entry, params = choice.entry, dict(choice.fixed)
-        for name, (low, high) in choice.ranges:
+        method = self.methods[int(arrays[METHOD][0, 0]) if METHOD in arrays else 0]
+        entry, params = method.entry, dict(method.fixed)
+        for name, (low, high) in method.ranges:
             numbers = tuple(self._coefficient(row) for row in np.clip(arrays[name], low, high))
             parameter = entry.parameter(name)
             params[name] = numbers if parameter and parameter.per_input else numbers[0]
@@ -147,8 +147,8 @@ class GeneSpace:
     def encode(self, values: Mapping[str, NDArray[np.float64]]) -> Vector:
         """The point with ``values`` by parameter, each of a shape that broadcasts to (inputs, columns).
 
-        Parameters that are not among them are where a search begins. Names that are no genes here are
-        left alone, so a point of one space gives a start in another, of finer layers.
+        Parameters that are not given take the value at which a search starts. Names that are no genes
+        here are ignored, so a point of one space gives a start in another with finer layer groups.
         """
         pieces = []
         for part in self.parts:

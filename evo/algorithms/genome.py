@@ -24,12 +24,17 @@ from operators.variation.succession import Pull, difference, succeed
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, le=100.0)]
-TRIES = 100  # for a round with children: chance leaves a small population without
+TRIES = (
+    100  # rounds without children, which are likely in small populations, before none is offered
+)
 
 
 class GenomeSettings(AlgorithmSettings):
-    """GENOME's published settings. With ``genes: coefficients`` mutation acts on the task-vector
-    weights of the founders, and ``sigma`` and ``gene_mutation_rate`` default to 0.15 and 0.3.
+    """GENOME's published settings (sections 3.1 to 3.4).
+
+    With ``genes: coefficients`` mutation acts on the task-vector weights of the founders, and ``sigma``
+    and ``gene_mutation_rate`` default to 0.15 and 0.3. ``init: pairs`` starts from random averages of two
+    founders.
     """
 
     name: Literal["genome"] = "genome"
@@ -89,7 +94,7 @@ class _Particle:
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """Where an individual is going, and how fast."""
+    """A move in flight: the individual that moves, the id of its new recipe, and its velocity."""
 
     particle: _Particle
     target: str
@@ -97,11 +102,12 @@ class _Move:
 
 
 class GenomeSearch(PopulationSearch[None]):
-    """Ask/tell for both. A generation of GENOME+ takes two asks: the moved ones, then the children;
-    in a steady state one, in which the children are of the individuals as they were.
+    """Ask/tell for both. A generation of GENOME+ takes two asks: the moves, then the children. In a
+    steady state it takes one, in which the parents are the individuals before their moves.
 
-    A failed individual (NaN fitness) never breeds or survives; a failed move leaves the individual
-    where it was; a move told after its individual moved elsewhere, or died, brings a newcomer.
+    A failed individual (NaN fitness) is never a parent and does not survive. A failed move leaves the
+    individual as it was. A move evaluated after its individual moved elsewhere, or was not selected,
+    counts as a child.
     """
 
     def __init__(self, settings: GenomeSettings, start: Start) -> None:
@@ -112,7 +118,7 @@ class GenomeSearch(PopulationSearch[None]):
         self._particles: list[_Particle] = []
         self._best: Scored | None = None
         self._worst: Scored | None = None
-        self._phase: Literal["start", "succession", "breeding"] = "start"
+        self._phase: Literal["start", "succession", "children"] = "start"
         self._moves: list[_Move] = []  # in flight
 
     @property
@@ -126,25 +132,25 @@ class GenomeSearch(PopulationSearch[None]):
                 return self._first()
             case "succession":
                 return self._move()
-            case "breeding":
-                return self._breed()
+            case "children":
+                return self._children()
 
     def tell(self, evaluations: Sequence[Scored]) -> None:
         for scored in evaluations:
             self._remember(scored)
         match self._phase:
             case "start":
-                self._survive(self._newcomers(evaluations))
+                self._survive(self._new_particles(evaluations))
             case "succession":
-                self._land(evaluations)
-                self._phase = "breeding"
-            case "breeding":
-                others = self._land(evaluations)
-                self._survive([*self._particles, *self._newcomers(others)])
+                self._apply_moves(evaluations)
+                self._phase = "children"
+            case "children":
+                rest = self._apply_moves(evaluations)
+                self._survive([*self._particles, *self._new_particles(rest)])
 
     def contest(self, asked: int) -> Contest:
         """Children race for a place in the population. A moved individual stays whatever its fitness."""
-        if self._phase != "breeding":
+        if self._phase != "children":
             return Contest(asked)
         alive = tuple(p.scored.candidate.id for p in self._particles)
         return Contest(self._settings.population, alive)
@@ -152,10 +158,10 @@ class GenomeSearch(PopulationSearch[None]):
     def _round(self) -> list[Candidate]:
         if self._generation < 0:
             return self._first()
-        self._phase = "breeding"
+        self._phase = "children"
         if self._plus:
-            return [*self._move(), *self._breed()]
-        return next(filter(None, (self._breed() for _ in range(TRIES))), [])
+            return [*self._move(), *self._children()]
+        return next(filter(None, (self._children() for _ in range(TRIES))), [])
 
     def _first(self) -> list[Candidate]:
         founders = founder_candidates(self._start)
@@ -195,23 +201,23 @@ class GenomeSearch(PopulationSearch[None]):
         self._step *= plus.step_decay  # once per generation
         return list(moved.values())
 
-    def _land(self, evaluations: Sequence[Scored]) -> list[Scored]:
-        """Let individuals go where their moves led them; gives the evaluations that moved nobody."""
-        told = {s.candidate.id: s for s in evaluations}
+    def _apply_moves(self, evaluations: Sequence[Scored]) -> list[Scored]:
+        """Replace individuals by their moves. Returns the evaluations that are of no move."""
+        scored_by_id = {s.candidate.id: s for s in evaluations}
         places = {id(particle): i for i, particle in enumerate(self._particles)}
-        landed = set()
-        for move in (m for m in self._moves if m.target in told):
-            place, scored = places.pop(id(move.particle), None), told[move.target]
+        applied = set()
+        for move in (m for m in self._moves if m.target in scored_by_id):
+            place, scored = places.pop(id(move.particle), None), scored_by_id[move.target]
             if place is not None:
                 self._particles[place] = _moved(move, scored)
-                landed.add(move.target)
-        self._moves = [m for m in self._moves if m.target not in told]
-        return [s for s in evaluations if s.candidate.id not in landed]
+                applied.add(move.target)
+        self._moves = [m for m in self._moves if m.target not in scored_by_id]
+        return [s for s in evaluations if s.candidate.id not in applied]
 
-    def _breed(self) -> list[Candidate]:
+    def _children(self) -> list[Candidate]:
         settings, rng = self._settings, self._rng
         fitness = [p.scored.fitness for p in self._particles]
-        worth = [float(merit) for merit in merits(fitness)]
+        merit = [float(m) for m in merits(fitness)]
         children: list[Candidate] = []
         for _ in range(settings.population // 2):
             if rng.random() >= settings.crossover_rate:
@@ -220,22 +226,22 @@ class GenomeSearch(PopulationSearch[None]):
             seed = int(rng.integers(2**63))
             if len({self._particles[i].recipe for i in chosen}) < 2:
                 continue  # two equal individuals have nothing to cross
-            children.append(self._cross(chosen, worth, seed))
-        adults = [p.scored.candidate for p in self._particles]
+            children.append(self._cross(chosen, merit, seed))
+        members = [p.scored.candidate for p in self._particles]
         mutants = [
             self._mutate(candidate)
-            for candidate in (*adults, *children)
+            for candidate in (*members, *children)
             if rng.random() < settings.individual_mutation_rate
         ]
-        known = {a.id for a in adults}
+        known = {m.id for m in members}
         unique = {c.id: c for c in (*children, *mutants) if c.id not in known}
         return list(unique.values())
 
-    def _cross(self, chosen: Sequence[int], worth: Sequence[float], seed: int) -> Candidate:
+    def _cross(self, chosen: Sequence[int], merit: Sequence[float], seed: int) -> Candidate:
         parents = [self._particles[i].recipe for i in chosen]
         child = crossover(
             parents,
-            [worth[i] for i in chosen],
+            [merit[i] for i in chosen],
             method=self._settings.crossover,
             base=self._start.base,
             seed=seed,
@@ -263,25 +269,25 @@ class GenomeSearch(PopulationSearch[None]):
             )
         return Candidate(child, f"mutation:{settings.genes}", (parent.id,), seed)
 
-    def _newcomers(self, evaluations: Sequence[Scored]) -> list[_Particle]:
+    def _new_particles(self, evaluations: Sequence[Scored]) -> list[_Particle]:
         known = {p.scored.candidate.id for p in self._particles}
         alive = [s for s in evaluations if math.isfinite(s.fitness) and s.candidate.id not in known]
-        crowd = [p.recipe for p in self._particles] + [s.candidate.recipe for s in alive]
-        return [_Particle(s, self._first_velocity(s.candidate.recipe, crowd), s) for s in alive]
+        recipes = [p.recipe for p in self._particles] + [s.candidate.recipe for s in alive]
+        return [_Particle(s, self._first_velocity(s.candidate.recipe, recipes), s) for s in alive]
 
-    def _first_velocity(self, recipe: Recipe, crowd: Sequence[Recipe]) -> Terms:
-        """v₀ = x_j − x_i, j any other individual (Model Swarms; GENOME+'s code does the same)."""
-        others = [r for r in crowd if r != recipe]
+    def _first_velocity(self, recipe: Recipe, recipes: Sequence[Recipe]) -> Terms:
+        """v₀ = x_j − x_i with j another individual at random (Model Swarms; also GENOME+'s released code)."""
+        others = [r for r in recipes if r != recipe]
         if self._plus is None or not others:
             return ()
         return difference(others[int(self._rng.integers(len(others)))], recipe)
 
-    def _survive(self, crowd: Sequence[_Particle]) -> None:
-        fitness = [p.scored.fitness for p in crowd]
+    def _survive(self, particles: Sequence[_Particle]) -> None:
+        fitness = [p.scored.fitness for p in particles]
         kept = select(fitness, self._settings.population, self._rng, elite=self._settings.elite)
-        self._particles = [crowd[i] for i in kept]
+        self._particles = [particles[i] for i in kept]
         self._generation += 1
-        self._phase = "succession" if self._plus else "breeding"
+        self._phase = "succession" if self._plus else "children"
 
     def _remember(self, scored: Scored) -> None:
         if not math.isfinite(scored.fitness):

@@ -28,8 +28,8 @@ TRIES = 50  # for a child that was not tried before
 
 
 class PathGASettings(PathSettings):
-    """``influence``: drop layers of little block influence first, insert those of much (one forward
-    pass for each founder at the start).
+    """``influence``: drop layers of low block influence first and insert those of high influence. It costs
+    one forward pass for each founder at the start.
     """
 
     name: Literal["path_ga"] = "path_ga"
@@ -49,7 +49,7 @@ class PathGASettings(PathSettings):
 
 
 class JointSettings(PathGASettings):
-    """``weights_rate`` is how often a child's weights mutate, by N(0, ``sigma``²) each; else its path."""
+    """``weights_rate`` is the share of mutations of weights, by N(0, ``sigma``²) each; the rest is of paths."""
 
     name: Literal["joint"] = "joint"  # type: ignore[assignment]
     weights_rate: Share = 0.7
@@ -58,7 +58,7 @@ class JointSettings(PathGASettings):
 
 @dataclass(frozen=True, slots=True)
 class _Genotype:
-    """A path, and the weights of the merged model (None without); that model's number is the last."""
+    """A path, and the weights of the merged model, which is the last model; None without it."""
 
     path: PathGenes
     weights: tuple[float, ...] | None
@@ -74,7 +74,7 @@ class PathGA(PathSearch[None]):
         self._genomes: dict[str, _Genotype] = {}
         self._choices = self._space.choices
         if self._joint:
-            # The merged model is one more to choose layers from, the moves' last.
+            # Moves may choose layers of the merged model too; it is the last model.
             known = self._choices.influence
             more = None if known is None else np.vstack([known, known.mean(axis=0)])
             self._choices = replace(self._choices, models=self._choices.models + 1, influence=more)

@@ -1,4 +1,4 @@
-"""What data-flow algorithms search over: which models take part, path lengths, the path to begin with."""
+"""PathSpace: what data-flow searches search over: models, layers and limits of a path's length."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from operators.variation.selection import ranking
 class PathSettings(AlgorithmSettings):
     """Common to all searches over paths.
 
-    ``models`` are the founders whose layers take part (all by default). A path has ``min_length`` steps
-    at least and ``max_length`` at most (by default twice a founder's own); where a founder's own path
-    is outside of that, the search begins with as much of it, repeated if need be. ``length_penalty`` is what
-    a path's fitness on dev and select loses for each founder's length that it is longer than a founder,
-    and gains where it is shorter: with it, pruning falls out.
+    ``models`` are the founders whose layers are used (all by default). A path has from ``min_length`` to
+    ``max_length`` steps (by default up to twice a founder's own). A founder's own path that is too long
+    is cut, one that is too short is repeated, and the search starts there. ``length_penalty`` is what the
+    fitness of a path on dev and select loses for each founder's length that it is longer than a
+    founder, and gains where it is shorter: the search then prunes.
     """
 
     models: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class PathSettings(AlgorithmSettings):
 
 @dataclass(frozen=True, slots=True)
 class PathSpace:
-    """The models of a search and its limits, settings resolved."""
+    """The models of a search, and its choices and limits with settings resolved."""
 
     models: tuple[Recipe, ...]
     choices: Choices
@@ -64,7 +64,7 @@ def path_space(settings: PathSettings, start: Start) -> PathSpace:
             raise EvoError(
                 f"algorithm.models: no founder is called {name!r}; there are {', '.join(by_name)}"
             )
-    # Whatever an earlier stage of a sequence found takes part always.
+    # The winners of earlier stages of a sequence are always used.
     winners = [f for f in start.founders if not isinstance(f, Founder)]
     models = (*(by_name[n] for n in settings.models or by_name), *winners)
     if start.layers < 1:
@@ -77,10 +77,10 @@ def path_space(settings: PathSettings, start: Start) -> PathSpace:
     influence = None
     known = [start.influence[m.id] for m in models if m.id in start.influence]
     if known:
-        # A merged model has none of its own: it is taken to be like the others.
+        # The influence of a merged model is not measured: the mean of the founders' stands for it.
         usual = tuple(np.mean(known, axis=0))
         influence = np.array([start.influence.get(m.id, usual) for m in models])
-        # Hidden states that overflow have no cosine: such a layer is not one to drop.
+        # Hidden states that overflow give NaN: such a layer counts as one of most influence.
         influence = np.where(np.isfinite(influence), influence, 1.0)
     choices = Choices(len(models), start.layers, settings.min_length, longest, influence)
     return PathSpace(tuple(models), choices)
@@ -99,6 +99,6 @@ class PathSearch(PopulationSearch[T]):
         self._space = path_space(settings, start)
 
     def _best_model(self, evaluations: Sequence[Scored]) -> int:
-        """The number of the best of the taking part; the first where all failed."""
+        """The index of the best founder in the space; of the first where all failed."""
         fitness: Mapping[str, float] = {s.candidate.id: s.fitness for s in evaluations}
         return ranking([fitness.get(m.id, float("nan")) for m in self._space.models])[0]

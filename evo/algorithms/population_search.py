@@ -14,8 +14,8 @@ from operators.variation.selection import ranking
 class PopulationSearch(ABC, Generic[T]):
     """``ask_one`` and ``tell_one`` over a subclass's ``ask`` and ``tell``, whose rounds may overlap.
 
-    A subclass may be asked again before its last round is told, and takes evaluations of several rounds
-    together. A generation has as many evaluations as its first round has candidates; while more are in
+    A subclass may be asked again before its last round is evaluated, and takes evaluations of several
+    rounds together. A generation has as many evaluations as its first round has candidates; while more are in
     flight, further rounds are asked of the same state. So one evaluation at a time gives the same search
     as whole generations, and the more are in flight, the older is the state that a candidate is made from.
     """

@@ -1,4 +1,4 @@
-"""Ask and tell: what an algorithm is to the loop."""
+"""Ask and tell: the interface between algorithms and the loop that evaluates their candidates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from operators.recipe import Founder, Recipe
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An individual to try, and where it came from. ``parents`` are ids; ``seed`` what it drew."""
+    """A recipe to evaluate, the operator that made it, the ids of its parents, and the operator's seed."""
 
     recipe: Recipe
     operator: str
@@ -23,15 +23,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What an algorithm is told of a candidate: its fitness on ``dev``, NaN if it failed."""
+    """A candidate and its fitness on ``dev``, NaN if its evaluation failed."""
 
     candidate: Candidate
     fitness: float
 
 
 class Algorithm(Protocol):
-    """Decides which recipes to try next. Deterministic: same seed and same evaluations told in the
-    same order, same candidates. Sees ``dev`` fitness only.
+    """Decides which recipes to evaluate next. It sees ``dev`` fitness only.
+
+    Deterministic: the same seed and the same evaluations in the same order give the same candidates.
     """
 
     @property
@@ -41,15 +42,15 @@ class Algorithm(Protocol):
 
     @property
     def population(self) -> tuple[Scored, ...]:
-        """Who is alive after the last finished generation, best first."""
+        """The individuals that survived the last finished generation, best first."""
         ...
 
     def ask(self) -> list[Candidate]:
-        """What to evaluate next, each recipe once; may be empty. Every ask is followed by one tell."""
+        """The next candidates, each recipe once; may be empty. One tell follows every ask."""
         ...
 
     def tell(self, evaluations: Sequence[Scored]) -> None:
-        """The evaluations of what was asked, in the order asked."""
+        """Learn from the evaluations of the last ask, in its order."""
         ...
 
 
@@ -58,21 +59,21 @@ class SteadyAlgorithm(Algorithm, Protocol):
     """An algorithm that also takes evaluations one by one, in the order in which they end.
 
     Deterministic in that order: the same calls give the same candidates. For each candidate that
-    :meth:`ask_one` gave, one :meth:`tell_one` follows, in any order; :meth:`ask` and :meth:`tell` are not
-    used in such a run. ``generation`` becomes 0 when the founders are told, and grows by one with each
-    population that is told after them.
+    :meth:`ask_one` returned, one :meth:`tell_one` follows, in any order; :meth:`ask` and :meth:`tell` are
+    not used in such a run. ``generation`` becomes 0 with the last founder's evaluation, and grows by one
+    with each population evaluated after that.
     """
 
     def ask_one(self) -> Candidate | None:
-        """What to evaluate next; None: nothing before more is told (as until all founders are). None with
-        nothing in flight: the search has run dry.
+        """The next candidate. None: wait for more evaluations, as until all founders are evaluated.
 
-        May be a recipe that was asked before, or is being evaluated: it is told again.
+        None with nothing in flight means that no new candidates will come. The recipe may be one that was
+        asked before or is being evaluated: its evaluation is passed again.
         """
         ...
 
     def tell_one(self, evaluation: Scored) -> None:
-        """One evaluation of what was asked; NaN fitness if it failed."""
+        """Learn from one evaluation; its fitness is NaN if it failed."""
         ...
 
 
@@ -105,12 +106,17 @@ def contest_of(algorithm: Algorithm, asked: int) -> Contest:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What every algorithm starts from: the founders, their base, a seed, and the models' layers.
+    """What every algorithm starts from.
 
-    A stage of a sequence starts from the winners of the stages before it, too. ``tensors`` are the names
-    of the models' tensors, where they are known; ``adapters`` says that the founders are LoRA adapters of
-    the base, all of them; ``evaluations`` is the budget, where it is one of evaluations; ``influence`` is
-    the block influence of each layer by founder id, where it was measured.
+    Attributes:
+        founders: the founders; in a later stage of a sequence also the winners of earlier stages.
+        base: the model that the founders were tuned from.
+        seed: of the algorithm's own random generator.
+        layers: the number of layers of each model that can be told apart by name, 0 if there are none.
+        tensors: the names of the models' tensors; empty if not known.
+        adapters: whether all founders are LoRA adapters of the base.
+        evaluations: the budget of evaluations, None if it is another kind of budget.
+        influence: block influence of each layer, by founder id; empty if not measured.
     """
 
     founders: tuple[Recipe, ...]

@@ -1,8 +1,8 @@
-"""``sequence``: one search after the other; what each found joins the founders of the next.
+"""``sequence``: one search after the other; the best of each joins the founders of the next.
 
-So the paths of arXiv 2403.13187, section 3.3 ("merging in both spaces") are ``recipe_search`` and then
-``dataflow``, whose paths may use the layers of the merged model too. What is handed on is the best
-individual that is no path: a path is no weights that could be merged, and no step of another path.
+Merging in both spaces (arXiv 2403.13187, section 3.3) is ``recipe_search`` and then ``dataflow``, whose
+paths may use the layers of the merged model too. The individual that joins is the best one that is not a
+path: a path has no weights to merge, and can't be a step of another path.
 """
 
 import math
@@ -28,9 +28,9 @@ from evo.algorithms.spec import AlgorithmSettings
 from evo.errors import EvoError
 from operators.recipe import Route
 
-# Chance leaves a small population of genome without children for some rounds: those go on.
-IDLE_ROUNDS = 10  # asks in a row with nothing new, after which a stage ends
-IDLE_TOLD = 100  # so in a steady state: evaluations in a row that were known
+# A small population of genome may have no children for some rounds: that is no reason to end a stage.
+IDLE_ROUNDS = 10  # asks in a row without a new candidate, after which a stage ends
+IDLE_EVALUATIONS = 100  # the same in a steady state: evaluations in a row of known candidates
 
 
 def _stage(value: Any, info: ValidationInfo) -> AlgorithmSettings:
@@ -43,9 +43,9 @@ def _stage(value: Any, info: ValidationInfo) -> AlgorithmSettings:
 
 
 class SequenceSettings(AlgorithmSettings):
-    """``stages`` are algorithms by name, or with settings of their own, as ``algorithm`` itself takes
-    them. ``evaluations`` is what each stage but the last may spend; by default the budget's
-    evaluations are shared out evenly.
+    """``stages`` are algorithms by name or with their settings, as ``algorithm`` itself takes them.
+    ``evaluations`` is the number for each stage but the last; by default all stages get the same share
+    of the budget.
     """
 
     name: Literal["sequence"] = "sequence"
@@ -66,10 +66,10 @@ class SequenceSettings(AlgorithmSettings):
 
 
 class Stages:
-    """Ask/tell. A stage ends between two asks, once it has spent its evaluations or run dry.
+    """Ask/tell. A stage ends between two asks, once its evaluations are spent or nothing new comes.
 
-    In a steady state it asks for no more than its evaluations, and the next one begins when all of them
-    are told: it starts from the best of all. This is the one wait in such a run.
+    In a steady state a stage asks for no more than its evaluations, and the next one starts from the best
+    of them when all are evaluated. Only there does such a run wait.
 
     Raises:
         EvoError: a stage refuses the founders or its settings, or nothing is left for the last one.
@@ -99,7 +99,7 @@ class Stages:
         self._idle = 0
         self._asked: set[str] = set()  # what was asked one by one
         self._in_flight = 0
-        # All of them, so that what is wrong with any stage is known before anything runs.
+        # All stages now, so that a mistake in any of them is found before anything runs.
         made = [self._made(number, start) for number in range(len(self._stages))]
         self._stage = made[0]
 
@@ -124,7 +124,7 @@ class Stages:
         return contest_of(self._stage, asked)
 
     def ask_one(self) -> Candidate | None:
-        over = self._is_over(len(self._asked), IDLE_TOLD)
+        over = self._is_over(len(self._asked), IDLE_EVALUATIONS)
         candidate = None if over else self._steady.ask_one()
         if candidate is None and self._in_flight == 0 and self._number < len(self._limits):
             self._advance()
@@ -149,7 +149,7 @@ class Stages:
         return self._stage
 
     def _is_over(self, spent: int, patience: int) -> bool:
-        """Whether another stage is to follow; ``spent`` counts evaluations since the very first."""
+        """Whether the stage ends and another follows; ``spent`` counts the evaluations of all stages."""
         if self._number == len(self._limits):
             return False
         limit = self._limits[self._number]

@@ -1,4 +1,4 @@
-"""Config files: YAML in, RunConfig out; errors name the file, the line, the key and what would be right."""
+"""load_config: YAML in, RunConfig out; an error names the file, the line, the key and what is valid."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ from evo.config.schema import RunConfig
 from evo.errors import EvoError
 
 Key = tuple[str | int, ...]
-# Beside its own error PyYAML lets through what its constructors raise: 2024-13-01 is a ValueError,
-# `!!bool maybe` a KeyError, `!!timestamp soon` an AttributeError, a thousand brackets a RecursionError.
+# Beside its own error PyYAML raises what its constructors raise: ValueError for 2024-13-01, KeyError for
+# `!!bool maybe`, AttributeError for `!!timestamp soon`, RecursionError for a thousand brackets.
 _NOT_YAML = (
     *(yaml.YAMLError, ValueError, LookupError, ArithmeticError),
     *(AttributeError, TypeError, RecursionError),
@@ -29,8 +29,7 @@ def load_config(
     Without ``check_files``, files and folders that it names need not be on this machine.
 
     Raises:
-        EvoError: the file can't be read, is no YAML, or something in it is wrong. All mistakes are
-            listed at once.
+        EvoError: the file can't be read, is not YAML, or has mistakes; all of them are listed.
     """
     path = Path(path)
     try:
@@ -53,11 +52,11 @@ def load_config(
     for override in overrides:
         key = apply_override(data, override)
         lines = {k: v for k, v in lines.items() if k[: len(key)] != key}
-        for length in range(1, len(key) + 1):  # keys on the way that the file lacks are its too
+        for length in range(1, len(key) + 1):  # parent keys that the file lacks come from it too
             lines.setdefault(key[:length], f"--set {override}")
     folder = path.resolve().parent
     try:
-        # Tasks can't see the root beside them: they are given it.
+        # Validators of tasks can't see the config's root: the context has it.
         root = (folder / Path(str(data.get("root", "."))).expanduser()).resolve()
         context = {"folder": folder, "root": root, "check_files": check_files}
         return RunConfig.model_validate(data, context=context)
@@ -67,14 +66,14 @@ def load_config(
         raise EvoError(f"{path}: {error}") from error
 
 
-def _lines(node: yaml.Node, at: Key, path: Path, met: set[int]) -> Iterator[tuple[Key, str]]:
-    """The place of every key: ``line 14``. Two equal keys in one mapping are refused.
+def _lines(node: yaml.Node, at: Key, path: Path, seen_nodes: set[int]) -> Iterator[tuple[Key, str]]:
+    """The line of every key, as ``line 14``. Raises EvoError for two equal keys in one mapping.
 
-    A node that aliases repeat is entered once: aliases may go in circles, or grow without bound.
+    A node with aliases is entered once: aliases may be cyclic, or grow without bound.
     """
-    if id(node) in met:
+    if id(node) in seen_nodes:
         return
-    met.add(id(node))
+    seen_nodes.add(id(node))
     yield at, f"line {node.start_mark.line + 1}"
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
@@ -86,18 +85,18 @@ def _lines(node: yaml.Node, at: Key, path: Path, met: set[int]) -> Iterator[tupl
                     f"{path}, line {line}: {name!r} is set twice, first on line {seen[name]}"
                 )
             seen[name] = line
-            yield from _lines(value, (*at, name), path, met)
+            yield from _lines(value, (*at, name), path, seen_nodes)
             yield (*at, name), f"line {line}"
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield from _lines(item, (*at, index), path, met)
+            yield from _lines(item, (*at, index), path, seen_nodes)
 
 
 def apply_override(data: dict[str, Any], override: str) -> Key:
-    """Change ``data`` as ``override`` ("key.key=value") says; gives the key.
+    """Apply ``override`` ("key.key=value") to ``data`` and return the key.
 
     Raises:
-        EvoError: it has no such form, or leads nowhere.
+        EvoError: it has another form, or a key on its way can't hold others.
     """
     name, separator, text = override.partition("=")
     parts = [p.strip() for p in name.split(".")]
@@ -106,7 +105,7 @@ def apply_override(data: dict[str, Any], override: str) -> Key:
     try:
         value = yaml.safe_load(text) if text.strip() else ""
     except _NOT_YAML as error:
-        raise EvoError(f"--set {override}: the value is no YAML ({error})") from error
+        raise EvoError(f"--set {override}: the value is not valid YAML ({error})") from error
     key: list[str | int] = []
     at: Any = data
     for depth, part in enumerate(parts):
@@ -121,7 +120,7 @@ def apply_override(data: dict[str, Any], override: str) -> Key:
             raise EvoError(f"--set {override}: {'.'.join(parts[:depth])} has no keys of its own")
         key.append(step)
         if last:
-            # Another algorithm has other settings: `algorithm=genome` means that one's defaults.
+            # Settings belong to one algorithm: `algorithm=genome` resets them to genome's defaults.
             at[step] = {"name": value} if key == ["algorithm"] and isinstance(value, str) else value
         else:
             if isinstance(at, dict) and (step not in at or at[step] is None):
@@ -137,7 +136,7 @@ def _explain(error: ValidationError, path: Path, lines: dict[Key, str], data: An
     for problem in problems:
         here = problem["loc"]
         if any(len(other) > len(here) and other[: len(here)] == here for other in places):
-            continue  # a consequence of what is wrong inside
+            continue  # a consequence of an inner mistake
         key = _key_in(data, problem["loc"])
         place = next(lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in lines)
         name = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in key).lstrip(".")
@@ -147,7 +146,7 @@ def _explain(error: ValidationError, path: Path, lines: dict[Key, str], data: An
 
 
 def _key_in(data: Any, location: tuple[str | int, ...]) -> Key:
-    """``location`` without the names of union members that pydantic puts into it."""
+    """``location`` without the names of union members that pydantic adds."""
     key: list[str | int] = []
     at = data
     for index, part in enumerate(location):
