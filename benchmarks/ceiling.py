@@ -28,6 +28,7 @@ from evo.algorithms.gene_space import GeneSettings, gene_space
 from evo.cli.zoo import build_zoo
 from evo.run.setup import load_tasks, make_pool
 from evo.search.evaluator import Evaluator
+from evo.search.objective import Objective
 from operators.recipe.coefficients import value_at
 
 PARTS = ("alpha1", "swap", "pmax")
@@ -69,7 +70,7 @@ def main() -> None:
     )
     founders, tasks = load_founders(config.base, config.founders), load_tasks(config.tasks)
     pool = make_pool(config, founders, tasks)
-    evaluator = Evaluator(pool, tasks)
+    evaluator = Evaluator(pool, Objective(tasks))
     path = FOLDER / "ceiling.json"
     kept = json.loads(path.read_text()).get("rows", []) if path.is_file() else []
     wanted = options.only or ("grid", "search", "gradient")
@@ -92,7 +93,7 @@ def grid(founders: FounderSet, evaluator: Evaluator) -> Iterator[dict[str, Any]]
     space = gene_space(["task_arithmetic"], GeneSettings(), three)
     weights = [np.array(w) for w in itertools.product(*GRID)]
     recipes = [space.decode(w) for w in weights]
-    dev = [evaluator.measure(r).fitness for r in evaluator.run(recipes, "dev")]
+    dev = [evaluator.objective.score(r).fitness for r in evaluator.run(recipes, "dev")]
     best = int(np.argmax(dev))
     yield {
         "genes": dict(zip(PARTS, weights[best].tolist(), strict=True)),
@@ -189,7 +190,8 @@ def answers(path: Path, tokenizer: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 def scores(evaluator: Evaluator, recipe: Any) -> dict[str, float]:
     measured = {
-        s: evaluator.measure(evaluator.run([recipe], s)[0]) for s in evo.config.schema.SPLITS
+        s: evaluator.objective.score(evaluator.run([recipe], s)[0])
+        for s in evo.config.schema.SPLITS
     }
     made = {split: m.fitness for split, m in measured.items()}
     return {**made, "test_se": measured["test"].standard_error}

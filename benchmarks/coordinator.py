@@ -31,8 +31,9 @@ from evo.config.schema import BudgetConfig, RunConfig
 from evo.evolution import Evolution
 from evo.lineage.storage.journal import Journal
 from evo.lineage.storage.writer import LineageWriter
-from evo.search.evaluator import Evaluator, WeighedTask
+from evo.search.evaluator import Evaluator
 from evo.search.loop import Search
+from evo.search.objective import Objective, WeighedTask
 from fitness.tasks.task import TaskSpec, load_task
 from operators.recipe import Founder
 
@@ -50,9 +51,9 @@ def coordinator(
     founders = tuple(Founder(f"f{i}", str(i) * 64) for i in range(8))
     start = Start(founders, Founder("base", "b" * 64), 0, layers=32)
     task = load_task(TaskSpec(name="t", metric="simulated:instant", data=(("dev", "dev"),)))
-    evaluator = Evaluator(pool, (WeighedTask(task),))
+    evaluator = Evaluator(pool, Objective((WeighedTask(task),)))
     journal = Journal(folder / "lineage" / "journal.arrows")
-    evaluator.remember = journal.append
+    evaluator.record = journal.append
     writer = LineageWriter(folder / "lineage", journal=journal)
     settings = read_settings(algorithm)
     search = Search(

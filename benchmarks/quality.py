@@ -35,6 +35,7 @@ from evo.final.finals import Finals
 from evo.lineage.storage.writer import LineageWriter
 from evo.run.setup import load_tasks, make_pool
 from evo.search.evaluator import Evaluator
+from evo.search.objective import Objective
 
 FOUNDERS = ("rev", "sort", "desc", "swap", "even", "pmax", "pmin", "succpred", "alpha1", "alpha2")
 SEVERAL = ["task_arithmetic", "ties", "dare_ties"]
@@ -215,11 +216,13 @@ def static_run(
     start = Start(
         tuple(f.founder for f in founders.founders), founders.base.founder, seed, founders.layers
     )
-    evaluator = Evaluator(pool, load_tasks(config.tasks))
+    evaluator = Evaluator(pool, Objective(load_tasks(config.tasks)))
     grid = static_grid(method, start, config.budget.evaluations)
     results = evaluator.run([c.recipe for c in grid], "dev")
     scored = [
-        Scored(c, evaluator.measure(r).fitness) for c, r in zip(grid, results, strict=True) if r.ok
+        Scored(c, evaluator.objective.score(r).fitness)
+        for c, r in zip(grid, results, strict=True)
+        if r.ok
     ]
     with tempfile.TemporaryDirectory() as folder:
         finals = Finals(evaluator, LineageWriter(Path(folder) / "lineage"), 0)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from evo.errors import EvoError
     from evo.evolution import Evolution
     from evo.run_dir.summary import RunSummary
-    from evo.search.loop import Generation
+    from evo.search.progress import Generation
     from evo.trackers import Callback, TrackersConfig
 
 __all__ = [

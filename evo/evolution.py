@@ -17,7 +17,7 @@ from evo.lineage.storage.commits import FINAL
 from evo.run.assembly import Hooks, Run, resume_run, start_run
 from evo.run_dir import RunDir
 from evo.run_dir.summary import PeakMemory, RunSummary
-from evo.search.loop import Generation, Progress
+from evo.search.progress import Generation, Progress
 from evo.trackers import Callback, TrackersConfig
 from evo.versions import versions
 from operators.recipe import Recipe
@@ -149,7 +149,7 @@ class Evolution:
     @property
     def replays(self) -> bool:
         """Whether the evaluations so far come from the record of a run that is resumed."""
-        return self._run.evaluator.recalls
+        return self._run.evaluator.replays
 
     @property
     def lineage(self) -> Lineage:

@@ -97,11 +97,25 @@ class Racing(Protocol):
         ...
 
 
-def contest_of(algorithm: Algorithm, asked: int) -> Contest:
-    """What the round that was asked last races for: the algorithm's word, or to be in the better half."""
+def contest_in(algorithm: Algorithm, asked: int) -> Contest:
+    """What an algorithm says of its latest round; by default, to be in the better half."""
     if isinstance(algorithm, Racing):
         return algorithm.contest(asked)
     return Contest((asked + 1) // 2)
+
+
+def contest_of(
+    algorithm: Algorithm, asked: Sequence[Candidate], known: Sequence[Candidate]
+) -> Contest | None:
+    """What the round ``asked`` races for, as :func:`contest_in` says.
+
+    Those that are ``known`` already are rivals of the new ones. None for the founders: they do not race.
+    """
+    if algorithm.generation < 0:
+        return None
+    contest = contest_in(algorithm, len(asked))
+    rivals = dict.fromkeys((*contest.rivals, *(c.id for c in known)))
+    return Contest(contest.keeps, tuple(rivals))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from evo.algorithms.protocol import (
     Scored,
     Start,
     SteadyAlgorithm,
-    contest_of,
+    contest_in,
 )
 from evo.algorithms.recipe_search import RecipeSearchSettings
 from evo.algorithms.spec import AlgorithmSettings
@@ -121,7 +121,7 @@ class Stages:
         self._stage.tell(evaluations)
 
     def contest(self, asked: int) -> Contest:
-        return contest_of(self._stage, asked)
+        return contest_in(self._stage, asked)
 
     def ask_one(self) -> Candidate | None:
         over = self._is_over(len(self._asked), IDLE_EVALUATIONS)

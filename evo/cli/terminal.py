@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from evo.config.schema import BudgetConfig
-from evo.search.loop import Generation, Progress
+from evo.search.progress import Generation, Progress
 
 _WIDE = 1000  # characters
 

@@ -18,7 +18,8 @@ from evo.lineage.storage.writer import LineageWriter
 from evo.run_dir import RunDir
 from evo.run_dir.summary import ResultRow
 from evo.search.evaluator import Evaluator
-from evo.search.loop import DEV, Search
+from evo.search.loop import Search
+from fitness.splits import DEV
 from operators.merge import MERGES, merge
 from operators.recipe import Recipe, describe, linear
 from operators.variation.selection import ranking
@@ -94,6 +95,7 @@ def score_baselines(
             evaluator,
             BudgetConfig(evaluations=evaluations),
             lineage,
+            races=False,
         )
         for _ in search:
             pass
@@ -122,7 +124,7 @@ def _tuned(grid: Sequence[Candidate], evaluator: Evaluator, finals: Finals) -> l
     results = evaluator.run([c.recipe for c in grid], DEV)
     for candidate, result in zip(grid, results, strict=True):
         finals.record(candidate, result)
-        scored.append(Scored(candidate, evaluator.measure(result).fitness))
+        scored.append(Scored(candidate, evaluator.objective.score(result).fitness))
     alive = [s for s in scored if math.isfinite(s.fitness)]
     return sorted(alive, key=lambda s: -s.fitness)
 

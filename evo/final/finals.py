@@ -7,9 +7,9 @@ from cluster.jobs import JobResult
 from evo.algorithms import Candidate, Scored
 from evo.lineage.storage.writer import LineageWriter
 from evo.run_dir.summary import ResultRow, TaskScore
-from evo.search.evaluator import Evaluator, Measure
-
-SELECT, TEST = "select", "test"
+from evo.search.evaluator import Evaluator
+from evo.search.objective import SplitFitness
+from fitness.splits import SELECT, TEST, Split
 
 
 class Finals:
@@ -25,13 +25,13 @@ class Finals:
     def record(self, candidate: Candidate, result: JobResult) -> None:
         """Put an individual and one evaluation of it into the lineage."""
         self._lineage.individual(candidate, self._generation)
-        fitness = self._evaluator.measure(result).fitness
+        fitness = self._evaluator.objective.score(result).fitness
         self._lineage.evaluation(result, self._generation, fitness)
 
     def order(self, ranked: Sequence[Scored], count: int) -> list[Scored]:
         """The best ``count`` by dev, in order of their select fitness (ties: of dev)."""
         finalists = list(ranked[:count])
-        if not self._evaluator.has_split(SELECT):
+        if not self._evaluator.objective.has_split(SELECT):
             return finalists
         self._score([f.candidate for f in finalists], SELECT)
         by_select = {f.candidate.id: self._fitness(f.candidate, SELECT) for f in finalists}
@@ -41,7 +41,7 @@ class Finals:
     def entry(self, name: str, kind: str, candidate: Candidate, dev: float | None) -> ResultRow:
         """The row of one individual: scored on select and test where the tasks have them."""
         for split in (SELECT, TEST):
-            if self._evaluator.has_split(split):
+            if self._evaluator.objective.has_split(split):
                 self._score([candidate], split)
         measure = self._measure(candidate, TEST)
         return ResultRow(
@@ -57,8 +57,10 @@ class Finals:
 
     def ensemble(self, name: str, members: Sequence[Candidate]) -> ResultRow | None:
         """The row of a vote of ``members`` (the first wins ties); None where tasks give no answers."""
-        tasks = [t.task for t in self._evaluator.tasks]
-        if not self._evaluator.has_split(TEST) or not all(t.supports_answers for t in tasks):
+        tasks = [t.task for t in self._evaluator.objective.tasks]
+        if not self._evaluator.objective.has_split(TEST) or not all(
+            t.supports_answers for t in tasks
+        ):
             return None
         results = self._evaluator.run([m.recipe for m in members], TEST, "answers")
         voters = [r for r in results if r.ok]
@@ -78,12 +80,12 @@ class Finals:
                 "failed", f"{name}: {type(raised).__name__}: {raised}", self._generation
             )
             return None
-        total = self._evaluator.combine(means)
+        total = self._evaluator.objective.combine(means)
         return ResultRow(
             name, "ensemble", None, None, None, total.fitness, total.standard_error, _tasks(total)
         )
 
-    def _score(self, candidates: Iterable[Candidate], split: str) -> None:
+    def _score(self, candidates: Iterable[Candidate], split: Split) -> None:
         chosen = list(candidates)
         results = self._evaluator.run([c.recipe for c in chosen], split)
         for candidate, result in zip(chosen, results, strict=True):
@@ -92,13 +94,13 @@ class Finals:
                 self.record(candidate, result)
                 self.last_error = result.error or self.last_error
 
-    def _measure(self, candidate: Candidate, split: str) -> Measure | None:
-        if not self._evaluator.has_split(split):
+    def _measure(self, candidate: Candidate, split: Split) -> SplitFitness | None:
+        if not self._evaluator.objective.has_split(split):
             return None
         result: JobResult = self._evaluator.run([candidate.recipe], split)[0]
-        return self._evaluator.measure(result)
+        return self._evaluator.objective.score(result)
 
-    def _fitness(self, candidate: Candidate, split: str) -> float | None:
+    def _fitness(self, candidate: Candidate, split: Split) -> float | None:
         measure = self._measure(candidate, split)
         return _finite(measure.fitness) if measure else None
 
@@ -107,5 +109,5 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _tasks(measure: Measure) -> dict[str, TaskScore]:
+def _tasks(measure: SplitFitness) -> dict[str, TaskScore]:
     return {name: TaskScore(mean, error) for name, (mean, error) in measure.tasks.items()}

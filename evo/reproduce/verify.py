@@ -22,9 +22,10 @@ from evo.run.changes import changes
 from evo.run.fingerprint import fingerprint
 from evo.run.setup import load_tasks, make_pool
 from evo.run_dir import RunDir
-from evo.search.evaluator import WeighedTask
-from evo.search.rungs import DEV, restricted, rungs_of
+from evo.search.objective import WeighedTask
+from evo.search.rungs import restricted, rungs_of
 from fitness.racing import example_order
+from fitness.splits import DEV
 from operators.recipe import describe
 
 Row: TypeAlias = dict[str, Any]

@@ -29,9 +29,10 @@ from evo.run.setup import (
 from evo.run_dir import RunDir
 from evo.run_dir.lock import RunLock
 from evo.run_dir.manifest import RunManifest
-from evo.search.evaluator import Evaluator, WeighedTask
-from evo.search.loop import Progress, Search
-from evo.search.racing import Race
+from evo.search.evaluator import Evaluator
+from evo.search.loop import Search
+from evo.search.objective import Objective, WeighedTask
+from evo.search.progress import Progress
 from evo.search.rungs import rungs_of
 from evo.trackers import Callback, TrackedRun, make_trackers
 from evo.trackers.tracking import Tracking
@@ -175,16 +176,17 @@ def _assemble(
         pool = make_pool(config, inputs.founders, inputs.tasks, run_dir.path.resolve().name)
         stack.callback(pool.close)
     tasks = [t.task for t in inputs.tasks]
-    rungs = rungs_of(config.racing, tasks)
     if reused.known:
         pool = ReusingPool(pool, reused.known, tasks)
     evaluator = Evaluator(
         pool,
-        inputs.tasks,
-        step_cost=traits(config.algorithm).length_penalty / max(1, start.layers),
-        free_steps=start.layers,
+        Objective(
+            inputs.tasks,
+            step_cost=traits(config.algorithm).length_penalty / max(1, start.layers),
+            free_steps=start.layers,
+        ),
         past=past.records,
-        rungs=rungs,
+        rungs=rungs_of(config.racing, tasks),
     )
     if hooks.pool is not None:  # it stays open, without jobs of this run
         stack.callback(evaluator.cancel)
@@ -216,7 +218,7 @@ def _assemble(
         algorithm = _make(config, start, hooks)
     journal = Journal(run_dir.journal, past.journal.size)
     stack.callback(journal.close)
-    evaluator.remember = journal.append
+    evaluator.record = journal.append
     writer = LineageWriter(run_dir.lineage, journal=journal, committed=past.committed)
     writers.append(writer)
     writer.event("start", f"{name}, seed {config.seed}", 0)
@@ -226,11 +228,8 @@ def _assemble(
         writer.event("reuse", detail, len(past.committed), news=True)
     for founder in start.founders:
         writer.individual(Candidate(founder, "founder"), 0)
-    race = None
-    if rungs is not None and config.racing is not None:
-        race = Race(evaluator, rungs, config.racing.confidence)
     in_flight = manifest.search.in_flight
-    search = Search(algorithm, evaluator, config.budget, writer, hooks.observe, in_flight, race)
+    search = Search(algorithm, evaluator, config.budget, writer, hooks.observe, in_flight)
     return Run(
         config,
         run_dir,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cluster.founders.checkpoints import FounderSet
 from evo.config.schema import EngineConfig, RunConfig
 from evo.errors import EvoError
-from evo.search.evaluator import WeighedTask
+from evo.search.objective import WeighedTask
 
 if TYPE_CHECKING:
     from fitness.requests import Request

@@ -13,7 +13,7 @@ from evo.versions import versions
 if TYPE_CHECKING:  # these import torch
     from cluster.founders.checkpoints import FounderSet
     from evo.config.schema import RunConfig
-    from evo.search.evaluator import WeighedTask
+    from evo.search.objective import WeighedTask
 
 SCORE_VERSIONS = ("torch", "transformers", "numpy")
 SEARCH_VERSIONS = ("numpy", "cmaes")

@@ -15,7 +15,7 @@ from evo.algorithms import traits
 from evo.config.schema import PoolConfig, RunConfig, TaskConfig
 from evo.errors import EvoError
 from evo.run_dir import RunDir
-from evo.search.evaluator import WeighedTask
+from evo.search.objective import WeighedTask
 from evo.search.rungs import rungs_of
 from evo.vocabulary.align import Aligned, align, aligned_paths
 from evo.vocabulary.files import check_agreement

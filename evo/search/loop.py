@@ -1,61 +1,43 @@
-"""Search: one algorithm, one budget, generation after generation."""
+"""Search: runs one algorithm until its budget is spent, by generations or in a steady state."""
 
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from statistics import pstdev
 
 from cluster.jobs import JobResult, Timing
 from evo.algorithms import Algorithm, Candidate, Scored
-from evo.algorithms.protocol import Contest, SteadyAlgorithm, contest_of
+from evo.algorithms.protocol import SteadyAlgorithm, contest_of
 from evo.config.schema import BudgetConfig
 from evo.errors import EvoError
 from evo.lineage.storage.writer import LineageWriter
-from evo.search.evaluator import Evaluator
-from evo.search.racing import Race, is_partial
+from evo.search.budget import spent
+from evo.search.evaluator import Evaluator, Round
+from evo.search.progress import Generation, Progress
+from fitness.splits import DEV
 
-DEV = "dev"
-IDLE_ROUNDS = 100  # asks in a row with nothing new: the algorithm has run dry
-IDLE_ASKS = 300  # the same of a steady state, whose asks are for one individual
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What a finished generation leaves behind. Fitness is on dev; ``best`` is the best so far.
-
-    ``mean`` and ``spread`` (the standard deviation) are of the population, without those that failed.
-    ``seconds`` are the search's when the last result came that counted: a replay gives the same.
-    """
-
-    number: int
-    best: Scored
-    mean: float
-    spread: float
-    evaluations: int
-    failed: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a search stands, after each evaluation. ``mean`` is of the running generation."""
-
-    generation: int
-    evaluations: int
-    best: float
-    mean: float
-    failed: int
-    seconds: float
+IDLE_ROUNDS = 100  # rounds in a row without a new candidate, after which a search ends
+IDLE_ASKS = 300  # the same in a steady state, which asks for one candidate at a time
 
 
 class Search:
-    """Runs an algorithm until its budget ends; records everything in the lineage.
+    """Iterate over it to search: it gives each generation, and records everything in the lineage.
 
-    Without ``in_flight`` it goes by generations: order of completion never matters, evaluations are
-    recorded, and told, in the order asked. With it, that many are always asked, and each is recorded
-    and told as it ends: what is asked next depends on the order recorded and on nothing else.
-    With ``race`` the candidates of each generation but the first race each other.
+    By generations (``in_flight`` None) the order of completion never matters: the algorithm gets
+    evaluations in the order in which it asked for them. In a steady state ``in_flight`` evaluations
+    run at any time, and the algorithm gets each as it completes: what it asks for next depends on the
+    recorded order, and on nothing else.
+
+    With an evaluator that races, candidates of a round may be dropped early, unless ``races`` is False.
+    A search that was left by ``break`` or an exception goes on when it is iterated again.
+
+    Attributes:
+        scored: fitness of every individual, by id, in the order recorded.
+        best: the best individual so far.
+        failed: how many individuals failed.
+        examples: how many dev examples all individuals together were scored on.
+        reason: what ended the search: a key of the budget, or "no new candidates"; "" before.
+        seconds: what the search took, up to the last finished generation.
     """
 
     def __init__(
@@ -66,7 +48,7 @@ class Search:
         lineage: LineageWriter,
         observe: Callable[[Progress], None] | None = None,
         in_flight: int | None = None,
-        race: Race | None = None,
+        races: bool = True,
     ) -> None:
         self._algorithm = algorithm
         self._evaluator = evaluator
@@ -74,27 +56,25 @@ class Search:
         self._lineage = lineage
         self._observe = observe
         self._in_flight = in_flight
-        self._race = race
-        self._dropped: set[str] = (
-            set()
-        )  # before they met all examples: their fitness is an estimate
+        self._races = races
+        self._estimated: set[str] = set()  # individuals that did not meet all examples
         self._improved_in = 0
         self._busy = [0.0, 0.0, 0.0]
-        self._unfinished: list[Scored] = []  # evaluated since the last finished generation
-        self._round: list[Candidate] = []  # asked and not told yet, of generations
-        self._pending: dict[str, list[Candidate]] = {}  # in a steady state, by id: being evaluated,
-        self._ready: deque[Scored] = deque()  # and evaluated, but not told yet
-        self._first_error = ""  # of the running generation
+        self._unfinished: list[Scored] = []  # recorded since the last finished generation
+        self._round: list[Candidate] = []  # by generations: asked for, and not told yet
+        self._pending: dict[str, list[Candidate]] = {}  # steady state: being evaluated, by id
+        self._ready: deque[Scored] = deque()  # steady state: recorded, and not told yet
+        self._first_error = ""  # in the current generation
         self.scored: dict[str, Scored] = {}
         self.best: Scored | None = None
-        self.failed = 0  # of the individuals scored
-        self.examples = 0  # of dev that they were scored on
+        self.failed = 0
+        self.examples = 0
         self.reason = ""
         self.seconds = 0.0
 
     @property
     def evaluations(self) -> int:
-        """Distinct individuals scored on dev."""
+        """The number of distinct individuals scored on dev."""
         return len(self.scored)
 
     @property
@@ -108,34 +88,29 @@ class Search:
             yield from self._by_generations()
         else:
             yield from self._steadily(self._in_flight)
-        if self._unfinished:  # the budget ended within a generation: what was evaluated counts
+        if self._unfinished:  # the budget ended within a generation: its evaluations count
             yield self._finish(self._algorithm.generation + 1, self._unfinished)
 
     def leave(self) -> None:
-        """Ask for nothing more. Cancels what no host has begun, and records what is being evaluated."""
+        """Cancel what no host has begun, and record the results of the rest."""
         for result in self._evaluator.drain():
             self._complete(result)
 
     def ranked(self) -> list[Scored]:
-        """All that were scored on all examples and did not fail, best first; ties by order of trial."""
-        scored = (s for name, s in self.scored.items() if name not in self._dropped)
-        alive = [s for s in scored if math.isfinite(s.fitness)]
-        return sorted(alive, key=lambda s: -s.fitness)
+        """Those that met all examples and did not fail, best first; ties in the order recorded."""
+        exact = (s for id_, s in self.scored.items() if id_ not in self._estimated)
+        return sorted((s for s in exact if math.isfinite(s.fitness)), key=lambda s: -s.fitness)
 
     def _by_generations(self) -> Iterator[Generation]:
         idle = 0
         while not self._is_over():
-            # A search that was interrupted in a round goes on with it.
             asked = self._round = self._round or self._algorithm.ask()
             new = list({c.id: c for c in asked if c.id not in self.scored}.values())
             idle = 0 if new else idle + 1
             allowed = new[: self._left()]
             number = self._algorithm.generation + 1
-            if self._race is None or number == 0:
-                self._evaluate(allowed, number)
-            else:
-                self._let_race(self._race, allowed, asked, number)
-            if len(allowed) < len(new):  # the budget ends within this round: nothing more is told
+            self._evaluate(allowed, asked, number)
+            if len(allowed) < len(new):  # the budget ends within this round
                 self.reason = "evaluations"
                 break
             self._round = []
@@ -147,10 +122,30 @@ class Search:
                 self.reason = "no new candidates"
                 break
 
+    def _evaluate(self, new: list[Candidate], asked: list[Candidate], generation: int) -> None:
+        """Evaluate and record the candidates of a round that are new."""
+        completed: list[float] = []
+
+        def on_result(result: JobResult, fitness: float) -> None:
+            completed.append(fitness)
+            self._report(generation, completed, len(completed))
+
+        known = [c for c in asked if c.id in self.scored]
+        contest = contest_of(self._algorithm, asked, known) if self._races else None
+        best = self.best.fitness if self.best else math.inf
+        evaluated = self._evaluator.evaluate(Round(tuple(new), contest, best), on_result)
+        for candidate, found in zip(new, evaluated, strict=True):
+            if not found.exact:
+                self._estimated.add(candidate.id)
+            self._record(candidate, found.result, found.fitness, generation)
+        self._check_alive(generation)
+
     def _steadily(self, in_flight: int) -> Iterator[Generation]:
         algorithm = self._algorithm
         if not isinstance(algorithm, SteadyAlgorithm):
-            raise EvoError(f"loop: {type(algorithm).__name__} does not take steady_state")
+            raise EvoError(
+                f"loop: {type(algorithm).__name__} can't run in a steady state; set loop: generational"
+            )
         idle = 0
         while True:
             while self._ready:
@@ -161,97 +156,47 @@ class Search:
                     yield self._finish(number, algorithm.population)
             if idle >= IDLE_ASKS and not self.reason:
                 self.reason = "no new candidates"
-            if not self.reason and not self._is_over() and len(self._pending) < in_flight:
-                left = self._left()
-                full = left is not None and len(self._pending) >= left
-                candidate = None if full else algorithm.ask_one()
-                if candidate is not None:
-                    known = self.scored.get(candidate.id)
-                    idle = idle + 1 if known or candidate.id in self._pending else 0
-                    if known:
-                        self._ready.append(Scored(candidate, known.fitness))
-                    elif candidate.id in self._pending:
-                        self._pending[candidate.id].append(candidate)
-                    else:
-                        self._pending[candidate.id] = [candidate]
-                        self._evaluator.submit(candidate.recipe, DEV)
-                    continue
+            may_ask = not self.reason and not self._is_over() and len(self._pending) < in_flight
+            candidate = self._ask_one(algorithm) if may_ask else None
+            if candidate is not None:
+                idle = 0 if self._submit(candidate) else idle + 1
+                continue
             if not self._pending:
                 self.reason = self.reason or "no new candidates"
                 return
             scored = self._complete(self._evaluator.wait())
-            if not self.reason:  # what ends after the budget did is kept, and decides nothing
+            if not self.reason:  # what completes after the budget is recorded, and decides nothing
                 self._ready += scored
             number = algorithm.generation + 1
-            self._show(number, [s.fitness for s in self._unfinished], self.evaluations)
+            self._report(number, [s.fitness for s in self._unfinished], 0)
             if not self._pending:
                 self._check_alive(number)
 
+    def _ask_one(self, algorithm: SteadyAlgorithm) -> Candidate | None:
+        left = self._left()
+        return None if left is not None and len(self._pending) >= left else algorithm.ask_one()
+
+    def _submit(self, candidate: Candidate) -> bool:
+        """Evaluate one candidate of a steady state. Whether it is new."""
+        known = self.scored.get(candidate.id)
+        if known is not None:
+            self._ready.append(Scored(candidate, known.fitness))
+        elif candidate.id in self._pending:
+            self._pending[candidate.id].append(candidate)
+        else:
+            self._pending[candidate.id] = [candidate]
+            self._evaluator.submit(candidate.recipe, DEV)
+            return True
+        return False
+
     def _complete(self, result: JobResult) -> list[Scored]:
-        """Record one result of a steady state; what to tell the algorithm for it."""
+        """Record a result of a steady state; return what to tell the algorithm."""
         candidates = self._pending.pop(result.job.recipe.id, [])
         if not candidates:
             return []
-        fitness = self._evaluator.measure(result).fitness
+        fitness = self._evaluator.objective.fitness(result)
         self._record(candidates[0], result, fitness, self._algorithm.generation + 1)
         return [Scored(c, fitness) for c in candidates]
-
-    def _evaluate(self, candidates: list[Candidate], generation: int) -> None:
-        heard: list[float] = []
-
-        def hear(result: JobResult) -> None:
-            heard.append(self._evaluator.measure(result).fitness)
-            self._show(generation, heard, self.evaluations + len(heard))
-
-        results = self._evaluator.run([c.recipe for c in candidates], DEV, on_result=hear)
-        for candidate, result in zip(candidates, results, strict=True):
-            self._record(candidate, result, self._evaluator.measure(result).fitness, generation)
-        self._check_alive(generation)
-
-    def _let_race(
-        self, race: Race, candidates: list[Candidate], asked: list[Candidate], generation: int
-    ) -> None:
-        heard: list[float] = []
-
-        def hear(result: JobResult, fitness: float) -> None:
-            heard.append(fitness)
-            self._show(generation, heard, self.evaluations + len(heard))
-
-        contest = contest_of(self._algorithm, len(asked))
-        again = tuple(c.id for c in asked if c.id in self.scored)
-        rivals = tuple(dict.fromkeys((*contest.rivals, *again)))
-        best = self.best.fitness if self.best else math.inf
-        results = race.run(candidates, Contest(contest.keeps, rivals), best, hear)
-        for candidate, (result, fitness) in zip(candidates, results, strict=True):
-            if is_partial(result):
-                self._dropped.add(candidate.id)
-            self._record(candidate, result, fitness, generation)
-        self._check_alive(generation)
-
-    def _check_alive(self, generation: int) -> None:
-        """Where nothing of the first two generations can be built or run, nothing later will."""
-        fitness = [s.fitness for s in self._unfinished]
-        if generation <= 1 and fitness and not any(math.isfinite(f) for f in fitness):
-            self._lineage.commit(generation)
-            who = "founder" if generation == 0 else "child of the founders"
-            raise EvoError(f"every {who} failed; the first says: {self._first_error}")
-
-    def _show(self, generation: int, heard: Sequence[float], evaluations: int) -> None:
-        if self._observe is None:
-            return
-        fitness = [f for f in heard if math.isfinite(f)]
-        best = self.best.fitness if self.best else -math.inf
-        unrecorded = evaluations - self.evaluations
-        self._observe(
-            Progress(
-                generation,
-                evaluations,
-                max([*fitness, best]),
-                math.fsum(fitness) / len(fitness) if fitness else math.nan,
-                self.failed + sum(not math.isfinite(f) for f in heard[:unrecorded]),
-                self._evaluator.clock(),
-            )
-        )
 
     def _record(
         self, candidate: Candidate, result: JobResult, fitness: float, generation: int
@@ -273,12 +218,45 @@ class Search:
         scored = Scored(candidate, fitness)
         self.scored[candidate.id] = scored
         self._unfinished.append(scored)
-        self.failed += not math.isfinite(scored.fitness)
-        better = self.best is None or scored.fitness > self.best.fitness
-        if math.isfinite(scored.fitness) and better:
+        if not math.isfinite(fitness):
+            self.failed += 1
+        elif self.best is None or fitness > self.best.fitness:
             self.best, self._improved_in = scored, generation
 
+    def _check_alive(self, generation: int) -> None:
+        """Stop a search whose founders, or all of their first children, failed.
+
+        Raises:
+            EvoError: they did, and so would all later ones.
+        """
+        fitness = [s.fitness for s in self._unfinished]
+        if generation <= 1 and fitness and not any(map(math.isfinite, fitness)):
+            self._lineage.commit(generation)
+            failed = "founder" if generation == 0 else "child of the founders"
+            raise EvoError(f"every {failed} failed; the first error: {self._first_error}")
+
+    def _report(self, generation: int, completed: Sequence[float], unrecorded: int) -> None:
+        """Report the fitness of what has completed in this generation.
+
+        The first ``unrecorded`` are not counted in ``scored`` and ``failed`` yet.
+        """
+        if self._observe is None:
+            return
+        finite = [f for f in completed if math.isfinite(f)]
+        best = self.best.fitness if self.best else -math.inf
+        self._observe(
+            Progress(
+                generation,
+                self.evaluations + unrecorded,
+                max([*finite, best]),
+                math.fsum(finite) / len(finite) if finite else math.nan,
+                self.failed + sum(not math.isfinite(f) for f in completed[:unrecorded]),
+                self._evaluator.clock(),
+            )
+        )
+
     def _finish(self, number: int, members: Sequence[Scored]) -> Generation:
+        """Commit a generation whose population is ``members``."""
         self._lineage.commit(number)
         finite = [s.fitness for s in members if math.isfinite(s.fitness)]
         self._unfinished, self._first_error = [], ""
@@ -291,20 +269,17 @@ class Search:
         return Generation(number, self.best, mean, spread, self.evaluations, self.failed, at_s)
 
     def _left(self) -> int | None:
+        """The number of evaluations that the budget still allows; None without such a limit."""
         limit = self._budget.evaluations
         return None if limit is None else limit - self.evaluations
 
     def _is_over(self) -> bool:
-        budget, number = self._budget, self._algorithm.generation
-        best = self.best.fitness if self.best else -math.inf
-        checks = {
-            "evaluations": budget.evaluations is not None
-            and self.evaluations >= budget.evaluations,
-            "generations": budget.generations is not None and number >= budget.generations,
-            "seconds": budget.seconds is not None and self._evaluator.at_s >= budget.seconds,
-            "target": budget.target is not None and best >= budget.target,
-            "patience": budget.patience is not None
-            and number - self._improved_in >= budget.patience,
-        }
-        self.reason = next((name for name, ended in checks.items() if ended), "")
+        self.reason = spent(
+            self._budget,
+            evaluations=self.evaluations,
+            generation=self._algorithm.generation,
+            seconds=self._evaluator.at_s,
+            best=self.best.fitness if self.best else -math.inf,
+            improved_in=self._improved_in,
+        )
         return bool(self.reason)

@@ -10,7 +10,7 @@ from evo.run_dir.summary import RunSummary
 from evo.trackers.protocol import TrackedRun, final_scores, metrics_of, parameters, report_path
 
 if TYPE_CHECKING:
-    from evo.search.loop import Generation
+    from evo.search.progress import Generation
 
 _LONGEST = 500  # characters of a parameter that every version of the server takes
 _BATCH = 100  # parameters in one call, the server's limit

@@ -7,7 +7,7 @@ from evo.run_dir.summary import RunSummary
 from evo.trackers.protocol import TrackedRun
 
 if TYPE_CHECKING:
-    from evo.search.loop import Generation
+    from evo.search.progress import Generation
 
 
 class PrometheusTracker:

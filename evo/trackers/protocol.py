@@ -11,7 +11,7 @@ from evo.run_dir import RunDir
 
 if TYPE_CHECKING:
     from evo.run_dir.summary import RunSummary
-    from evo.search.loop import Generation
+    from evo.search.progress import Generation
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from evo.run_dir.summary import RunSummary
 from evo.trackers.protocol import TrackedRun, final_scores, metrics_of, parameters, report_path
 
 if TYPE_CHECKING:
-    from evo.search.loop import Generation
+    from evo.search.progress import Generation
 
 FOLDER = "tensorboard"
 

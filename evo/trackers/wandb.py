@@ -8,7 +8,7 @@ from evo.run_dir.summary import RunSummary
 from evo.trackers.protocol import TrackedRun, final_scores, metrics_of, report_path
 
 if TYPE_CHECKING:
-    from evo.search.loop import Generation
+    from evo.search.progress import Generation
 
 
 class WandbTracker:

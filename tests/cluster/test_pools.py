@@ -11,7 +11,8 @@ from toy_pools import jobs_for, make_spec
 from cluster.jobs import EngineSpec, Job, JobResult, PoolSpec, Query
 from cluster.local_pool import LocalPool
 from cluster.pool import Pool, PoolError, run_all
-from evo.search.evaluator import Evaluator, WeighedTask
+from evo.search.evaluator import Evaluator
+from evo.search.objective import Objective, WeighedTask
 from operators.recipe import Founder, linear
 
 
@@ -57,19 +58,20 @@ def test_keys_are_unique_and_each_caller_gets_the_results_that_it_waits_for(pool
 def test_two_evaluators_on_one_pool_each_get_the_scores_of_their_own_individuals(pool, spec):
     a, b, c = (f.founder for f in spec.host.founders)
     recipes = [linear({a: k / 40, b: 1 - k / 40, c: 0.7}) for k in range(1, 21)]
-    tasks = [WeighedTask(task) for task in spec.tasks if task.name == "nearness"]
+    tasks = tuple(WeighedTask(task) for task in spec.tasks if task.name == "nearness")
+    nearness = Objective(tasks)
     expected = {
         r.job.recipe.id: r.results[0].values for r in run_all(pool, jobs_for(spec, recipes=recipes))
     }
-    left, other = Evaluator(pool, tasks), Evaluator(pool, tasks)
+    left, other = Evaluator(pool, nearness), Evaluator(pool, nearness)
     for recipe in recipes[:10]:
         left.submit(recipe, "dev")
     found = other.run(recipes[10:], "dev")
     found += [left.wait() for _ in range(10)]
     assert {r.job.recipe.id: tuple(r.results[0].values) for r in found} == expected
     for recipe in recipes:
-        Evaluator(pool, tasks).submit(recipe, "dev")  # and nobody waits for it
-    late = Evaluator(pool, tasks).run(recipes[::-1], "dev")
+        Evaluator(pool, nearness).submit(recipe, "dev")  # and nobody waits for it
+    late = Evaluator(pool, nearness).run(recipes[::-1], "dev")
     assert [r.job.recipe for r in late] == recipes[::-1]
     assert all(tuple(r.results[0].values) == expected[r.job.recipe.id] for r in late)
     while pool.pending:

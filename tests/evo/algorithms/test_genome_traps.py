@@ -5,6 +5,7 @@ The numbers of the traps are SCIENCE's: what is wrong in public code for arXiv 2
 
 import json
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +18,8 @@ from evo.algorithms.genome import GenomePlusSettings, GenomeSearch, GenomeSettin
 from evo.algorithms.protocol import Candidate, Scored, Start
 from evo.final.finals import Finals
 from evo.lineage.storage.writer import LineageWriter
-from evo.search.evaluator import Evaluator, WeighedTask
+from evo.search.evaluator import Evaluator
+from evo.search.objective import Objective, WeighedTask
 from fitness.tasks.task import TaskSpec, load_task
 from operators.merge import MERGES, merge
 from operators.recipe import Founder, Linear, Noise, linear
@@ -224,10 +226,11 @@ def test_trap_6_select_chooses_the_ensemble_and_the_vote_is_a_vote(tmp_path):
         queue: ClassVar[list] = []
 
         def submit(self, job):
-            self.queue.append(job)
+            self.queue.append(replace(job, key=len(self.queue)))
+            return self.queue[-1].key
 
-        def wait(self):
-            job = self.queue.pop(0)
+        def wait(self, keys):
+            (job,) = (job for job in self.queue if job.key == min(keys))
             query, name = job.queries[0], job.recipe.name
             assert query.kind == "answers" or query.split == "select"  # test scores choose nobody
             answers = tuple("yes" if right == "1" else f"no{name}" for right in members[name])
@@ -235,7 +238,7 @@ def test_trap_6_select_chooses_the_ensemble_and_the_vote_is_a_vote(tmp_path):
                 job, (QueryResult(query, (1.0,) * 4, answers, select[name], 0.0),), "", Timing()
             )
 
-    evaluator = Evaluator(Table(), [WeighedTask(task)])
+    evaluator = Evaluator(Table(), Objective((WeighedTask(task),)))
     finals = Finals(evaluator, LineageWriter(tmp_path / "lineage"), 0)
     ranked = [Scored(Candidate(Founder(n, "0"), "founder"), 0.5) for n in "dcba"]
     order = finals.order(ranked, 4)

@@ -16,7 +16,8 @@ from evo.algorithms import Candidate, Scored, make
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.run.setup import load_tasks, make_pool
-from evo.search.evaluator import Evaluator, WeighedTask
+from evo.search.evaluator import Evaluator
+from evo.search.objective import Objective, WeighedTask
 from fitness.engines.base import EngineError
 from fitness.examples import TaskError
 from operators.recipe import Founder, linear
@@ -515,8 +516,8 @@ def test_lower_is_better_counts_negative_and_errors_add_in_squares(tmp_path):
         ],
     )
     tasks = load_tasks(config.tasks)
-    assert [t.share for t in tasks] == [-1.0, 3.0]
-    measure = Evaluator(None, tasks).combine({"t": (2.0, 0.4), "p": (0.5, 0.2)})
+    assert [t.signed_weight for t in tasks] == [-1.0, 3.0]
+    measure = Objective(tasks).combine({"t": (2.0, 0.4), "p": (0.5, 0.2)})
     assert measure.fitness == pytest.approx((3 * 0.5 - 2.0) / 4)
     assert measure.standard_error == pytest.approx(math.hypot(3 * 0.2, 0.4) / 4)
     assert measure.tasks == {"t": (2.0, 0.4), "p": (0.5, 0.2)}
@@ -547,13 +548,13 @@ def test_results_come_in_the_order_asked_and_once_for_each_recipe_and_split(tmp_
     config = toy_config(tmp_path / "f")
     (task,) = load_tasks(config.tasks)
     pool = CountingPool()
-    evaluator = Evaluator(pool, [WeighedTask(task.task, 2.0)])
+    evaluator = Evaluator(pool, Objective((WeighedTask(task.task, 2.0),)))
     a, b, c = (Founder(n, "0") for n in "abc")
     heard = []
     first = evaluator.run([b, a, b], "dev", on_result=heard.append)
     assert [r.job.recipe for r in first] == [b, a, b]
     second = evaluator.run([c, a], "dev", on_result=heard.append)
-    assert [evaluator.measure(r).fitness for r in second] == [99.0, 97.0]
+    assert [evaluator.objective.score(r).fitness for r in second] == [99.0, 97.0]
     evaluator.run([a], "test")
     assert [(j.recipe.name, j.queries[0].split) for j in pool.jobs] == [
         ("b", "dev"),

@@ -150,7 +150,7 @@ def test_founders_that_all_fail_end_the_run_with_their_error(tmp_path):
         tmp_path / "f",
         tasks=[{"name": "t", "metric": "toys:never", "data": {"dev": "dev"}}],
     )
-    with pytest.raises(EvoError, match=r"every founder failed; the first says: .*no fitness for"):
+    with pytest.raises(EvoError, match=r"every founder failed; the first error: .*no fitness for"):
         run(config, tmp_path / "run")
 
 

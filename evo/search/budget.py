@@ -1,0 +1,32 @@
+"""When a budget is spent."""
+
+from evo.config.schema import BudgetConfig
+
+
+def spent(
+    budget: BudgetConfig,
+    *,
+    evaluations: int,
+    generation: int,
+    seconds: float,
+    best: float,
+    improved_in: int,
+) -> str:
+    """Return the key of the budget that is spent, "" if none is.
+
+    Args:
+        budget: the limits.
+        evaluations: of distinct individuals on dev.
+        generation: the last finished one.
+        seconds: of search.
+        best: the best fitness so far.
+        improved_in: the generation of the best fitness.
+    """
+    limits = (
+        ("evaluations", budget.evaluations, evaluations),
+        ("generations", budget.generations, generation),
+        ("seconds", budget.seconds, seconds),
+        ("target", budget.target, best),
+        ("patience", budget.patience, generation - improved_in),
+    )
+    return next((key for key, limit, value in limits if limit is not None and value >= limit), "")
