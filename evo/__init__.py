@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from evo.config.schema import BudgetConfig, EngineConfig, PoolConfig, RunConfig, TaskConfig
     from evo.errors import EvoError
     from evo.evolution import Evolution
+    from evo.in_memory import Evolved, evolve
     from evo.run_dir.summary import RunSummary
     from evo.search.progress import Generation
     from evo.trackers import Callback, TrackersConfig
@@ -20,6 +21,7 @@ __all__ = [
     "EngineConfig",
     "EvoError",
     "Evolution",
+    "Evolved",
     "Generation",
     "PoolConfig",
     "RunConfig",
@@ -27,6 +29,7 @@ __all__ = [
     "TaskConfig",
     "TrackersConfig",
     "build",
+    "evolve",
     "lineage",
     "load_config",
     "make",
@@ -46,6 +49,8 @@ _HOME = {
     "load_config": "evo.config.loader",
     "EvoError": "evo.errors",
     "Evolution": "evo.evolution",
+    "Evolved": "evo.in_memory",
+    "evolve": "evo.in_memory",
     "Generation": "evo.search.loop",
     "Callback": "evo.trackers",
     "TrackersConfig": "evo.trackers",

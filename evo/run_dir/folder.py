@@ -80,6 +80,11 @@ class RunDir:
         """The names of those checkpoints."""
         return self.path / "aligned.json"
 
+    @property
+    def models(self) -> Path:
+        """The founders that came from memory; see :func:`evo.evolve`."""
+        return self.path / "models"
+
     def baseline(self, name: str) -> "RunDir":
         """The directory of a baseline that is a search of its own."""
         return RunDir(self.path / "baselines" / name)
