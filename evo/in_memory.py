@@ -108,12 +108,15 @@ def evolve(
     folder = RunDir(Path(run_dir))
     models = {BASE: net if base is None else base, **founders}
     if BASE in founders:
-        raise EvoError(f"founders: {BASE!r} is the name of the ancestor; name the founder otherwise")
+        raise EvoError(
+            f"founders: {BASE!r} is the name of the ancestor; name the founder otherwise"
+        )
+    task = _task(fitness)
     paths = {name: folder.models / f"{name}.safetensors" for name in models}
     config = RunConfig(
         base=_written(folder, paths[BASE], models[BASE]),
         founders={name: _written(folder, paths[name], model) for name, model in founders.items()},
-        tasks=(_task(fitness),),
+        tasks=(task,),
         algorithm=algorithm,
         budget=BudgetConfig(evaluations=evaluations),
         engine=EngineConfig(kind="module", build=name_of(_Copy(net)), threads=threads),

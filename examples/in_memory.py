@@ -30,7 +30,8 @@ def train(net: torch.nn.Module, rows: torch.Tensor, steps: int) -> torch.nn.Modu
 
 def score(net: torch.nn.Module) -> float:
     """Higher is better: minus the mean squared error over the whole range."""
-    return -float((net(X) - Y).square().mean())
+    with torch.no_grad():
+        return -float((net(X) - Y).square().mean())
 
 
 def main(run_dir: Path) -> None:
@@ -44,7 +45,9 @@ def main(run_dir: Path) -> None:
     )
     for name, model in {"left": left, "right": right, "evolved": found.net}.items():
         print(f"{name:8s} {score(model):.4f}")
-    print(evo.lineage.open(found.run_dir).ancestors("best", ["operator", "description"]).to_pandas())
+    print(
+        evo.lineage.open(found.run_dir).ancestors("best", ["operator", "description"]).to_pandas()
+    )
 
 
 if __name__ == "__main__":

@@ -36,5 +36,11 @@ def test_an_algorithm_of_ones_own_runs_by_its_name(tmp_path):
     assert float(found[1]) > float(found[2]) + 0.1
 
 
+def test_networks_in_memory_evolve_under_a_function(tmp_path):
+    output = run(EXAMPLES / "in_memory.py", tmp_path / "run", cwd=tmp_path)
+    scores = {row[0]: float(row[1]) for row in map(str.split, output.splitlines()[:3])}
+    assert scores["evolved"] > max(scores["left"], scores["right"]) + 0.1
+
+
 def test_examples_are_short():
     assert len((EXAMPLES / "evolve.py").read_text().splitlines()) < 60
