@@ -124,10 +124,7 @@ def evolve(
         baselines=BaselinesConfig(),
         seed=seed,
     )
-    if folder.has_run:
-        run = Evolution.resume(folder.path)
-    else:
-        run = Evolution(config, folder.path)
+    run = Evolution.resume(folder.path) if folder.has_run else Evolution(config, folder.path)
     with run:
         for _ in run:
             pass

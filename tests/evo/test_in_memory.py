@@ -88,7 +88,7 @@ def test_other_models_in_the_same_directory_are_refused(tmp_path):
 
 
 def test_a_fitness_of_three_arguments_is_refused(tmp_path):
-    with pytest.raises(evo.EvoError, match="fitness: .* takes 3 arguments"):
+    with pytest.raises(evo.EvoError, match=r"fitness: .* takes 3 arguments"):
         evolve(tmp_path / "r", lambda net, split, more: 0.0)
     assert not (tmp_path / "r").exists()
 
