@@ -220,7 +220,7 @@ def _layer_range(node: Node) -> tuple[int, int]:
 
 
 def _dtype(node: Node, what: str) -> str:
-    name = node.text(what)
+    name = node.text(what).removeprefix("torch.")
     if name not in DTYPES:
         node.fail(f"{what}: must be one of {', '.join(DTYPES)}, got {name!r}")
     return name

@@ -41,9 +41,11 @@ class Setting:
             return found.values[0]
         if layers == 1:
             return found.values[-1]
-        if any(isinstance(v, bool | str) for v in found.values):
+        if any(isinstance(v, str) for v in found.values):
             return found.values[layer * (len(found.values) - 1) // (layers - 1)]
-        return gradient([float(v) for v in found.values], layers)[layer]
+        value = gradient([float(v) for v in found.values], layers)[layer]
+        # mergekit interpolates switches as 0 and 1, and everything but 0 is on.
+        return value != 0.0 if isinstance(found.values[0], bool) else value
 
 
 Settings: TypeAlias = Mapping[str, Setting]
@@ -126,8 +128,10 @@ class SettingsReader:
             value: Any = entry.value
             if isinstance(value, Mapping | tuple | None):
                 entry.fail(f"{parameter.name}: expected a value or a list of values")
-            if parameter.name == "rescale" and isinstance(value, bool):
-                value = _RESCALE[value]
+            if parameter.name == "rescale" and value in (0, 1):
+                value = _RESCALE[bool(value)]
+            elif isinstance(parameter.default, bool) and value in (0, 1):
+                value = bool(value)
             elif isinstance(value, str) and not parameter.choices:
                 try:
                     value = float(value)  # YAML reads 1e-5 as text

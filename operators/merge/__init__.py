@@ -91,7 +91,7 @@ def merge(
     """A Merge with every parameter stated: defaults filled in, per-input values spread.
 
     Raises:
-        ValueError: unknown method or parameter, a value out of bounds, a missing base, or a number of
+        ValueError: unknown method or parameter, an invalid value, a missing base, or a number of
             inputs that the method does not take.
     """
     entry = method_named(method)
@@ -141,19 +141,19 @@ def _checked(
     if not parameter.per_input:
         if isinstance(value, tuple):
             raise ValueError(f"{where} takes one number, not one for each model")
-        return _in_bounds(where, parameter, value)
+        return _valid_number(where, parameter, value)
     each = value if isinstance(value, tuple) else (value,) * inputs
     if len(each) != inputs:
         raise ValueError(f"{where} has {len(each)} values for {inputs} models")
-    return tuple(_in_bounds(where, parameter, v) for v in each)
+    return tuple(_valid_number(where, parameter, v) for v in each)
 
 
-def _in_bounds(where: str, parameter: Parameter, value: object) -> Coefficient:
+def _valid_number(where: str, parameter: Parameter, value: object) -> Coefficient:
     if isinstance(value, bool) or not isinstance(value, Grouped | Real):
         raise ValueError(f"{where} must be a number, got {value!r}")
     value = simplify(value if isinstance(value, Grouped) else float(value))
     numbers = [v for r in value.rules for v in r.values] if isinstance(value, Grouped) else [value]
-    low, high = parameter.bounds or (-math.inf, math.inf)
+    low, high = parameter.valid or (-math.inf, math.inf)
     for number in numbers:
         if not math.isfinite(number) or not low <= number <= high:
             raise ValueError(f"{where} must be {_limits(low, high)}, got {number}")

@@ -62,7 +62,7 @@ BITDELTA = MergeMethod(
     (
         WEIGHT,
         SCALE,
-        Parameter("bits", 1.0, bounds=(1.0, 16.0), search=(1.0, 4.0), integer=True),
+        Parameter("bits", 1.0, valid=(1.0, 16.0), search=(1.0, 4.0), integer=True),
         Parameter("rows", False),
         Parameter("zero", "zero", choices=("zero", "plus")),
         Parameter("normalize", True),

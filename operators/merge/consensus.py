@@ -57,7 +57,7 @@ def _sce(
     """Select, calculate, erase: base + Σ wᵢmᵢδᵢ / max(Σ wᵢmᵢ, 1e-6).
 
     Select: of the elements whose variance over the models is not 0, the share ``select_topk`` with the
-    greatest (rounded down; of equal ones the earlier); 1 keeps every element. Calculate: wᵢ is the
+    greatest (rounded down; of equal ones the earlier); 1 or more keeps every element, 0 or less none. Calculate: wᵢ is the
     share of model i in Σ mean δ², equal shares where that sum is below 1e-6. Erase: mᵢ is whether δᵢ
     has the sign of Σδ, 0 counting as +.
     """
@@ -140,12 +140,12 @@ MODEL_STOCK = MergeMethod(
 SCE = MergeMethod(
     "sce",
     _sce,
-    (Parameter("select_topk", 1.0, bounds=(0.0, 1.0), search=(0.05, 1.0)),),
+    (Parameter("select_topk", 1.0, search=(0.05, 1.0)),),
     base="required",
     inputs=(1, None),
     source="Wan et al. 2024, arXiv 2408.07990",
 )
-EPSILON = Parameter("epsilon", 1e-5, bounds=(0.0, math.inf), search=(0.0, 1e-3))
+EPSILON = Parameter("epsilon", 1e-5, search=(0.0, 1e-3))
 RAM = MergeMethod(
     "ram",
     _ram,
@@ -159,7 +159,7 @@ RAMPLUS_TL = MergeMethod(
     _ramplus_tl,
     (
         Parameter("r", 0.1, search=(0.0, 1.0)),
-        Parameter("alpha", 0.2, bounds=(0.0, math.inf), search=(0.0, 1.0)),
+        Parameter("alpha", 0.2, valid=(0.0, math.inf), search=(0.0, 1.0)),
         EPSILON,
     ),
     base="required",

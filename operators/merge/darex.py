@@ -59,4 +59,4 @@ def row_q(contributions: Tensor, *, drop: float, eta: float = 0.45, gamma: float
 
 
 RESCALE = Parameter("rescale", "l1", choices=("l1", "inverse_density", "darex", "none"))
-Q_EXPONENT = Parameter("q_exponent", 0.5, bounds=(0.0, 1.0))
+Q_EXPONENT = Parameter("q_exponent", 0.5, valid=(0.0, 1.0))

@@ -45,7 +45,7 @@ EXCLUSIVE = MergeMethod(
     "exclusive",
     _exclusive,
     (
-        Parameter("keep", 0.5, bounds=(0.0, 1.0), search=(0.05, 1.0), per_input=True),
+        Parameter("keep", 0.5, valid=(0.0, 1.0), search=(0.05, 1.0), per_input=True),
         Parameter("priority", 0.0, search=(0.0, 1.0), per_input=True),
         SCALE,
     ),

@@ -125,8 +125,8 @@ def _rank(values: Values) -> int:
     return int(values.number("rank"))
 
 
-RANK = Parameter("rank", 0.0, bounds=(0.0, 65536.0), search=(1.0, 64.0), integer=True)
-ALPHA = Parameter("alpha", 1.0, bounds=(0.0, 1.0), search=(0.05, 1.0), per_input=True)
+RANK = Parameter("rank", 0.0, valid=(0.0, 65536.0), search=(1.0, 64.0), integer=True)
+ALPHA = Parameter("alpha", 1.0, valid=(0.0, 1.0), search=(0.05, 1.0), per_input=True)
 BETA = Parameter("beta", 1.0, search=(-1.0, 1.5), per_input=True)
 
 LORA_CONCAT = MergeMethod(

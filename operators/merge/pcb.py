@@ -130,8 +130,8 @@ PCB = MergeMethod(
     (
         WEIGHT,
         SCALE,
-        Parameter("ratio", 0.1, bounds=(0.0, 1.0), search=(0.02, 0.5)),
-        Parameter("winsor", 0.0001, bounds=(0.0, 0.4)),
+        Parameter("ratio", 0.1, valid=(0.0, 1.0), search=(0.02, 0.5)),
+        Parameter("winsor", 0.0001, valid=(0.0, 0.4)),
         Parameter("inter", "pair", choices=("pair", "sum", "normsum")),
     ),
     base="required",

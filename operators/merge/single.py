@@ -1,6 +1,5 @@
 """One model, alone or against its base: ``passthrough``, ``nearswap`` and ``arcee_fusion``."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -26,9 +25,9 @@ def _nearswap(
     """The base moved towards the model by ``t`` at most: elements nearer than that are swapped.
 
     mergekit writes it as w·x + (1−w)·base with w = t/max(|δ|, 1e-6) cut to [0, 1]. That is the same,
-    save for t < 1e-6, where it moves less by at most t.
+    save for t < 1e-6, where it moves less by at most t. A negative ``t`` counts as 0.
     """
-    t = values.number("t")
+    t = max(0.0, values.number("t"))
     return (inputs[0] - required(base)).clamp_(-t, t).add_(required(base))
 
 
@@ -76,7 +75,7 @@ PASSTHROUGH = MergeMethod(
 NEARSWAP = MergeMethod(
     "nearswap",
     _nearswap,
-    (Parameter("t", 1e-4, bounds=(0.0, math.inf), search=(0.0, 0.02)),),
+    (Parameter("t", 1e-4, search=(0.0, 0.02)),),
     base="required",
     inputs=(1, 1),
     source="alchemonaut, https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001",

@@ -16,9 +16,9 @@ COLINEAR = 0.9995  # above this |cosine| the arc is a straight line in float32
 def _slerp(
     inputs: Sequence[Tensor], base: Tensor | None, values: Values, seed: int, name: str
 ) -> Blocks:
-    """``t`` = 0 is the first input, 1 the second. Weights act on the tensors, not on unit vectors.
+    """``t`` = 0 is the first input, 1 the second; other values go on along the same circle (or line).
 
-    The angle comes from float64 sums; a zero tensor is at right angles to everything; (anti)parallel
+    Weights act on the tensors, not on unit vectors. The angle comes from float64 sums; a zero tensor is at right angles to everything; (anti)parallel
     tensors are interpolated on the straight line.
     """
     a, b = flat(inputs)
@@ -57,7 +57,7 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 SLERP = MergeMethod(
     "slerp",
     whole(_slerp),
-    (Parameter("t", 0.5, bounds=(0.0, 1.0), search=(0.0, 1.0)),),
+    (Parameter("t", 0.5, search=(0.0, 1.0)),),
     base="none",
     inputs=(2, 2),
     source="Shoemake 1985",

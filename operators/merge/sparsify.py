@@ -4,6 +4,7 @@ What is left of a task vector δ may be rescaled: ``l1`` keeps Σ|δ| (what merg
 ``inverse_density`` divides by the probability of being kept (the papers), ``none`` leaves it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -35,7 +36,7 @@ def keep_probabilities(delta: Tensor, density: float, epsilon: float) -> Tensor:
     """DELLA's probability of keeping each element of ``delta``, shape as ``delta``, float32.
 
     From density − ε for the smallest magnitude of a row to density + ε for the largest, evenly by
-    rank; a row runs along axis 1, and a vector is one row. Of equal magnitudes the later rank higher.
+    rank (a negative ε prefers the small ones); a row runs along axis 1, and a vector is one row. Of equal magnitudes the later rank higher.
     Where mergekit fails we go on: probabilities are cut to [0, 1], and the only element of a row is
     kept with probability ``density``.
     """
@@ -91,7 +92,7 @@ def _breadcrumbs(delta: Tensor, values: Values, index: int, seed: int, name: str
     density, size = values.numbers("density")[index], delta.numel()
     if density >= 1.0:
         return delta
-    left, top = int(density * size), int(values.numbers("gamma")[index] * size)
+    left, top = int(density * size), int(min(1.0, values.numbers("gamma")[index]) * size)
     kept = delta * keep_ranks(delta.abs(), max(0, size - left - top), left)
     return _rescaled(kept, delta, values.word("rescale"), density)
 
@@ -153,8 +154,8 @@ def _method(
     )
 
 
-EPSILON = Parameter("epsilon", 0.15, bounds=(0.0, 1.0), search=(0.0, 0.3), per_input=True)
-GAMMA = Parameter("gamma", 0.01, bounds=(0.0, 1.0), search=(0.0, 0.2), per_input=True)
+EPSILON = Parameter("epsilon", 0.15, valid=(-1.0, 1.0), search=(0.0, 0.3), per_input=True)
+GAMMA = Parameter("gamma", 0.01, valid=(0.0, math.inf), search=(0.0, 0.2), per_input=True)
 
 DARE_LINEAR = _method(
     "dare_linear",

@@ -81,7 +81,7 @@ def _multislerp(
 
     mergekit projects the unit vectors onto the tangent plane at their weighted mean, adds them up there
     and maps the sum back; but in the plane at their own mean they add up to 0, so what is left is the
-    mean itself. A single input is given back. Where the directions cancel out (‖mean‖ < ``eps``) the
+    mean itself, times cos(``eps``). A single input is given back. Where the directions cancel out (‖mean‖ < ``eps``) the
     result is the plain weighted sum; weights that add up to 0 are not normalised (mergekit: NaN).
     """
     if len(inputs) == 1:
@@ -98,7 +98,8 @@ def _multislerp(
     if length <= eps:
         made = weighted_sum(vectors, weights)
     else:
-        made *= sum(w * n for w, n in zip(weights, norms, strict=True)) / length
+        mean = sum(w * n for w, n in zip(weights, norms, strict=True))
+        made *= math.cos(eps) * mean / length
     return made if base is None else made.add_(base)
 
 
@@ -176,7 +177,7 @@ MULTISLERP = MergeMethod(
     (
         WEIGHT,
         Parameter("normalize_weights", True),
-        Parameter("eps", 1e-8, bounds=(0.0, 1e-3)),
+        Parameter("eps", 1e-8, valid=(0.0, math.inf)),
     ),
     base="optional",
     inputs=(1, None),
@@ -186,8 +187,8 @@ KARCHER = MergeMethod(
     "karcher",
     _karcher,
     (
-        Parameter("max_iter", 10.0, bounds=(0.0, 1000.0), integer=True),
-        Parameter("tol", 1e-5, bounds=(0.0, 1e-2)),
+        Parameter("max_iter", 10.0, valid=(0.0, math.inf), integer=True),
+        Parameter("tol", 1e-5, valid=(0.0, math.inf)),
     ),
     base="none",
     inputs=(1, None),

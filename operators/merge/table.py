@@ -1,4 +1,4 @@
-"""What a merge method is: a function of one tensor's inputs, and its parameters with their bounds."""
+"""What a merge method is: a function of one tensor's inputs, and its parameters."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,16 +36,18 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter: its default, what it may be, and the range that a search explores.
+    """One parameter: its default, the values that are valid, and the range that a search explores.
 
-    ``per_input`` parameters take one number for all inputs, or one for each. ``bounds`` are inclusive
-    and hard; None means any finite number. ``choices`` are the words that a word may be. An
-    ``integer`` is a whole number, and a search moves it by whole steps.
+    ``valid`` is an inclusive range of numbers for which the method has a meaning, and at least what
+    mergekit accepts; None means any finite number. ``search`` is where good values are expected; a
+    parameter without it is not searched. ``per_input`` parameters take one number for all inputs, or one
+    for each. ``choices`` are the valid words. An ``integer`` is a whole number, and a search moves it by
+    whole steps.
     """
 
     name: str
     default: Number
-    bounds: tuple[float, float] | None = None
+    valid: tuple[float, float] | None = None
     search: tuple[float, float] | None = None
     per_input: bool = False
     choices: tuple[str, ...] = ()

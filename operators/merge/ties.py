@@ -1,8 +1,8 @@
 """``ties`` and ``dare_ties``: thin out each task vector, elect a sign, keep what agrees with it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import floor, fsum
 from typing import TypeAlias
 
 import numpy as np
@@ -35,14 +35,13 @@ def drop_and_rescale(
 ) -> Tensor:
     """Keep each element with probability ``density`` and rescale what is left.
 
-    ``rescale``: ``l1`` keeps Σ|δ| (what mergekit does), ``inverse_density`` divides by the density
-    (the DARE paper), ``darex`` by density^``exponent`` (:mod:`operators.merge.darex`), ``none`` leaves
-    the size as it is.
+    ``rescale`` as in :func:`_rescaled`.
     """
     if density >= 1.0:
         return delta
     blocks, size = _blocks_of(delta), delta.numel()
-    return _thinned(delta, _random(blocks, size, density, rescale, seed, name, exponent))
+    keep = _Random(bernoulli_bits(seed, name, size, density))
+    return _thinned(delta, _rescaled(keep, blocks, size, density, rescale, exponent))
 
 
 def _blocks_of(delta: Tensor) -> Delta:
@@ -115,7 +114,7 @@ def _largest(delta: Delta, elements: int, density: float) -> _Largest:
     bits = np.empty(elements, dtype=np.int32)
     for start, stop in spans(elements):
         bits[start:stop] = _magnitude_bits(delta(start, stop))
-    place = elements - max(1, floor(density * elements))
+    place = elements - max(1, math.floor(density * elements))
     bits.partition(place)
     threshold = bits[place]
     tied = int(np.count_nonzero(bits[place:] == threshold))  # so many of those equal to it are kept
@@ -143,45 +142,38 @@ def _magnitude_bits(delta: Tensor) -> NDArray[np.int32]:
 
 @dataclass(frozen=True, slots=True)
 class _Random:
-    """Keeps the elements whose bit is set, multiplied by ``scale`` and divided by ``divisor``."""
+    """Keeps the elements whose bit is set."""
 
     bits: NDArray[np.uint8]
-    scale: float = 1.0
-    divisor: float = 1.0
 
     def __call__(self, delta: Tensor, start: int) -> Tensor:
         begin, count = start // 8, delta.numel()
         mask = np.unpackbits(self.bits[begin : begin + -(-count // 8)], count=count)
-        delta.mul_(torch.from_numpy(mask).to(delta.device, torch.float32))
-        if self.scale != 1.0:
-            delta.mul_(self.scale)
-        return delta.div_(self.divisor) if self.divisor != 1.0 else delta
+        return delta.mul_(torch.from_numpy(mask).to(delta.device, torch.float32))
 
 
-def _random(
-    delta: Delta,
-    elements: int,
-    density: float,
-    rescale: str,
-    seed: int,
-    name: str,
-    exponent: float,
+def _rescaled(
+    keep: Thin, delta: Delta, elements: int, density: float, rescale: str, exponent: float = 1.0
 ) -> Thin:
-    if density >= 1.0:
-        return lambda block, start: block
-    keep = _Random(bernoulli_bits(seed, name, elements, density))
+    """``keep``, then the change of size that ``rescale`` names.
+
+    ``l1`` keeps Σ|δ| (what mergekit does), ``inverse_density`` divides by the density (the DARE paper),
+    ``darex`` by density^``exponent`` (:mod:`operators.merge.darex`), ``none`` leaves the size as it is.
+    """
     if rescale == "inverse_density" and density > 0.0:
-        return _Random(keep.bits, divisor=density)
+        return lambda block, start: keep(block, start).div_(density)
     if rescale == "darex" and density > 0.0:
-        return _Random(keep.bits, divisor=global_q(density, exponent))
+        return lambda block, start: keep(block, start).div_(global_q(density, exponent))
     if rescale != "l1":
         return keep
     sums = [(0.0, 0.0)]
     for start, stop in spans(elements):
         magnitude = delta(start, stop).abs()
         sums.append((total(magnitude), total(keep(magnitude, start))))
-    before, left = (fsum(s) for s in zip(*sums, strict=True))
-    return _Random(keep.bits, scale=before / left) if left > 0.0 else keep
+    before, left = (math.fsum(s) for s in zip(*sums, strict=True))
+    if left <= 0.0 or left == before:
+        return keep
+    return lambda block, start: keep(block, start).mul_(before / left)
 
 
 def _elected(thinner: Callable[[Delta, int, Values, int, int, str], Thin]) -> Blockwise:
@@ -209,23 +201,36 @@ def _elected(thinner: Callable[[Delta, int, Values, int, int, str], Thin]) -> Bl
 
 
 def _trim(delta: Delta, elements: int, values: Values, index: int, seed: int, name: str) -> Thin:
-    return _largest(delta, elements, values.numbers("density")[index])
+    density = values.numbers("density")[index]
+    keep = _largest(delta, elements, density)
+    if density >= 1.0 or elements <= 1:
+        return keep
+    return _rescaled(keep, delta, elements, density, values.word("rescale"))
 
 
 def _drop(delta: Delta, elements: int, values: Values, index: int, seed: int, name: str) -> Thin:
     density = values.numbers("density")[index]
+    if density >= 1.0:
+        return lambda block, start: block
+    keep = _Random(bernoulli_bits(seed, name, elements, density))
     rescale, exponent = values.word("rescale"), values.number("q_exponent")
-    return _random(delta, elements, density, rescale, seed, name, exponent)
+    return _rescaled(keep, delta, elements, density, rescale, exponent)
 
 
 _ties, _dare_ties = _elected(_trim), _elected(_drop)
 
-DENSITY = Parameter("density", 1.0, bounds=(0.0, 1.0), search=(0.05, 1.0), per_input=True)
+DENSITY = Parameter("density", 1.0, valid=(0.0, math.inf), search=(0.05, 1.0), per_input=True)
 
 TIES = MergeMethod(
     "ties",
     whole(_ties),
-    (WEIGHT, DENSITY, SCALE, Parameter("normalize", True)),
+    (
+        WEIGHT,
+        DENSITY,
+        SCALE,
+        Parameter("normalize", True),
+        Parameter("rescale", "none", choices=("l1", "inverse_density", "none")),
+    ),
     base="required",
     inputs=(1, None),
     source="Yadav et al. 2023, arXiv 2306.01708",

@@ -1,5 +1,6 @@
 """``widen``: columns split into magnitude and direction, weighted by how far each moved."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -93,8 +94,8 @@ WIDEN = MergeMethod(
     "widen",
     _widen,
     (
-        Parameter("s", 1.0, bounds=(0.0, 10.0), search=(0.0, 2.0)),
-        Parameter("t", 1.0, bounds=(0.0, 10.0), search=(0.0, 1.5)),
+        Parameter("s", 1.0, valid=(0.0, math.inf), search=(0.0, 2.0)),
+        Parameter("t", 1.0, valid=(0.0, math.inf), search=(0.0, 1.5)),
         SCALE,
     ),
     base="required",

@@ -88,13 +88,14 @@ def made(method: MergeMethod, inputs: list[Founder], seed: int = 1, **params: An
 
 
 def parameters(method: MergeMethod, inputs: int, *, ends: bool = False) -> st.SearchStrategy[Any]:
-    """Values from the range that a search explores; with ``ends``, hard bounds and 0 too."""
+    """Values from the range that a search explores; with ``ends``, the ends of the valid range and 0 too."""
 
     def number(parameter: Parameter) -> st.SearchStrategy[float]:
-        bounds = [b for b in parameter.bounds or () if math.isfinite(b)]
-        low, high = parameter.search or (bounds if len(bounds) == 2 else (0.0, 2.0))
+        bounds = [b for b in parameter.valid or () if math.isfinite(b)]
+        near = (0.0, 2.0 * float(parameter.default) or 1.0)
+        low, high = parameter.search or (bounds if len(bounds) == 2 else near)
         if ends:
-            zero = [0.0] if not parameter.bounds or parameter.bounds[0] <= 0.0 else []
+            zero = [0.0] if not parameter.valid or parameter.valid[0] <= 0.0 else []
             return st.sampled_from([low, high, float(parameter.default), *bounds, *zero])
         if parameter.integer:
             return st.integers(int(low), int(high)).map(float)
@@ -263,7 +264,7 @@ def test_table_entries_state_their_source_and_sane_parameters(method):
     for parameter in method.parameters:
         if isinstance(parameter.default, str):
             assert parameter.default in parameter.choices
-        low, high = parameter.bounds or (-math.inf, math.inf)
+        low, high = parameter.valid or (-math.inf, math.inf)
         if isinstance(parameter.default, float):
             assert low <= parameter.default <= high
         if parameter.search:
