@@ -163,8 +163,8 @@ MERGEKIT_OPTIONS = {
         ("task_arithmetic", "ties", "dare_ties", "dare_linear", "breadcrumbs", "breadcrumbs_ties"),
         _TASK_VECTORS,
     ),
-    **dict.fromkeys(("breadcrumbs", "breadcrumbs_ties"), {**_TASK_VECTORS, "gamma": 1.5}),
-    **dict.fromkeys(("della", "della_linear"), {**_TASK_VECTORS, "epsilon": -0.1}),
+    **{key: {**_TASK_VECTORS, "gamma": 1.5} for key in ("breadcrumbs", "breadcrumbs_ties")},
+    **{key: {**_TASK_VECTORS, "epsilon": -0.1} for key in ("della", "della_linear")},
 }
 
 
