@@ -111,7 +111,7 @@ def proof(lineage: evo.lineage.Lineage, sample: int) -> dict[str, Any]:
     seconds = perf_counter() - started
     population = lineage.population.to_pandas()
     last = population[population["generation"] == population["generation"].max()]
-    rebuilt = [lineage.rebuild(c.id, check=False) for c in found.checked]
+    rebuilt = [evo.rebuild(lineage, c.id, check=False) for c in found.checked]
     return {
         "individuals": lineage.individuals.num_rows,
         "sampled": len(found.checked),

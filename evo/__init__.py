@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from evo.errors import EvoError
     from evo.evolution import Evolution
     from evo.in_memory import Evolved, evolve
+    from evo.reproduce.rebuild import rebuild
     from evo.run_dir.summary import RunSummary
     from evo.search.progress import Generation
     from evo.trackers import Callback, TrackersConfig
@@ -34,6 +35,7 @@ __all__ = [
     "load_config",
     "make",
     "open_founders",
+    "rebuild",
 ]
 
 _HOME = {
@@ -51,6 +53,7 @@ _HOME = {
     "Evolution": "evo.evolution",
     "Evolved": "evo.in_memory",
     "evolve": "evo.in_memory",
+    "rebuild": "evo.reproduce.rebuild",
     "Generation": "evo.search.loop",
     "Callback": "evo.trackers",
     "TrackersConfig": "evo.trackers",

@@ -133,10 +133,10 @@ def resume_run(
 ) -> RunSummary:
     """Resume a run and return its summary; one that has finished is only shown."""
     from evo.evolution import Evolution
-    from evo.run.status import status_of
+    from evo.run.status import read_status
 
     config = RunDir(run_dir).read_config(check_files=False)
-    if not repair and status_of(run_dir).state == "finished":
+    if not repair and read_status(run_dir).state == "finished":
         summary = RunDir(run_dir).read_summary()
         if summary is not None:
             _show(summary, run_dir, config)

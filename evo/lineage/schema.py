@@ -1,12 +1,15 @@
 """The five tables of a run, declared once: names, types, what may be null, and what each column means."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = "2"
+from evo.errors import EvoError
+
+SCHEMA_VERSION: Final = "3"
 
 
 def _schema(*fields: tuple[str, pa.DataType, bool, str]) -> pa.Schema:
@@ -28,33 +31,38 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
                 "id",
                 _ID,
                 False,
-                "the individual: SHA-256 of its recipe's canonical JSON, 64 hex digits",
+                "SHA-256 of the recipe's canonical JSON, 64 hex digits",
             ),
             (
                 "generation",
                 pa.int32(),
                 False,
-                "in which it was first tried; that of the founders is 0",
+                "generation in which it was first evaluated; 0 for founders",
             ),
-            ("operator", pa.string(), False, "what made it, e.g. founder, crossover:average"),
+            (
+                "operator",
+                pa.string(),
+                False,
+                "how it was made, such as founder or crossover:average",
+            ),
             (
                 "parents",
                 pa.list_(pa.field("item", _ID, nullable=False)),
                 False,
-                "ids of those it was made from; empty for founders and for what was drawn at random",
+                "ids of the individuals it was made from; empty for founders and random draws",
             ),
             (
                 "recipe",
                 pa.string(),
                 False,
-                "JSON that, with the founders, gives its weights again to the bit",
+                "JSON from which, with the founders, its weights are rebuilt bit for bit",
             ),
-            ("description", pa.string(), False, "the recipe, short, for people"),
-            ("seed", pa.int64(), False, "of the operator's random draws; 0 where it drew none"),
+            ("description", pa.string(), False, "the recipe in a short, readable form"),
+            ("seed", pa.int64(), False, "seed of the operator's random draws; 0 without any"),
         ),
         "evaluations": _schema(
-            ("individual", _ID, False, "whose it is: an id of individuals"),
-            ("generation", pa.int32(), False, "in which it was evaluated"),
+            ("individual", _ID, False, "foreign key to individuals.id"),
+            ("generation", pa.int32(), False, "generation in which it was evaluated"),
             ("task", pa.string(), False, "name of the task"),
             ("split", pa.string(), False, "dev, select or test"),
             ("score", pa.float64(), True, "mean over the examples; null if it failed"),
@@ -63,57 +71,72 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
                 "fitness",
                 pa.float64(),
                 True,
-                "over all tasks of the split, the same on each task's row: the scores weighted, those of lower-is-better tasks negative, less what a longer path costs; null if it failed; of one that was raced an estimate, below what any survivor of its round has",
+                "weighted sum of the split's task scores (negative weight where lower is better) minus the path length penalty; the same value on each task's row; null if it failed; after a race an estimate below the fitness of every survivor of the round",
             ),
-            ("examples", pa.int32(), False, "how many were scored"),
+            ("examples", pa.int32(), False, "number of examples scored"),
             (
                 "seconds",
                 pa.float64(),
                 False,
-                "spent on it by host and scorer; what tasks share is split evenly among them",
+                "time of host and scorer; time shared by several tasks is divided equally",
             ),
-            ("build_seconds", pa.float64(), False, "of these, on building the weights"),
-            ("model_seconds", pa.float64(), False, "of these, on running the model"),
-            ("tokens", pa.int64(), True, "run through the model; null where none were counted"),
-            ("weights", pa.string(), True, "SHA-256 over the tensors that it ran with"),
+            ("build_seconds", pa.float64(), False, "part of seconds: building the weights"),
+            ("model_seconds", pa.float64(), False, "part of seconds: running the model"),
+            (
+                "tokens",
+                pa.int64(),
+                True,
+                "tokens processed by the model; null if they were not counted",
+            ),
+            (
+                "weights",
+                pa.string(),
+                True,
+                "SHA-256 of the tensors that were evaluated; null if none were built",
+            ),
             (
                 "at_seconds",
                 pa.float64(),
                 False,
-                "when it ended: seconds of search, not counting time between sittings",
+                "seconds of search when it ended, without the time between a stop and a resume",
             ),
-            ("host", pa.string(), False, "name of the host that ran it"),
-            ("attempt", pa.int32(), False, "1, or more after hosts were lost"),
+            ("host", pa.string(), False, "name of the host"),
+            ("attempt", pa.int32(), False, "1, or more if it was retried after a lost host"),
             (
                 "status",
                 pa.string(),
                 False,
-                "ok, failed, or raced: dropped before it met all examples",
+                "ok, failed, or raced (dropped by a race before it was scored on all examples)",
             ),
-            ("error", pa.string(), True, "why it failed"),
+            ("error", pa.string(), True, "reason of the failure"),
         ),
         "items": _schema(
-            ("individual", _ID, False, "whose it is: an id of individuals"),
+            ("individual", _ID, False, "foreign key to individuals.id"),
             ("task", pa.string(), False, "name of the task"),
             ("split", pa.string(), False, "dev, select or test"),
             ("example", pa.int32(), False, "position in the split's file, from 0"),
-            ("value", pa.float64(), False, "the example's score"),
-            ("answer", pa.string(), True, "what the model answered, where that is known"),
+            ("value", pa.float64(), False, "score of the example"),
+            ("answer", pa.string(), True, "the model's answer, if the metric has one"),
         ),
         "population": _schema(
             ("generation", pa.int32(), False, "the finished generation"),
             ("rank", pa.int32(), False, "0 is the best"),
-            ("individual", _ID, False, "who was alive at its end: an id of individuals"),
-            ("fitness", pa.float64(), True, "on dev, over all tasks; null if it failed"),
+            (
+                "individual",
+                _ID,
+                False,
+                "member of the population at its end: foreign key to individuals.id",
+            ),
+            ("fitness", pa.float64(), True, "fitness on dev; null if it failed"),
         ),
         "events": _schema(
-            ("time", pa.timestamp("us", tz="UTC"), False, "when"),
-            ("generation", pa.int32(), False, "in which generation"),
+            ("time", pa.timestamp("us", tz="UTC"), False, "time of the event"),
+            ("generation", pa.int32(), False, "generation at that time"),
             (
                 "kind",
                 pa.string(),
                 False,
-                "start, resume, retry, failed, host lost, degraded, finish, ...",
+                "start, resume, retry, failed, host lost, degraded, extended, finish, ...",
             ),
             ("detail", pa.string(), False, "what happened"),
         ),
@@ -122,11 +145,24 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
 
 TABLES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "individuals": "Everyone who was ever tried, once, in the order met.",
-        "evaluations": "A row for each individual, task and split that was evaluated, in the order recorded.",
-        "items": "A row for each example of each evaluation that did not fail.",
-        "population": "Who was alive at the end of each generation.",
-        "events": "What happened to the run itself.",
+        "individuals": "One row for each individual that was proposed, in the order of proposal.",
+        "evaluations": "One row for each evaluated individual, task and split, in the order recorded.",
+        "items": "One row for each example of each evaluation that did not fail.",
+        "population": "The members of the population at the end of each generation.",
+        "events": "What happened to the run: starts, resumes, failures, lost hosts.",
     }
 )
 """What a row of each table is."""
+
+
+def check_version(version: str, path: Path) -> None:
+    """Check that a file has the schema version that this package reads and writes.
+
+    Raises:
+        EvoError: it has another one.
+    """
+    if version != SCHEMA_VERSION:
+        raise EvoError(
+            f"{path}: written with schema {version or 'unknown'} of the lineage; this evo-models reads schema "
+            f"{SCHEMA_VERSION} only. Use the evo-models version named in the run's manifest.json"
+        )

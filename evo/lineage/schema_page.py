@@ -1,11 +1,10 @@
-"""The schema as a page: made from the schema object, so that it is never out of date."""
+"""The schema as a page of the documentation, generated from the schema object."""
 
 from collections.abc import Iterator
 
 import pyarrow as pa
 
 from evo.lineage.schema import SCHEMA_VERSION, SCHEMAS, TABLES
-from evo.lineage.versions import MISSING
 
 
 def schema_markdown() -> str:
@@ -17,9 +16,9 @@ def _lines() -> Iterator[str]:
     yield "# Schema of the lineage"
     yield ""
     yield (
-        f"Version {SCHEMA_VERSION}, which every file carries as `evo.schema` in its metadata. The rows of a "
-        "table are in `RUN_DIR/lineage/TABLE/*.parquet`: one file for each finished generation, and "
-        "`final.parquet` for what came after the search. A file counts once "
+        f"Version {SCHEMA_VERSION}; every file has it as `evo.schema` in its metadata. The rows of a table "
+        "are in `RUN_DIR/lineage/TABLE/*.parquet`: one file for each finished generation, and "
+        "`final.parquet` for the evaluations after the search. A file counts once a commit in "
         "`RUN_DIR/lineage/commits/` names it."
     )
     for name, schema in SCHEMAS.items():
@@ -30,11 +29,6 @@ def _lines() -> Iterator[str]:
             null = "may be" if field.nullable else "never"
             meaning = field.metadata[b"doc"].decode().replace("|", "\\|")
             yield f"| `{field.name}` | {_type(field.type)} | {null} | {meaning} |"
-    yield from ("", "## Older versions", "")
-    for version, tables in MISSING.items():
-        for name, columns in tables.items():
-            names = ", ".join(f"`{c}`" for c in columns)
-            yield f"- Version {version}: `{name}` has no {names}; they read as null, where nothing else is said."
     yield ""
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal, TypedDict
 
-State = Literal["beginning", "running", "stopped", "finished"]
+State = Literal["starting", "running", "stopped", "finished"]
 
 
 class TaskFacts(TypedDict):

@@ -1,15 +1,11 @@
-"""What a report says of a run: plain data for the page and the live view, from the run's folder alone."""
+"""The facts of a report: plain data for the page and the live view, read from the run directory."""
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import TypeVar
-
-import numpy as np
 
 from evo.errors import EvoError
 from evo.lineage import Lineage
-from evo.lineage.storage.records import Record
-from evo.report.contract import Facts, RunFacts, State
+from evo.report.contract import Facts, RunFacts
 from evo.report.data.reading import read
 from evo.report.data.run_data import RunData
 from evo.report.sections.ancestry import NO_FAMILY, family
@@ -21,19 +17,20 @@ from evo.report.sections.examples import comparison
 from evo.report.sections.fitness import fitness
 from evo.report.sections.headline import SPLITS, compared_on, headline, scores
 from evo.report.sections.operators import operators
-from evo.run_dir import RunDir
+from evo.run.status import RunStatus, status_of
 
 PartT = TypeVar("PartT")
 
 
 def facts(lineage: Lineage) -> Facts:
-    """All that a report says; ``evo.report.contract`` describes every part.
+    """Everything that a report shows; ``evo.report.contract`` describes each part.
 
-    Works on a run that is still going, on one where only the founders are known, and on one with
-    damaged files: ``problem`` says what could not be read.
+    Works on a run that is running, on one where only the founders were evaluated, and on one with damaged
+    files: ``problem`` names what could not be read.
     """
-    source = read(lineage)
-    problems = list(source.problems)
+    data = read(lineage)
+    status = status_of(data)
+    problems = [status.problem] if status.problem else []
 
     def tried(part: Callable[[], PartT]) -> PartT | None:
         try:
@@ -42,64 +39,56 @@ def facts(lineage: Lineage) -> Facts:
             problems.append(str(error))
             return None
 
-    winner, split = source.winner, compared_on(source)
+    winner, split = data.winner, compared_on(data)
     named = [] if winner is None else [winner]
-    recipe = next(iter((tried(lambda: source.recipes(named)) or {}).values()), None)
-    founder = source.founder
+    recipe = next(iter((tried(lambda: data.recipes(named)) or {}).values()), None)
+    founder = data.founder
     found = None
     if winner is not None and founder is not None and split is not None:
-        found = tried(lambda: comparison(source, winner, founder, split))
-    table = scores(source)
+        found = tried(lambda: comparison(data, winner, founder, split))
+    table = scores(data)
     return {
-        "run": _run(source, tried(lambda: source.pending) or []),
-        "headline": headline(source, found),
+        "run": _run(data, status),
+        "headline": headline(data, found),
         "scores": table,
-        "fitness": fitness(source, table),
-        "family": tried(lambda: family(source)) or NO_FAMILY,
-        "shares": None if recipe is None else shares(source, recipe),
-        "path": None if recipe is None else path(source, recipe),
-        "changed": None if found is None or winner == founder else changed(source, found),
-        "diversity": tried(lambda: diversity(source)),
-        "operators": operators(source),
-        "cost": cost(source),
-        "events": events(source),
+        "fitness": fitness(data, table),
+        "family": tried(lambda: family(data)) or NO_FAMILY,
+        "shares": None if recipe is None else shares(data, recipe),
+        "path": None if recipe is None else path(data, recipe),
+        "changed": None if found is None or winner == founder else changed(data, found),
+        "diversity": tried(lambda: diversity(data)),
+        "operators": operators(data),
+        "cost": cost(data),
+        "events": events(data),
         "problem": "\n".join(dict.fromkeys(problems)) or None,
     }
 
 
-def _run(source: RunData, pending: Sequence[Record]) -> RunFacts:
-    trials = source.dev_scores
-    state: State = "running" if RunDir(source.run_dir).holder() else "stopped"
-    if RunDir(source.run_dir).is_starting:
-        state = "beginning"
-    algorithm = source.config.get("algorithm", {}).get("name", "unknown")
-    times = source.events.column("time").to_pylist()
-    journal = RunDir(source.run_dir).journal
-    changed_at = [datetime.fromtimestamp(journal.stat().st_mtime, UTC)] if journal.exists() else []
-    updated = max([*times, *changed_at], default=None)
+def _run(data: RunData, status: RunStatus) -> RunFacts:
+    times = data.events.column("time").to_pylist()
     return {
-        "name": source.run_dir.resolve().name,
-        "run_dir": str(source.run_dir),
-        "state": "finished" if source.finished else state,
-        "algorithm": source.summary.algorithm if source.summary else algorithm,
-        "seed": source.config.get("seed"),
+        "name": data.run_dir.resolve().name,
+        "run_dir": str(data.run_dir),
+        "state": status.state,
+        "algorithm": data.summary.algorithm if data.summary else status.algorithm,
+        "seed": data.config.get("seed"),
         "started": min(times).isoformat() if times else None,
-        "updated": updated.isoformat() if updated else None,
-        "generations": source.generations,
-        "evaluations": len(trials.ids) + len(pending),
-        "budget": source.config.get("budget", {}).get("evaluations"),
-        "failed": int(np.isnan(trials.fitness).sum()) + sum(bool(r.error) for r in pending),
+        "updated": status.updated.isoformat() if status.updated else None,
+        "generations": status.generations,
+        "evaluations": status.evaluations,
+        "budget": status.budget,
+        "failed": status.failed,
         "tasks": [
             {"name": t.name, "metric": t.metric, "weight": t.weight if t.share > 0 else -t.weight}
-            for t in source.tasks
+            for t in data.tasks
         ],
-        "splits": {split: _examples(source, split) for split in SPLITS[::-1]},
+        "splits": {split: _examples(data, split) for split in SPLITS[::-1]},
     }
 
 
-def _examples(source: RunData, split: str) -> int | None:
-    """How many examples a split has, over all tasks, as far as anybody was scored on it."""
-    for individual in dict.fromkeys((source.winner, source.founder, *source.founders)):
-        if individual is not None and source.scores(individual, split):
-            return source.examples(individual, split)
+def _examples(data: RunData, split: str) -> int | None:
+    """The number of examples of a split, over all tasks; None if nothing was scored on it."""
+    for individual in dict.fromkeys((data.winner, data.founder, *data.founders)):
+        if individual is not None and data.scores(individual, split):
+            return data.examples(individual, split)
     return None

@@ -1,144 +1,149 @@
-"""Where a run stands, from its folder alone; also while it runs, and after it was killed."""
+"""The status of a run, read from its run directory: while it runs, after it stopped, and once it finished."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
 
 from evo.errors import EvoError
-from evo.lineage.storage.commits import FINAL, commits
-from evo.lineage.storage.committed_tables import read_committed
-from evo.lineage.storage.journal import read_journal
+from evo.lineage.read.lineage import Lineage
 from evo.lineage.storage.records import Record
+from evo.report.contract import State
+from evo.report.data.reading import read
+from evo.report.data.run_data import RunData
 from evo.run_dir import RunDir
 
-State = Literal["running", "stopped", "finished"]
+_ROUTINE_EVENTS = ("start", "finish")
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """``evaluations`` are individuals scored on dev; ``journal`` are evaluations in no commit yet, also
-    on other splits.
+class RunStatus:
+    """The status of a run in a few numbers.
+
+    Attributes:
+        holder: the process that works on the run ("process 12 on host a (since ...)"); None without one.
+        generations: committed generations, with that of the founders.
+        evaluations: individuals evaluated on dev in the search, committed or in the journal.
+        budget: evaluations; None without such a limit.
+        failed: evaluations that failed.
+        pending: evaluations that are in the journal and in no commit yet.
+        best: id of the winner, or of the best individual so far; None before the first.
+        best_fitness: its fitness on dev.
+        search_s: seconds of search so far.
+        updated: when something was last recorded, in UTC; None if nothing was.
+        events: number of events by kind, without start and finish.
+        degraded: why hosts work more slowly than they could, one text for each reason.
+        problem: what could not be read; None if everything could.
     """
 
-    run_dir: str
+    run_dir: Path
     state: State
     holder: str | None
     algorithm: str
-    generations: int  # committed, the founders' included
+    generations: int
     evaluations: int
     budget: int | None
     failed: int
-    journal: int
+    pending: int
     best: str | None
     best_fitness: float | None
     search_s: float
-    last_evaluation: str | None
-    events: dict[str, int]
+    updated: datetime | None
+    events: Mapping[str, int]
     degraded: tuple[str, ...]
     problem: str | None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """All fields as plain JSON values."""
+        updated = self.updated and self.updated.isoformat(timespec="seconds")
+        return {**asdict(self), "run_dir": str(self.run_dir), "updated": updated}
 
     def describe(self) -> str:
-        """For people, a few lines."""
-        of = f" of {self.budget}" if self.budget else ""
+        """A few lines of text for people."""
         who = f" ({self.holder})" if self.holder else ""
-        lines = [f"{self.run_dir}: {self.state}{who}"]
-        rate = f", {self.evaluations / self.search_s:.1f} a second" if self.search_s > 0 else ""
-        lines.append(
-            f"{self.algorithm}: {self.evaluations}{of} evaluations{rate}"
-            + (f", {self.failed} failed" if self.failed else "")
-        )
-        lines.append(
-            f"{self.generations} generations committed, {self.journal} evaluations more in the journal"
-        )
+        limit = f" of {self.budget}" if self.budget else ""
+        rate = f", {self.evaluations / self.search_s:.1f} per second" if self.search_s > 0 else ""
+        failed = f", {self.failed} failed" if self.failed else ""
+        lines = [
+            f"{self.run_dir}: {self.state}{who}",
+            f"{self.algorithm}: {self.evaluations}{limit} evaluations{rate}{failed}",
+            f"{self.generations} generations committed, {self.pending} more evaluations in the journal",
+        ]
         if self.best_fitness is not None and self.best:
             lines.append(f"best so far {self.best_fitness:.4f} on dev: {self.best[:12]}")
-        if self.last_evaluation:
-            lines.append(f"last evaluation {self.last_evaluation}")
+        if self.updated:
+            ago = (datetime.now(UTC) - self.updated).total_seconds()
+            lines.append(
+                f"last record {self.updated.isoformat(timespec='seconds')} ({ago:.0f} s ago)"
+            )
         if self.events:
             lines.append(", ".join(f"{kind} {count}x" for kind, count in self.events.items()))
         lines += [f"degraded: {detail}" for detail in self.degraded]
         if self.problem:
             lines.append(self.problem)
         elif self.state == "stopped":
-            lines.append(f"go on with: evo resume {self.run_dir}")
+            lines.append(f"resume it with: evo resume {self.run_dir}")
         return "\n".join(lines)
 
 
-def status_of(run_dir: Path) -> Status:
-    """Read where a run stands.
+def read_status(run_dir: Path) -> RunStatus:
+    """Read the status of a run.
 
     Raises:
-        EvoError: there is no run.
+        EvoError: ``run_dir`` holds no run.
     """
-    config = RunDir(run_dir).read_config(check_files=False)
-    folder = RunDir(run_dir).lineage
-    who = RunDir(run_dir).holder()
-    problem: str | None = None
-    names: list[str] = []
-    rows: list[dict[str, Any]] = []
-    events: list[dict[str, Any]] = []
-    alive: list[dict[str, Any]] = []
-    recent: list[Record] = []
+    folder = RunDir(run_dir)
+    if not folder.has_run and folder.holder() is None:
+        raise EvoError(f"{run_dir}: no run here (it has no {folder.config_path.name})")
+    return status_of(read(Lineage(run_dir)))
+
+
+def status_of(data: RunData) -> RunStatus:
+    """The status of a run that was read."""
+    scores, problems = data.dev_scores, list(data.problems)
+    pending: list[Record] = []
     try:
-        recent = list(read_journal(RunDir(run_dir).journal).records)
-        found = commits(folder)
-        names = [c.name for c in found]
-        for entry in found:
-            for table, into in (("evaluations", rows), ("events", events), ("population", alive)):
-                read = read_committed(folder, entry, table, _NEEDED[table], whole=False)
-                into += [{**row, "commit": entry.name} for row in read.to_pylist()]
+        pending = data.pending
     except EvoError as error:
-        problem = str(error)
-    # Merges that the search is compared with are tried on dev too, after it.
-    dev = {
-        r["individual"]: r["status"] for r in rows if r["split"] == "dev" and r["commit"] != FINAL
-    }
-    search_s = [r["at_seconds"] for r in rows if r["commit"] != FINAL]
-    committed = {(r["individual"], r["split"], "score") for r in rows}
-    # The rungs of a race are one evaluation.
-    uncommitted = {(*r.key[:2], r.key[2].partition(":")[0]) for r in recent} - committed
-    waiting = {
-        r.individual: r.error for r in recent if r.key[1] == "dev" and r.individual not in dev
-    }
-    scored = [r for r in alive if r["fitness"] is not None]
-    best = max(scored, key=lambda r: r["fitness"], default=None)
-    finished = FINAL in names
-    journal = RunDir(run_dir).journal
-    changed = journal.stat().st_mtime if journal.exists() and (rows or recent) else None
-    return Status(
-        str(run_dir),
-        "finished" if finished else "running" if who else "stopped",
-        who,
-        config.algorithm.name,
-        sum(name != FINAL for name in names),
-        len(dev) + len(waiting),
-        config.budget.evaluations,
-        sum(s == "failed" for s in dev.values()) + sum(bool(e) for e in waiting.values()),
-        len(uncommitted),
-        best["individual"] if best else None,
-        best["fitness"] if best else None,
-        max([*search_s, *(r.at_s for r in recent)], default=0.0),
-        None if changed is None else _when(changed),
-        dict(Counter(e["kind"] for e in events if e["kind"] not in _ORDINARY)),
-        tuple(dict.fromkeys(e["detail"] for e in events if e["kind"] == "degraded")),
-        problem,
+        problems.append(str(error))
+    events = list(zip(*(data.events.column(n).to_pylist() for n in ("kind", "detail")), strict=True))
+    counts = Counter(kind for kind, _ in events)
+    seconds = [*scores.at_seconds, *(r.at_s for r in pending)]
+    return RunStatus(
+        run_dir=data.run_dir,
+        state=_state(data),
+        holder=data.holder,
+        algorithm=data.algorithm,
+        generations=data.generations,
+        evaluations=len(scores.ids) + len(pending),
+        budget=data.config.get("budget", {}).get("evaluations"),
+        failed=int(np.isnan(scores.fitness).sum()) + sum(bool(r.error) for r in pending),
+        pending=len(pending),
+        best=data.winner,
+        best_fitness=None if data.winner is None else scores.of(data.winner),
+        search_s=float(max(seconds, default=0.0)),
+        updated=_updated(data),
+        events={kind: n for kind, n in counts.items() if kind not in _ROUTINE_EVENTS},
+        degraded=tuple(dict.fromkeys(detail for kind, detail in events if kind == "degraded")),
+        problem="\n".join(dict.fromkeys(problems)) or None,
     )
 
 
-_ORDINARY = ("start", "finish")
-_NEEDED = {
-    "evaluations": ["individual", "split", "status", "at_seconds"],
-    "events": ["kind", "detail"],
-    "population": ["individual", "fitness"],
-}
+def _state(data: RunData) -> State:
+    if data.finished:
+        return "finished"
+    if RunDir(data.run_dir).is_starting:
+        return "starting"
+    return "running" if data.holder else "stopped"
 
 
-def _when(timestamp: float) -> str:
-    at = datetime.fromtimestamp(timestamp, UTC)
-    ago = (datetime.now(UTC) - at).total_seconds()
-    return f"{at.isoformat(timespec='seconds')} ({ago:.0f} s ago)"
+def _updated(data: RunData) -> datetime | None:
+    times: list[datetime] = data.events.column("time").to_pylist()
+    journal = RunDir(data.run_dir).journal
+    if journal.exists():
+        times.append(datetime.fromtimestamp(journal.stat().st_mtime, UTC))
+    return max(times, default=None)

@@ -1,4 +1,4 @@
-"""Whether anything has happened in a run's folder, without reading what."""
+"""Detect changes in a run directory from the times and sizes of its files."""
 
 import os
 from collections.abc import Iterator
@@ -8,28 +8,30 @@ from time import monotonic
 from evo.errors import EvoError
 from evo.run_dir import RunDir
 
-LOOK_S = 0.25  # files are looked at no more often
-REST = 4.0  # times as long as a reading took is rested after it: a fifth of one core at most
+LOOK_S = 0.25  # least time between two checks of the files
+REST = 4.0  # pause after a reading, as a multiple of its time: at most a fifth of one core is used
 
 
 def check_watchable(run_dir: Path) -> None:
-    """Refuse a folder in which there is no run and none is beginning.
+    """Check that a directory holds a run, or one that is starting.
 
     Raises:
-        EvoError: that is so.
+        EvoError: it does not.
     """
     folder = RunDir(run_dir)
     if not folder.has_run and folder.holder() is None:
         runs = sorted(p.parent.name for p in run_dir.glob(f"*/{folder.lineage.name}"))
-        hint = f". There are runs in it: give one, such as {run_dir / runs[0]}" if runs else ""
+        hint = (
+            f". Its subdirectories hold runs; name one, such as {run_dir / runs[0]}" if runs else ""
+        )
         raise EvoError(f"{run_dir}: no run here (it has no {folder.config_path.name}){hint}")
 
 
-class Changes:
-    """Looks at times and sizes of a run's files, and at who is at work on it.
+class ChangeDetector:
+    """Compares the files of a run, and the process that works on it, with the check before.
 
-    ``rewritten`` says whether what is never written twice has changed since the look before, or is
-    gone: then what was kept of it no longer holds.
+    ``rewritten`` says whether a committed file changed or disappeared since then, so that what was kept of
+    it in memory is out of date.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -40,7 +42,7 @@ class Changes:
         self.rewritten = False
 
     def due(self) -> bool:
-        """Whether there is something new to be read, and time to do it."""
+        """Whether something changed and the last reading was long enough ago."""
         now = monotonic()
         if now < self._next:
             return False
@@ -57,7 +59,7 @@ class Changes:
         return (before, who) != (self._files, self._holder)
 
     def rest(self, took_s: float) -> None:
-        """A reading has ended."""
+        """Set the pause after a reading that took ``took_s`` seconds."""
         self._next = monotonic() + max(LOOK_S, REST * took_s)
 
 
@@ -77,5 +79,5 @@ def _all(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
                     yield from _all(Path(entry.path))
                 elif entry.name.endswith((".arrows", ".parquet", ".json")):
                     yield _times(Path(entry.path))
-    except OSError:  # not there yet, or just set aside
+    except OSError:  # not created yet, or just moved by a repair
         return

@@ -1,7 +1,7 @@
-"""The live view: the report page, served on loopback, redrawn as the run goes on.
+"""The live view: the report page, served on the loopback interface and redrawn while the run continues.
 
-Only this machine is answered, under a name of its own: a web page elsewhere that has a name resolve to
-127.0.0.1 is refused, and none may read what is served here.
+A request must name this machine as its host. That refuses web pages from elsewhere whose host name
+resolves to 127.0.0.1 (DNS rebinding); the headers keep other origins from reading the answers.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from evo.errors import EvoError
 from evo.lineage.read.lineage import Lineage
 from evo.report.facts import facts
 from evo.report.page import page
-from evo.watch.changes import Changes, check_watchable
+from evo.watch.changes import ChangeDetector, check_watchable
 
 LOOPBACK = "127.0.0.1"
-OUR_NAMES = frozenset({LOOPBACK, "localhost"})  # any port: it may come through `ssh -L`
+OUR_NAMES = frozenset({LOOPBACK, "localhost"})  # any port: it may be forwarded by `ssh -L`
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "frame-ancestors 'none'",  # beside the page's own, which is in it
+    "Content-Security-Policy": "frame-ancestors 'none'",  # in addition to the policy in the page
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -34,35 +34,35 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What was read of a run, as facts and as the bytes of ``data.json`` with their ETag."""
+class PublishedFacts:
+    """The facts of a run, and the same as the bytes of ``data.json`` with their ETag."""
 
     facts: dict[str, Any]
     body: bytes
     tag: str
 
 
-class Live:
-    """The run as it was read last; read again when it has changed, by one request for all."""
+class LiveRun:
+    """The last reading of a run, renewed by the first request after a change."""
 
     def __init__(self, run_dir: Path) -> None:
         check_watchable(run_dir)
         self._run_dir = run_dir
         self._lineage = Lineage(run_dir)
-        self._changes = Changes(run_dir)
+        self._changes = ChangeDetector(run_dir)
         self._lock = Lock()
-        self._reading: Reading | None = None
+        self._reading: PublishedFacts | None = None
 
     @property
     def known(self) -> dict[str, Any] | None:
-        """The facts of the last reading, at once; None before the first."""
+        """The facts of the last reading, without reading again; None before the first."""
         return None if self._reading is None else self._reading.facts
 
-    def reading(self) -> Reading:
-        """What is known now.
+    def reading(self) -> PublishedFacts:
+        """The current facts; reads the run again if it has changed.
 
         Raises:
-            EvoError: nothing could be read of the run, not even that something is damaged.
+            EvoError: the run cannot be read and was never read before.
         """
         with self._lock:
             if self._changes.due() or self._reading is None:
@@ -73,7 +73,7 @@ class Live:
                 self._changes.rest(monotonic() - began)
             return self._reading
 
-    def _read(self, before: Reading | None) -> Reading:
+    def _read(self, before: PublishedFacts | None) -> PublishedFacts:
         found: dict[str, Any]
         try:
             check_watchable(self._run_dir)
@@ -81,18 +81,20 @@ class Live:
         except (EvoError, OSError) as error:
             if before is None:
                 raise
-            found = before.facts | {"problem": f"{error}. What was there before is shown"}
+            found = before.facts | {
+                "problem": f"{error}. The page shows the last successful reading"
+            }
         body = json.dumps(found, allow_nan=False, separators=(",", ":")).encode()
-        return Reading(found, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        return PublishedFacts(found, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 def make_server(run_dir: Path, port: int) -> ThreadingHTTPServer:
-    """A server of the run's live view on loopback; port 0 is any that is free. ``serve_forever`` runs it.
+    """A server of the live view on the loopback interface; call its ``serve_forever``. Port 0 is any free port.
 
     Raises:
-        EvoError: there is no run, or the port can't be had.
+        EvoError: ``run_dir`` holds no run, or the port cannot be used.
     """
-    live = Live(run_dir)
+    live = LiveRun(run_dir)
 
     class Handler(_Handler):
         run = live
@@ -101,37 +103,37 @@ def make_server(run_dir: Path, port: int) -> ThreadingHTTPServer:
         server = _Server((LOOPBACK, port), Handler)
     except OSError as error:
         raise EvoError(
-            f"--port {port}: {error.strerror}. Give another one, or none for any that is free"
+            f"--port {port}: {error.strerror}. Name another port, or none to use any free one"
         ) from error
     return server
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 64  # with five, those that come at once are kept waiting for seconds
+    request_queue_size = 64  # with the default of 5, simultaneous requests wait for seconds
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A browser that closes a connection is nobody's fault.
+        # A browser may close a connection at any time.
         if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    run: Live
+    run: LiveRun
     protocol_version = "HTTP/1.1"
-    timeout = 30.0  # of a connection that says nothing
+    timeout = 30.0  # seconds, of an idle connection
 
     def do_GET(self) -> None:
         if self._host() not in OUR_NAMES:
             self._send(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", b"This is 127.0.0.1.\n")
         elif self.path == "/":
-            # What is known, so that the page is there at once: it asks for the rest itself.
+            # The last known facts, so that the page appears at once; it then fetches data.json.
             text = page(self.run.known, live=True)
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", text.encode())
         elif self.path == "/data.json":
             self._send_data()
         else:
-            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"Here are / and /data.json.\n")
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"Only / and /data.json exist.\n")
 
     def _send_data(self) -> None:
         try:
@@ -152,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         if self.command in ("GET", "HEAD"):
             return True
-        self.close_connection = True  # what was sent with it is not read
+        self.close_connection = True  # the request's body is not read
         self._send(HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", b"GET and HEAD only.\n")
         return False
 
@@ -179,4 +181,4 @@ class _Handler(BaseHTTPRequestHandler):
         return "evo"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: each poll would be a line."""
+        """Log nothing: each poll would add a line."""

@@ -1,4 +1,4 @@
-"""Snapshot: how a run stands, in the few numbers that a terminal has room for."""
+"""A snapshot of a run for the terminal: its status, its curve, its best individuals, its latest events."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,22 +6,28 @@ from datetime import datetime
 import numpy as np
 import pyarrow.compute as pc
 
-from evo.errors import EvoError
 from evo.lineage.read.lineage import Lineage
-from evo.report.contract import OperatorFacts, State
+from evo.report.contract import OperatorFacts
 from evo.report.data.reading import read
 from evo.report.data.run_data import RunData
 from evo.report.sections.cost import cost
 from evo.report.sections.operators import operators
-from evo.run_dir import RunDir
+from evo.run.status import RunStatus, status_of
 
 TOP = 8
 EVENTS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """A committed generation: individuals scored by then, best so far, mean of the new ones; NaN if none."""
+class CurvePoint:
+    """One committed generation; fitness values are NaN if every individual failed.
+
+    Attributes:
+        evaluations: individuals evaluated by its end; ``failed`` of them failed.
+        seconds: seconds of search by its end.
+        best: best fitness so far.
+        mean: mean fitness of its new individuals.
+    """
 
     generation: int
     evaluations: int
@@ -32,8 +38,8 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """One of the latest population, or of all while there is none."""
+class ScoredIndividual:
+    """An individual with its fitness on dev; NaN if it failed."""
 
     id: str
     name: str
@@ -43,99 +49,75 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was read of a run. ``pending`` are evaluations on dev that no commit holds yet; ``best`` is the
-    winner, or the best so far.
+    """Everything that the terminal shows of a run.
+
+    Attributes:
+        best: the winner, or the best individual so far.
+        top: the best of the latest population, or of all individuals before the first population.
+        hosts: name and number of evaluations of each host.
+        events: time, kind and detail of the latest events.
     """
 
-    state: State
-    holder: str | None
-    algorithm: str
-    budget: int | None
-    points: tuple[Point, ...]
-    pending: int
-    best: Member | None
-    top: tuple[Member, ...]
+    status: RunStatus
+    points: tuple[CurvePoint, ...]
+    best: ScoredIndividual | None
+    top: tuple[ScoredIndividual, ...]
     operators: tuple[OperatorFacts, ...]
     hosts: tuple[tuple[str, int], ...]
     events: tuple[tuple[datetime, str, str], ...]
-    problem: str | None
-
-    @property
-    def evaluations(self) -> int:
-        return self.pending + (self.points[-1].evaluations if self.points else 0)
 
 
 def snapshot(lineage: Lineage) -> Snapshot:
-    """Read how the run stands; what can't be read is left out and named in ``problem``."""
-    who = RunDir(lineage.run_dir).holder()
-    source = read(lineage)
-    problems = list(source.problems)
-    pending = 0
-    try:
-        pending = len(source.pending)
-    except EvoError as error:
-        problems.append(str(error))
-    state: State = "running" if who else "stopped"
-    if RunDir(lineage.run_dir).is_starting:
-        state = "beginning"
-    best = None if source.winner is None else _member(source, source.winner)
-    rows = source.events.slice(max(0, source.events.num_rows - EVENTS)).to_pylist()
+    """Read a run; ``status.problem`` names what cannot be read."""
+    data = read(lineage)
+    rows = data.events.slice(max(0, data.events.num_rows - EVENTS)).to_pylist()
     return Snapshot(
-        "finished" if source.finished else state,
-        who,
-        source.config.get("algorithm", {}).get("name", "unknown"),
-        source.config.get("budget", {}).get("evaluations"),
-        _points(source),
-        pending,
-        best,
-        _top(source),
-        tuple(operators(source)),
-        tuple((h["host"], h["evaluations"]) for h in cost(source)["hosts"]),
+        status_of(data),
+        _points(data),
+        None if data.winner is None else _scored(data, data.winner),
+        _top(data),
+        tuple(operators(data)),
+        tuple((h["host"], h["evaluations"]) for h in cost(data)["hosts"]),
         tuple((r["time"], r["kind"], r["detail"]) for r in rows),
-        "\n".join(dict.fromkeys(problems)) or None,
     )
 
 
-def _points(source: RunData) -> tuple[Point, ...]:
-    trials = source.dev_scores
-    numbers, first, counts = np.unique(trials.generation, return_index=True, return_counts=True)
-    seconds = np.maximum.accumulate(trials.at_seconds)
-    failed = np.cumsum(np.isnan(trials.fitness))
+def _points(data: RunData) -> tuple[CurvePoint, ...]:
+    scores = data.dev_scores
+    numbers, first, counts = np.unique(scores.generation, return_index=True, return_counts=True)
+    seconds = np.maximum.accumulate(scores.at_seconds)
+    failed = np.cumsum(np.isnan(scores.fitness))
     points = []
     for number, start, end in zip(numbers, first, first + counts, strict=True):
-        new = trials.fitness[start:end]
-        alive = new[np.isfinite(new)]
+        new = scores.fitness[start:end]
+        finite = new[np.isfinite(new)]
         points.append(
-            Point(
+            CurvePoint(
                 int(number),
                 int(end),
                 int(failed[end - 1]),
                 float(seconds[end - 1]),
-                float(trials.best_so_far[end - 1]),
-                float(alive.mean()) if len(alive) else float("nan"),
+                float(scores.best_so_far[end - 1]),
+                float(finite.mean()) if len(finite) else float("nan"),
             )
         )
     return tuple(points)
 
 
-def _top(source: RunData) -> tuple[Member, ...]:
-    table = source.population
+def _top(data: RunData) -> tuple[ScoredIndividual, ...]:
+    table = data.population
     if table.num_rows:
         latest = pc.max(table.column("generation"))
         ids = table.filter(pc.field("generation") == latest).column("individual").to_pylist()
     else:
-        ids = source.dev_scores.ids
-    scored = [(i, f) for i in ids if (f := source.dev_scores.of(i)) is not None]
+        ids = data.dev_scores.ids
+    scored = [(i, f) for i in ids if (f := data.dev_scores.of(i)) is not None]
     best = sorted(scored, key=lambda pair: -pair[1])[:TOP]
-    return tuple(_member(source, i) for i, _ in best)
+    return tuple(_scored(data, i) for i, _ in best)
 
 
-def _member(source: RunData, individual: str) -> Member:
-    operator = str(source.about(individual)["operator"])
-    fitness = source.dev_scores.of(individual)
-    return Member(
-        individual,
-        source.name(individual),
-        operator,
-        float("nan") if fitness is None else fitness,
-    )
+def _scored(data: RunData, individual: str) -> ScoredIndividual:
+    operator = str(data.about(individual)["operator"])
+    fitness = data.dev_scores.of(individual)
+    value = float("nan") if fitness is None else fitness
+    return ScoredIndividual(individual, data.name(individual), operator, value)

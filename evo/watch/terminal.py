@@ -1,4 +1,4 @@
-"""The live view in a terminal: drawn anew when the run's folder changes; piped, a line a generation."""
+"""The live view in a terminal, redrawn when the run directory changes; piped, one line for each generation."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from evo.lineage.read.lineage import Lineage
-from evo.watch.changes import LOOK_S, Changes, check_watchable
-from evo.watch.snapshot import Member, Point, Snapshot, snapshot
+from evo.watch.changes import LOOK_S, ChangeDetector, check_watchable
+from evo.watch.snapshot import CurvePoint, ScoredIndividual, Snapshot, snapshot
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 60  # of a curve, in characters
@@ -22,10 +22,10 @@ _STYLES = {"running": "bold green", "finished": "bold green", "stopped": "bold y
 
 
 def follow(run_dir: Path, *, once: bool = False) -> None:
-    """Show how the run stands until it has ended, with ``once`` only as it is now.
+    """Show the status of a run until it ends; with ``once``, show it once.
 
     Raises:
-        EvoError: there is no run.
+        EvoError: ``run_dir`` holds no run.
     """
     check_watchable(run_dir)
     console = Console(highlight=False)
@@ -40,12 +40,12 @@ def follow(run_dir: Path, *, once: bool = False) -> None:
 
 
 def snapshots(run_dir: Path) -> Iterator[Snapshot]:
-    """How the run stands, after each change; the last one is when nobody is at work on it any more.
+    """A snapshot after each change, until no process works on the run.
 
     Raises:
-        EvoError: the run's folder is gone.
+        EvoError: the run directory was removed.
     """
-    changes, lineage = Changes(run_dir), Lineage(run_dir)
+    changes, lineage = ChangeDetector(run_dir), Lineage(run_dir)
     while True:
         if changes.due():
             if changes.rewritten:
@@ -55,20 +55,22 @@ def snapshots(run_dir: Path) -> Iterator[Snapshot]:
             now = snapshot(lineage)
             changes.rest(monotonic() - began)
             yield now
-            if now.holder is None:
+            if now.status.holder is None:
                 return
         sleep(LOOK_S)
 
 
 def picture(now: Snapshot, run_dir: Path) -> RenderableType:
-    """Everything about a run on one screen."""
+    """A run on one screen."""
     parts: list[RenderableType] = [
         Text.assemble(
-            (f"{run_dir}  ", "bold"), (now.state, _STYLES.get(now.state, "")), f"  {now.algorithm}"
+            (f"{run_dir}  ", "bold"),
+            (now.status.state, _STYLES.get(now.status.state, "")),
+            f"  {now.status.algorithm}",
         )
     ]
-    if now.problem:
-        parts.append(Text(_plain(now.problem), style="red"))
+    if now.status.problem:
+        parts.append(Text(_plain(now.status.problem), style="red"))
     parts += _progress(now)
     if now.points:
         parts += [
@@ -88,13 +90,13 @@ def picture(now: Snapshot, run_dir: Path) -> RenderableType:
     for at, kind, detail in now.events:
         what = _plain(kind), "bold"
         parts.append(_short((f"{at:%H:%M:%S}  ", "dim"), what, "  ", _plain(detail)))
-    if now.state == "stopped":
-        parts.append(Text(f"go on with: evo resume {run_dir}"))
+    if now.status.state == "stopped":
+        parts.append(Text(f"resume it with: evo resume {run_dir}"))
     return Group(*parts)
 
 
 def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
-    """A curve in one line: of more values than ``width``, the last of each stretch; blank for NaN."""
+    """A curve in one line of at most ``width`` characters; NaN is blank."""
     if len(values) > width:
         values = [values[(at + 1) * len(values) // width - 1] for at in range(width)]
     finite = [v for v in values if math.isfinite(v)]
@@ -110,19 +112,19 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
 
 def _progress(now: Snapshot) -> list[RenderableType]:
     last = now.points[-1] if now.points else None
-    of = f" of {now.budget}" if now.budget else ""
-    text = f"{now.evaluations}{of} evaluations"
-    if now.pending:
-        text += f" ({now.pending} since the last commit)"
+    of = f" of {now.status.budget}" if now.status.budget else ""
+    text = f"{now.status.evaluations}{of} evaluations"
+    if now.status.pending:
+        text += f" ({now.status.pending} since the last commit)"
     if last is not None:
         text += f", {len(now.points)} generations"
         if last.seconds > 0:
-            text += f", {last.evaluations / last.seconds:.1f} a second"
+            text += f", {last.evaluations / last.seconds:.1f} per second"
         if last.failed:
             text += f", {last.failed} failed"
     parts: list[RenderableType] = [Text(text)]
-    if now.budget:
-        bar = ProgressBar(total=now.budget, completed=now.evaluations, width=WIDTH)
+    if now.status.budget:
+        bar = ProgressBar(total=now.status.budget, completed=now.status.evaluations, width=WIDTH)
         parts.append(Padding(bar, 0))
     return parts
 
@@ -144,7 +146,7 @@ def _population(now: Snapshot) -> Table:
 def _operators(now: Snapshot) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("operator")
-    for column in ("children", "survived", "better than both parents", "best"):
+    for column in ("children", "survived", "beat its parents", "best"):
         table.add_column(column, justify="right")
     for row in now.operators[:6]:
         best = "–" if row["best"] is None else _number(row["best"])
@@ -154,21 +156,25 @@ def _operators(now: Snapshot) -> Table:
 
 
 def _print_lines(run_dir: Path, console: Console) -> None:
-    """For a pipe: nothing is drawn twice."""
+    """Output for a pipe: each generation and each change of state once."""
     printed = -1
-    said: tuple[str, str | None] = ("", None)
+    last: tuple[str, str | None] = ("", None)
     for now in snapshots(run_dir):
         for point in now.points:
             if point.generation > printed:
                 printed = point.generation
-                console.print(_line(point, now.budget), soft_wrap=True, markup=False)
-        if said != (now.state, now.problem):
-            said = (now.state, now.problem)
-            text = f"{now.state}: {_plain(now.problem)}" if now.problem else now.state
+                console.print(_line(point, now.status.budget), soft_wrap=True, markup=False)
+        if last != (now.status.state, now.status.problem):
+            last = (now.status.state, now.status.problem)
+            text = (
+                f"{now.status.state}: {_plain(now.status.problem)}"
+                if now.status.problem
+                else now.status.state
+            )
             console.print(f"{run_dir}: {text}", soft_wrap=True, markup=False)
 
 
-def _line(point: Point, budget: int | None) -> str:
+def _line(point: CurvePoint, budget: int | None) -> str:
     of = f"/{budget}" if budget else ""
     failed = f"  failed {point.failed}" if point.failed else ""
     return (
@@ -177,19 +183,19 @@ def _line(point: Point, budget: int | None) -> str:
     )
 
 
-def _member(member: Member) -> str:
+def _member(member: ScoredIndividual) -> str:
     return f"{_plain(member.name)}, {_plain(member.operator)}"
 
 
 def _short(*parts: str | tuple[str, str]) -> Text:
-    """In one line, cut where the terminal ends."""
+    """One line, cut at the width of the terminal."""
     line = Text.assemble(*parts)
     line.no_wrap, line.overflow = True, "ellipsis"
     return line
 
 
 def _plain(text: str) -> str:
-    """Without what would steer a terminal: errors and names may hold anything."""
+    """The text without control characters, which errors and names may hold."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 

@@ -19,7 +19,7 @@ from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage import SCHEMAS
 from evo.merging import recipe_file
-from evo.run.status import status_of
+from evo.run.status import read_status
 from fitness.metrics import CALL, METRICS
 from fitness.tasks.task import Task, TaskError, TaskSpec, load_task
 from operators.merge import merge
@@ -167,7 +167,7 @@ def test_a_run_with_any_file_changed_is_read_or_refused_and_never_half_resumed(
     if refused:
         assert {p: p.read_bytes() for p in files} == before
     with contextlib.suppress(EvoError):
-        status_of(run_dir).describe()
+        read_status(run_dir).describe()
     for table in SCHEMAS:
         with contextlib.suppress(EvoError):
             evo.lineage.open(run_dir).table(table)

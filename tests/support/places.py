@@ -8,5 +8,4 @@ ROOT = SUPPORT.parents[1]
 EXAMPLES = ROOT / "examples"
 BENCHMARKS = ROOT / "benchmarks"
 GOLDEN = ROOT / "tests" / "golden"
-OLD_RUNS = ROOT / "tests" / "runs"
 BIN = Path(sys.executable).parent  # programs beside the Python that runs the tests

@@ -1,4 +1,4 @@
-"""Who descends from whom, as numbers: ids are 64 bits, individuals are rows, a walk goes step by step."""
+"""Parents and children as arrays: an id is a 64-bit key, an individual is a row number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ Rows: TypeAlias = npt.NDArray[np.int64]
 def keys_of(ids: pa.ChunkedArray) -> Keys:
     """The first 16 hex digits of each id, as a number.
 
-    Of ten million individuals the chance that any two are alike in these is 1 in 400,000; then
-    :meth:`KeyIndex.of` says so.
+    Among ten million individuals the chance that two share these digits is 1 in 400,000;
+    :meth:`KeyIndex.of` raises an error then.
 
     Raises:
-        EvoError: these are no ids, of 64 hex digits each.
+        EvoError: an id does not have 64 hex digits.
     """
     parts = [_keys(chunk) for chunk in ids.chunks if len(chunk)]
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
@@ -35,7 +35,9 @@ def _keys(ids: pa.StringArray) -> Keys:
     _, offsets, data = ids.buffers()
     starts = np.frombuffer(offsets, np.int32)[ids.offset : ids.offset + len(ids) + 1]
     if ids.null_count or (np.diff(starts) != ID_LENGTH).any():
-        raise EvoError("an id in the lineage is not 64 hex digits, as the SHA-256 of a recipe is")
+        raise EvoError(
+            "the lineage holds an id that does not have 64 hex digits; its files were changed after they were written"
+        )
     # Eight digits at a time, the first one in the highest byte.
     words = np.frombuffer(data, ">u8", len(ids) * ID_LENGTH // 8, int(starts[0]))
     first = words.reshape(len(ids), ID_LENGTH // 8)[:, : KEY_DIGITS // 8].astype(np.uint64)
@@ -54,16 +56,16 @@ def _packed(digits: Keys) -> Keys:
 
 @dataclass(frozen=True, slots=True)
 class KeyIndex:
-    """Rows by key: row i has the i-th of ``keys``."""
+    """Row numbers by key: row i has the i-th of ``keys``."""
 
     keys: pd.Index
 
     @classmethod
     def of(cls, keys: Keys) -> "KeyIndex":
-        """Of these keys.
+        """The index of these keys.
 
         Raises:
-            EvoError: two of them are the same.
+            EvoError: two keys are equal.
         """
         index = pd.Index(keys)
         if not index.is_unique:
@@ -73,7 +75,7 @@ class KeyIndex:
         return cls(index)
 
     def beginning(self, prefix: str) -> Rows:
-        """The rows of all whose id begins with these hex digits, as far as keys can tell."""
+        """The rows whose keys begin with these hex digits; digits after the 16th are ignored."""
         digits = prefix[:KEY_DIGITS]
         low, high = int(digits.ljust(KEY_DIGITS, "0"), 16), int(digits.ljust(KEY_DIGITS, "f"), 16)
         keys = self.keys.to_numpy()
@@ -94,15 +96,15 @@ class ParentGraph:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def turned(self) -> "ParentGraph":
-        """The same edges the other way round."""
+    def reversed(self) -> "ParentGraph":
+        """The same edges, reversed."""
         sources = np.repeat(np.arange(len(self)), np.diff(self.starts))
         order = np.argsort(self.targets, kind="stable")
         counts = np.bincount(self.targets, minlength=len(self))
         return ParentGraph(_starts(counts), sources[order])
 
     def distances(self, start: int) -> npt.NDArray[np.int32]:
-        """The least number of steps from row ``start`` to each row; -1 where none leads there."""
+        """The least number of steps from row ``start`` to each row; -1 for unreachable rows."""
         distance = np.full(len(self), -1, np.int32)
         place = np.empty(len(self), np.int64)
         distance[start] = 0
@@ -113,12 +115,12 @@ class ParentGraph:
             reached = reached[distance[reached] < 0]
             distance[reached] = steps
             count = np.arange(len(reached))
-            place[reached] = count  # the last of equals stays, and is the one that goes on
+            place[reached] = count  # of equal rows the last one is kept
             frontier = reached[place[reached] == count]
         return distance
 
     def edges(self, rows: Rows) -> tuple[Rows, Rows]:
-        """All edges from these rows: where each comes from (a position in ``rows``) and leads to."""
+        """All edges from these rows: the source of each (a position in ``rows``) and its target."""
         counts = self.starts[rows + 1] - self.starts[rows]
         sources = np.repeat(np.arange(len(rows)), counts)
         first = np.cumsum(counts) - counts
@@ -128,7 +130,7 @@ class ParentGraph:
 
 @dataclass(frozen=True, slots=True)
 class ParentKeys:
-    """Some individuals and their parents by key: ``counts`` is each one's number of parents."""
+    """Individuals and their parents as keys; ``counts`` is the number of parents of each individual."""
 
     keys: Keys
     counts: Rows
@@ -150,7 +152,7 @@ class ParentKeys:
         return cls(*(np.concatenate([getattr(one, name) for one in links]) for name in each))
 
     def graph(self, index: KeyIndex) -> ParentGraph:
-        """From each row to its parents' rows; parents that have none are left out."""
+        """Edges from each row to its parents' rows, without parents that have no row."""
         found, counts = index.find(self.parents), self.counts
         known = found >= 0
         if not known.all():

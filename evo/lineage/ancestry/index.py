@@ -1,65 +1,56 @@
-"""The family of a lineage: every individual with its parents, held as numbers and read on as a run goes on."""
+"""An index of all individuals and their parents, extended as a run commits more."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
-from evo.lineage.ancestry.graph import KEY_DIGITS, KeyIndex, ParentGraph, ParentKeys, Rows, keys_of
+from evo.lineage.ancestry.graph import KEY_DIGITS, KeyIndex, ParentGraph, ParentKeys, Rows
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.committed_tables import CommittedTables
 
 _PREFIX = re.compile(r"[0-9a-f]{1,64}")
 TABLE = "individuals"
-COLUMNS = (
-    "id",
-    "generation",
-    "operator",
-)  # what people see of a family at first; kept as it is read
+COLUMNS = ("id", "generation", "operator")  # kept in memory; the default columns of ancestors
 
 
-@dataclass(slots=True)
 class AncestryIndex:
-    """Who is in a lineage and who their parents are; 150 bytes an individual, or so.
+    """All individuals of a lineage and their parents, in about 150 bytes for each individual.
 
-    Everybody is a row: the row of ``individuals``, over all commits.
+    An individual is a row number: its row in the table ``individuals``, over all commits. ``index`` and
+    ``graph`` exist after the first :meth:`update`.
     """
 
-    committed: CommittedTables
-    _read: tuple[int, int] = (0, 0)  # resets of what is committed, and commits read
-    _links: list[ParentKeys] = field(default_factory=list)
-    _kept: pa.Table = field(
-        default_factory=lambda: SCHEMAS[TABLE].empty_table().select(list(COLUMNS))
-    )
-    index: KeyIndex = field(
-        default_factory=lambda: KeyIndex.of(keys_of(pa.chunked_array([], pa.string())))
-    )
-    graph: ParentGraph = field(
-        default_factory=lambda: ParentGraph(np.zeros(1, np.int64), np.empty(0, np.int64))
-    )
+    index: KeyIndex
+    graph: ParentGraph
+
+    def __init__(self, committed: CommittedTables) -> None:
+        self.committed = committed
+        self._read = (-1, 0)  # resets of the committed tables, and number of commits read
+        self._links: list[ParentKeys] = []
+        self._kept = SCHEMAS[TABLE].empty_table().select(list(COLUMNS))
 
     def update(self) -> None:
-        """Read what was committed since.
+        """Read the commits added since the last call.
 
         Raises:
-            EvoError: a file is damaged, gone, or of a newer schema.
+            EvoError: a file is damaged, missing, or of another schema version.
         """
         commits, resets = len(self.committed.entries()), self.committed.resets
         if self._read == (resets, commits):
             return
         since = self._read[1] if self._read[0] == resets else 0
-        news = self.committed.each(TABLE, [*COLUMNS, "parents"], _link, since)
-        links = ParentKeys.joined([*(self._links if since else ()), *(found for found, _ in news)])
-        rows = [kept for _, kept in news]
+        new = self.committed.each(TABLE, [*COLUMNS, "parents"], _link, since)
+        links = ParentKeys.joined([*(self._links if since else ()), *(found for found, _ in new)])
+        rows = [kept for _, kept in new]
         self._kept = pa.concat_tables([self._kept.slice(0, None if since else 0), *rows])
         self.index = KeyIndex.of(links.keys)
         self.graph = links.graph(self.index)
         self._links, self._read = [links], (resets, commits)
 
     def beginning(self, prefix: str) -> Rows:
-        """The rows of those whose id begins so."""
+        """The rows of the individuals whose id begins with ``prefix``."""
         if not _PREFIX.fullmatch(prefix):
             return np.empty(0, np.int64)
         rows = self.index.beginning(prefix)

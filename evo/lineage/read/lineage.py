@@ -1,8 +1,8 @@
-"""Lineage as it is read: Arrow tables, and the questions that people ask of them."""
+"""The lineage of one run: its tables as Arrow, and common questions about them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,28 +25,21 @@ from evo.run_dir import RunDir
 from operators.recipe import Recipe
 from operators.recipe.canonical import from_json
 
-if TYPE_CHECKING:
-    from evo.reproduce.rebuild import Rebuilt
-
 DEV = "dev"
 
 
-# Of individuals. Recipes are most of a lineage's bytes, parents most of the rest: who wants them of a
-# whole family asks for them, or for the tree.
-
-
 class Lineage(Tables):
-    """The tables of one run, as far as committed; works while it runs.
+    """The committed tables of one run, finished or running.
 
-    Only the columns that a question needs are read, each once: a Lineage remembers what it read, and
-    reads on as the run does.
+    Each question reads only the columns it needs. Columns are kept in memory and extended as the run
+    commits more.
 
     Examples:
         >>> lineage = evo.lineage.open("demo/run")
         >>> lineage.individuals.to_pandas()
         >>> lineage.table("evaluations", ["individual", "fitness"], where=pc.field("split") == "test")
 
-    Wherever an individual is asked for, an id, a prefix of one or ``best`` will do.
+    Every parameter ``individual`` takes an id, a prefix of an id, a founder's name, or ``best``.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -60,11 +53,11 @@ class Lineage(Tables):
         """A table by name, in order of commit, in the declared schema.
 
         ``columns`` are those to read, by default all. ``where`` keeps the rows for which it is true, and
-        may use other columns: ``pc.field("split") == "dev"``. Memory is that of the columns and rows
-        asked for.
+        may use other columns: ``pc.field("split") == "dev"``. Memory use is that of the result.
 
         Raises:
-            EvoError: no such table or column, or a file is damaged, gone, or of a newer schema.
+            EvoError: no such table or column, or a file is damaged, missing, or of another schema
+                version.
         """
         chosen = _columns(name, columns)
         schema = SCHEMAS[name]
@@ -75,10 +68,10 @@ class Lineage(Tables):
         return pa.concat_tables(parts or [schema.empty_table().select(chosen)])
 
     def find(self, prefix: str) -> str:
-        """The full id that begins with ``prefix``; ``best`` is the winner's, and a founder has its name.
+        """The full id that begins with ``prefix``; also takes ``best`` and the name of a founder.
 
         Raises:
-            EvoError: no individual, or more than one, begins like this.
+            EvoError: no id, or more than one, begins with ``prefix``.
         """
         if prefix == "best":
             return self.best()
@@ -100,32 +93,32 @@ class Lineage(Tables):
         keys = keys_of(pa.chunked_array([pa.array([found])]))
         (row,) = self._family().index.find(keys).tolist()
         if row < 0:
-            raise EvoError(f"{self.run_dir}: its winner {found[:12]} is not in its lineage")
+            raise EvoError(
+                f"{self.run_dir}: the winner {found[:12]} is missing from the lineage; restore its files"
+            )
         return int(row)
 
     def best(self) -> str:
-        """The winner's id: of a finished run as it was chosen, of a running one by dev fitness.
+        """The id of the winner; of an unfinished run, the individual with the best dev fitness.
 
         Raises:
-            EvoError: nobody has been evaluated yet.
+            EvoError: no individual has been evaluated yet.
         """
         summary = RunDir(self.run_dir).read_summary()
         if summary is not None:
             return summary.winner_id
         tried = self.best_so_far().select(["individual", "fitness"])
-        if tried["fitness"].null_count == tried.num_rows:  # no schema before 2 has it of two tasks
-            tried = self.table("population", ["individual", "fitness"])
         top = pc.max(tried["fitness"])
         if not top.is_valid:
-            raise EvoError(f"{self.run_dir}: no generation has finished yet")
-        row = pc.index(tried["fitness"], top).as_py()  # of equals the first
+            raise EvoError(f"{self.run_dir}: no individual has been evaluated yet")
+        row = pc.index(tried["fitness"], top).as_py()  # the first of equals
         return str(tried["individual"][row].as_py())
 
     def recipe(self, individual: str) -> Recipe:
         """The recipe of an individual.
 
         Raises:
-            EvoError: there is no such individual, or its recipe is another's.
+            EvoError: there is no such individual, or the stored recipe does not have its id.
         """
         rows = np.array([self._row(individual)])
         ((found, text),) = zip(
@@ -134,32 +127,24 @@ class Lineage(Tables):
         recipe = from_json(text)
         if recipe.id != found:
             raise EvoError(
-                f"{self.run_dir}: the recipe stored for {found[:12]} is that of {recipe.id[:12]}: the "
-                "lineage was changed after it was written"
+                f"{self.run_dir}: the recipe stored for {found[:12]} has the id {recipe.id[:12]}; the lineage "
+                "was changed after it was written. Restore its files"
             )
         return recipe
 
-    def rebuild(
-        self, individual: str, *, founders: Mapping[str, Path] | None = None, check: bool = True
-    ) -> "Rebuilt":
-        """The weights of an individual as they were when it lived: see :func:`evo.reproduce.rebuild.rebuild`."""
-        from evo.reproduce.rebuild import rebuild
-
-        return rebuild(self, individual, founders=founders, check=check)
-
     def ancestors(self, individual: str, columns: Sequence[str] = FAMILY_COLUMNS) -> pa.Table:
-        """The individual and all it descends from: ``columns`` of ``individuals``, and ``distance``, the
+        """The individual and all its ancestors, nearest first, then in the order recorded.
 
-        least number of steps from it (0 is itself). Nearest first, then in the order recorded.
-        Parents and recipes, which are most of a lineage's bytes, are read if ``columns`` says so.
+        ``columns`` are those of ``individuals`` to read; recipes and parents are most of a lineage's bytes.
+        The column ``distance`` is added: the least number of steps from the individual (0 is itself).
         """
         row = self._row(individual)
         return self._reached(self._known.graph.distances(row), columns)
 
     def descendants(self, individual: str, columns: Sequence[str] = FAMILY_COLUMNS) -> pa.Table:
-        """The individual and all that descend from it, as :meth:`ancestors` gives them."""
+        """The individual and all its descendants, with the columns of :meth:`ancestors`."""
         row = self._row(individual)
-        return self._reached(self._known.graph.turned().distances(row), columns)
+        return self._reached(self._known.graph.reversed().distances(row), columns)
 
     def _reached(self, distance: npt.NDArray[np.int32], columns: Sequence[str]) -> pa.Table:
         rows = np.flatnonzero(distance >= 0)
@@ -168,10 +153,10 @@ class Lineage(Tables):
         return found.append_column("distance", pa.array(distance[rows]))
 
     def tree(self, individual: str) -> pa.Table:
-        """The edges among an individual's ancestors, nearest children first.
+        """The edges of an individual's family tree: each ancestor with each of its parents, nearest first.
 
         Columns: child, parent, operator and generation (both of the child), distance (of the child from
-        the individual), child_fitness, parent_fitness (on dev; null where it failed or is not known).
+        the individual), child_fitness, parent_fitness (on dev; null if it failed).
         """
         family = self.ancestors(individual, ["id", "generation", "operator", "parents"])
         links = ParentKeys.of(family)
@@ -193,7 +178,7 @@ class Lineage(Tables):
         )
 
     def _dev_fitness(self, index: KeyIndex, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """On dev, by row of ``index``; NaN where it failed or is not known."""
+        """Dev fitness by row of ``index``; NaN if it failed or is unknown."""
         dev = self._dev(["individual", "fitness"])
         rows = index.find(keys_of(dev.column("individual")))
         found = np.full(count, np.nan)
@@ -201,10 +186,10 @@ class Lineage(Tables):
         return found
 
     def best_so_far(self) -> pa.Table:
-        """The search's curve, a row for each individual that it evaluated on dev, in the order recorded.
+        """The best fitness over the search: a row for each individual evaluated on dev, in the order recorded.
 
         Columns: evaluation (from 0), generation, at_seconds, individual, fitness (null if it failed) and
-        best, the greatest fitness up to here. Static merges of ``baselines`` are not the search's.
+        best (the greatest fitness so far). Baselines are not included.
         """
         columns = ["individual", "generation", "at_seconds", "fitness", "split"]
         rows = self.table("evaluations", columns)
@@ -217,23 +202,22 @@ class Lineage(Tables):
         return (rows if pc.all(dev).as_py() else rows.filter(dev)).select(columns)
 
     def founder_shares(self, individual: str) -> pa.Table:
-        """How much of each founder is in an individual, by layer, from its recipe.
+        """The weight of each founder in an individual, by layer, computed from its recipe.
 
         Columns: group ("embedding", "layer 0", ..., "head"; of a path "step 0: layer 3"), filter (of
         tensors within the layer, "" for the others), founder ("noise" for noise), weight (signed), share
-        (of the sum of |weight| within group and filter). :mod:`evo.lineage.ancestry.shares` says what of it is
-        an approximation.
+        (of the sum of |weight| within group and filter). :mod:`evo.lineage.ancestry.shares` says what is exact
+        and what is an approximation.
         """
         return founder_shares(self.recipe(individual), layers_of(self.run_dir))
 
     def compare(
         self, a: str, b: str, split: str = DEV, task: str | None = None, *, seed: int = 0
     ) -> Comparison:
-        """Which examples one individual gets right and the other wrong, with a paired bootstrap.
+        """Compare two individuals on the examples that both were scored on, with a paired bootstrap.
 
-        Of examples that both met; that is fewer where one was dropped from a race.
-
-        ``task`` is the one to look at, by default all. ``seed`` is the bootstrap's.
+        An individual that was dropped by a race was scored on some examples only. ``task`` limits the
+        comparison to one task. ``seed`` is the seed of the bootstrap.
 
         Raises:
             EvoError: one of them has no scores on that split and task.
@@ -249,7 +233,7 @@ class Lineage(Tables):
                 raise EvoError(f"{self.run_dir}: {found[:12]} has no scores on {of}")
         keys = ["task", "split", "example"]
         if not first.select(keys).equals(second.select(keys)):
-            # One of them was dropped from a race: what both have met is what there is to compare.
+            # One of them was dropped by a race: compare the examples that both were scored on.
             order = [(name, "ascending") for name in keys]
             first = first.join(second.select(keys), keys, join_type="left semi").sort_by(order)
             second = second.join(first.select(keys), keys, join_type="left semi").sort_by(order)
@@ -268,7 +252,7 @@ class Lineage(Tables):
     def _items_of(self, individual: str, keep: pc.Expression) -> pa.Table:
         columns = ["task", "split", "example", "value", "answer"]
         rows = self.table("items", columns, (pc.field("individual") == individual) & keep)
-        # Once each: baselines may have tried again what the search did.
+        # A baseline may have been evaluated in the search too: keep one row for each example.
         once = rows.group_by(columns[:3], use_threads=False).aggregate(
             [(name, "first") for name in columns[3:]]
         )

@@ -1,6 +1,5 @@
-"""What is committed, read by column: only the bytes that are asked for, each checked before it counts."""
+"""Reading committed tables by column: only the requested columns are read, and every byte read is checked."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,20 +12,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evo.lineage.schema import SCHEMAS
+from evo.lineage.schema import SCHEMAS, check_version
 from evo.lineage.storage.commits import (
     COMMITS,
     FINAL,
     Commit,
     check_numbers,
     damaged,
-    hold,
+    matches,
     read_commit,
 )
-from evo.lineage.versions import check_version, stored_columns, upgrade
 
 _GROUPS_PER_THREAD = 4
-_SMALLEST_GROUP = 8  # commits: a thread is not worth starting for fewer
+_SMALLEST_GROUP = 8  # commits; for fewer, starting a thread costs more than it saves
 
 _BATCH_ROWS = 4096
 _MAGIC = b"PAR1"
@@ -36,63 +34,45 @@ _Out = TypeVar("_Out")
 
 
 def read_committed(
-    folder: Path,
-    entry: Commit,
-    table: str,
-    columns: Sequence[str] | None = None,
-    *,
-    whole: bool = True,
+    folder: Path, entry: Commit, table: str, columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """One table's rows of one commit, in today's schema.
-
-    ``whole`` reads the whole file and compares its SHA-256. Otherwise only the footer and the columns
-    asked for are read and checked; all the same of a file whose columns were not marked.
+    """One table's rows of one commit; ``columns`` are those to read and check, by default all.
 
     Raises:
-        EvoError: the file is gone, is not the one that was committed, or is of a newer schema.
+        EvoError: the file is missing, damaged, or of another schema version.
     """
     schema = SCHEMAS[table]
     wanted = schema.names if columns is None else list(columns)
     if table not in entry.files:
         return schema.empty_table().select(wanted)
     path = folder / table / f"{entry.name}.parquet"
-    mark = entry.files[table]
-    marks = None if whole else mark.marks
+    checks = entry.files[table]
     try:
-        # A map, not a read: pages that nobody looks at never leave the disk.
+        # A memory map: pages of columns that are not read stay on disk.
         with pa.memory_map(str(path)) as file:
             buffer = file.read_buffer()
         data = memoryview(buffer)
-        if marks is None:
-            _trust(path, hashlib.sha256(data).hexdigest() == mark.digest)
-        else:
-            _trust(
-                path, len(data) == marks.size and data[:4] == _MAGIC and hold(data, marks.footer)
-            )
+        intact = len(data) == checks.size and data[:4] == _MAGIC and matches(data, checks.footer)
+        intact = intact and all(
+            matches(data, spans)
+            for leaf, spans in checks.columns.items()
+            if leaf.split(".", 1)[0] in wanted
+        )
+        if not intact:
+            raise damaged(path, "its bytes have changed since they were committed")
         opened = pq.ParquetFile(pa.BufferReader(buffer))
-        version = (opened.metadata.metadata or {}).get(b"evo.schema", b"").decode()
-        check_version(version, path)
-        stored = stored_columns(version, table, wanted)
-        for leaf, spans in (marks.columns if marks else {}).items():
-            if leaf.split(".", 1)[0] in stored:
-                _trust(path, hold(data, spans))
-        rows = opened.read(stored, use_threads=False)
+        check_version((opened.metadata.metadata or {}).get(b"evo.schema", b"").decode(), path)
+        return opened.read(wanted, use_threads=False).select(wanted)
     except FileNotFoundError as error:
         raise damaged(path, "the file is gone") from error
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, str(error)) from error
-    return upgrade(version, table, rows, wanted)
-
-
-def _trust(path: Path, right: bool) -> None:
-    if not right:
-        raise damaged(path, "its bytes are not those that were committed")
 
 
 class CommittedTables:
-    """All commits of one lineage, by column. What was read once is kept: commits never change.
+    """The tables of all commits of one lineage, by column. A column that was read is kept in memory.
 
-    Takes no locks and writes nothing: a run may go on meanwhile, and counts as far as it is committed.
+    Takes no locks and writes nothing, so a run may continue meanwhile; only committed rows are read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -101,17 +81,17 @@ class CommittedTables:
         self._entries: list[Commit] = []
         self._kept: dict[tuple[str, str], tuple[int, pa.ChunkedArray]] = {}
         self._lengths: dict[str, dict[str, int]] = {name: {} for name in SCHEMAS}
-        self.resets = 0  # how often commits were found to be others than before
+        self.resets = 0  # how often known commits were replaced or removed, as by a repair
 
     def entries(self) -> Sequence[Commit]:
         """All commits so far, in order.
 
         Raises:
-            EvoError: a commit's file is damaged or gone, or of a newer schema.
+            EvoError: a commit's file is damaged, missing, or of another schema version.
         """
         found = _listed(self._folder / COMMITS)
         known = len(self._seen)
-        if found[:known] != self._seen:  # a repair has set some aside
+        if found[:known] != self._seen:  # a repair has moved some
             known = 0
             self.resets += 1
             self._kept.clear()
@@ -127,7 +107,7 @@ class CommittedTables:
         """These columns of a table, in order of commit.
 
         Raises:
-            EvoError: a file is damaged, gone, or of a newer schema.
+            EvoError: a file is damaged, missing, or of another schema version.
         """
         entries = self.entries()
         behind: dict[int, list[str]] = {}
@@ -136,11 +116,11 @@ class CommittedTables:
             if done < len(entries) or (table, column) not in self._kept:
                 behind.setdefault(done, []).append(column)
         for done, late in behind.items():
-            for column, news in zip(
+            for column, new in zip(
                 late, self._rows(table, late, entries[done:]).columns, strict=True
             ):
                 before = self._kept[table, column][1].chunks if done else []
-                chunks = pa.chunked_array([*before, *news.chunks], news.type)
+                chunks = pa.chunked_array([*before, *new.chunks], new.type)
                 self._kept[table, column] = (len(entries), chunks)
         schema = SCHEMAS[table]
         fields = pa.schema([schema.field(c) for c in columns], schema.metadata)
@@ -149,9 +129,9 @@ class CommittedTables:
     def each(
         self, table: str, columns: Sequence[str], work: Callable[[pa.Table], _Out], since: int = 0
     ) -> list[_Out]:
-        """What ``work`` makes of these columns, some thousand rows at a time, in order; nothing is kept.
+        """The results of ``work`` on these columns, called with some thousand rows at a time; in order, not kept.
 
-        ``since`` is how many commits to leave out. ``work`` runs in threads.
+        ``since`` is the number of commits to skip. ``work`` runs in threads.
 
         Raises:
             EvoError: as `read`.
@@ -163,11 +143,11 @@ class CommittedTables:
         return list(chain.from_iterable(_in_threads(some, self.entries()[since:])))
 
     def finals(self, table: str) -> int:
-        """How many of the last rows that were read of a table came after the search."""
+        """The number of a table's rows in the final commit, which hold what was evaluated after the search."""
         return self._lengths[table].get(FINAL, 0)
 
     def take(self, table: str, columns: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
-        """Some rows of a table: only the commits that hold them are read.
+        """Some rows of a table; reads only the commits that hold them.
 
         ``rows`` are numbered over all commits that were read so far of this table, ascending.
 
@@ -204,10 +184,10 @@ class CommittedTables:
     def _batches(
         self, table: str, columns: Sequence[str], entries: Sequence[Commit]
     ) -> Iterator[pa.Table]:
-        """The rows of these commits, so many at a time as the processor's cache holds well."""
+        """The rows of these commits, in batches that fit the processor's cache."""
         parts: list[pa.Table] = []
         for entry in entries:
-            parts.append(read_committed(self._folder, entry, table, columns, whole=False))
+            parts.append(read_committed(self._folder, entry, table, columns))
             self._lengths[table][entry.name] = parts[-1].num_rows
             if sum(p.num_rows for p in parts) >= _BATCH_ROWS or entry is entries[-1]:
                 yield pa.concat_tables(parts).combine_chunks()

@@ -1,8 +1,8 @@
-"""The journal: every finished job, written the moment it ends, until a commit takes it over.
+"""The journal: every finished job is written when it ends, and kept until the next commit.
 
-``lineage/journal.arrows`` is an Arrow IPC stream, one record batch for each job, appended in one
-write: a killed process loses what was not finished and nothing else. A last record that is torn is
-what a kill leaves and is dropped; anything else that can't be read is damage, and is refused.
+``lineage/journal.arrows`` is an Arrow IPC stream with one record batch for each job, appended in one
+write: a killed process loses unfinished jobs only. An incomplete last record is the trace of a kill and is
+dropped; anything else that cannot be read is damage and is refused.
 """
 
 import os
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from cluster.jobs import JobResult
 from evo.errors import EvoError
-from evo.lineage.schema import SCHEMA_VERSION, SCHEMAS
+from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.records import (
     Items,
     Record,
@@ -26,10 +26,14 @@ from evo.lineage.storage.records import (
     query_from,
     record_from,
 )
-from evo.lineage.versions import MISSING
 from evo.run_dir.files import named, write_whole
 
-_TAKEN = [f for f in SCHEMAS["evaluations"] if f.name not in ("generation", "fitness")]
+# Without the columns' docs: a journal stays readable when a description changes.
+_TAKEN = [
+    field.remove_metadata()
+    for field in SCHEMAS["evaluations"]
+    if field.name not in ("generation", "fitness")
+]
 SCHEMA = pa.schema(
     [
         *_TAKEN,
@@ -44,13 +48,13 @@ SCHEMA = pa.schema(
 _ROW = pa.struct(list(SCHEMA))
 _PLAIN = [f.name for f in SCHEMA if f.name not in ("values", "check")]
 _START = SCHEMA.serialize().to_pybytes()
-_MARK = b"\xff\xff\xff\xff"  # every message of an IPC stream begins with it
+_MARK = b"\xff\xff\xff\xff"  # the first bytes of every message of an IPC stream
 
 
 class Journal:
-    """An open journal. One process at a time: the run's lock sees to that.
+    """An open journal. The run's lock ensures that one process writes at a time.
 
-    ``keep`` is how many bytes of the file there are to go on from; by default it begins anew.
+    ``keep`` is the number of bytes to keep of the file; by default it is emptied.
     """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
@@ -63,10 +67,10 @@ class Journal:
         os.ftruncate(self._file, keep)
 
     def append(self, result: JobResult) -> None:
-        """Write one job's end; when this returns, a killed process has lost nothing.
+        """Write one job's result. Once this returns, a killed process does not lose it.
 
         Raises:
-            OSError: it could not be written, as on a full disk. What was written before stays.
+            OSError: it could not be written, as on a full disk. Earlier records stay.
         """
         view = memoryview(_encode(result))
         try:
@@ -76,13 +80,13 @@ class Journal:
             raise named(error, self.path) from error
 
     def reset(self) -> None:
-        """Begin anew: a commit has taken everything over."""
+        """Empty the journal; the caller has committed its records."""
         self.close()
         write_whole(self.path, _START)
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
 
     def close(self) -> None:
-        """Let go of the file. Harmless the second time."""
+        """Close the file. A second call does nothing."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -90,9 +94,7 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class JournalContents:
-    """What a journal held: its records in the order written, in how many bytes, and how many follow
-    that are no whole record.
-    """
+    """The records of a journal in the order written, their size in bytes, and the bytes of a torn last record."""
 
     records: tuple[Record, ...] = ()
     size: int = 0
@@ -100,10 +102,10 @@ class JournalContents:
 
 
 def read_journal(path: Path) -> JournalContents:
-    """Read a journal, also one that is being written.
+    """Read a journal; another process may be writing it.
 
     Raises:
-        EvoError: it is damaged: bytes were changed after they were written.
+        EvoError: its bytes were changed after they were written, or another schema wrote it.
     """
     try:
         data = path.read_bytes()
@@ -113,17 +115,7 @@ def read_journal(path: Path) -> JournalContents:
     if not data.startswith(_START):
         if _START.startswith(data):  # killed in its first write
             return JournalContents(torn=len(data))
-        older, same, start = _head(data)
-        if older in MISSING and start == len(data):
-            return JournalContents()
-        if older in MISSING:
-            raise EvoError(
-                f"{path}: written with schema {older} of the lineage, which this evo-models reads but does "
-                "not go on with. Resume with the version of evo-models in the run's manifest.json; "
-                "`evo lineage` and `evo export` read what it has committed"
-            )
-        if not same:
-            raise _damaged(path, 0, 0)
+        raise _damaged(path, 0, 0)
     records: list[Record] = []
     at = start
     while at < len(data):
@@ -137,23 +129,10 @@ def read_journal(path: Path) -> JournalContents:
     return JournalContents(tuple(records), at, len(data) - at)
 
 
-def _head(data: bytes) -> tuple[str, bool, int]:
-    """The schema's version that a journal begins with ("" where that can't be read), whether its columns
-    are today's, whatever is said about them, and where its records begin.
-    """
-    source = pa.BufferReader(data)
-    try:
-        found = pa.ipc.read_schema(source)
-    except (pa.ArrowException, OSError, EOFError):
-        return "", False, 0
-    version = (found.metadata or {}).get(b"evo.schema", b"").decode(errors="replace")
-    return version, version == SCHEMA_VERSION and found.equals(SCHEMA), source.tell()
-
-
 def _damaged(path: Path, at: int, good: int) -> EvoError:
     return EvoError(
-        f"{path}: damaged at byte {at}; the {good} evaluations before it are whole. Restore the file, or "
-        "let `evo resume --repair` set it aside and evaluate again what it held"
+        f"{path}: damaged at byte {at}; the {good} evaluations before it are intact. Restore the file, or run "
+        "`evo resume --repair`, which moves it to RUN_DIR/damaged and evaluates again what it held"
     )
 
 
@@ -181,7 +160,7 @@ def _encode(result: JobResult) -> bytes:
 
 
 def _decode(data: bytes, at: int) -> tuple[Record, int] | None:
-    """The record that begins at byte ``at`` and where it ends; None if none is whole there."""
+    """The record that begins at byte ``at``, and where it ends; None if it is not intact."""
     source = pa.BufferReader(pa.py_buffer(data)[at:])
     try:
         batch = pa.ipc.read_record_batch(pa.ipc.read_message(source), SCHEMA)

@@ -34,7 +34,7 @@ function eventsSection() {
   const section = new Section("events");
   return ({ events }) => {
     if (!events?.rows?.length) return section.empty("No event is on record.");
-    const trouble = Object.entries(events.counts).filter(([kind]) => /lost|degraded|retry|retries|fail|resume|restart|dead|error/.test(kind));
+    const trouble = Object.entries(events.counts).filter(([kind]) => /lost|retry|retries|fail|resume|restart|dead|error|degraded|extended/.test(kind));
     const counts = Object.entries(events.counts).map(([kind, count]) => `${kind} (${whole(count)})`);
     section.say(
       trouble.length

@@ -108,7 +108,7 @@ function headlineSection() {
     plot.hidden = same;
     const dir = quoted(run?.run_dir ?? "RUN_DIR");
     const commands = {
-      beginning: LIVE ? [] : [`evo watch ${dir}`],
+      starting: LIVE ? [] : [`evo watch ${dir}`],
       running: LIVE ? [`evo status ${dir}`] : [`evo watch ${dir}`, `evo status ${dir}`],
       stopped: [`evo resume ${dir}`, `evo export ${dir} best --out DIR`],
       finished: [`evo export ${dir} best --out DIR`],
@@ -118,7 +118,7 @@ function headlineSection() {
     next.hidden = !h && !commands.length;
     next.replaceChildren(el("div", {}, el("h3", {}, "What to type next"), commands.map(command)), h ? winner : "");
     if (!h) {
-      sentence.textContent = run?.state === "beginning" ? "The run is beginning: the models are being loaded." : "There is no result yet: a result needs a scored individual and a scored founder.";
+      sentence.textContent = run?.state === "starting" ? "The run is starting: the models are being loaded." : "There is no result yet: a result needs a scored individual and a scored founder.";
       note.textContent = "";
       return;
     }

@@ -4,9 +4,9 @@ function about({ run }) {
   const failed = run.failed ? `${whole(run.failed)} failed` : null;
   const budget = known(run.budget) ? `${whole(run.evaluations)} of ${plural(run.budget, "evaluation")}` : plural(run.evaluations, "evaluation");
   const parts = [run.algorithm, known(run.seed) ? `seed ${run.seed}` : null, budget, plural(run.generations, "generation"), failed, `started ${moment(run.started)}`];
-  const badge = el("span", { class: "badge" }, { beginning: "○ beginning", running: "● running", stopped: "■ stopped", finished: "✓ finished" }[run.state] ?? run.state);
+  const badge = el("span", { class: "badge" }, { starting: "○ starting", running: "● running", stopped: "■ stopped", finished: "✓ finished" }[run.state] ?? run.state);
   document.getElementById("name").textContent = run.name;
-  document.getElementById("about").replaceChildren(badge, run.state === "beginning" ? "" : ` ${parts.filter(Boolean).join(" · ")}`);
+  document.getElementById("about").replaceChildren(badge, run.state === "starting" ? "" : ` ${parts.filter(Boolean).join(" · ")}`);
   document.title = `${run.name} – evo report`;
 }
 

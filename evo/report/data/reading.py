@@ -21,7 +21,7 @@ from evo.run_dir import RunDir
 
 PartT = TypeVar("PartT")
 TABLES: Final[Mapping[str, list[str]]] = {
-    # Individuals last: a run may go on meanwhile, and whoever was scored is to be among them.
+    # Individuals last: a run may commit more meanwhile, and each evaluated individual must be among them.
     "population": ["generation", "individual"],
     "events": ["time", "generation", "kind", "detail"],
     "evaluations": [
@@ -32,8 +32,9 @@ TABLES: Final[Mapping[str, list[str]]] = {
 
 
 def read(lineage: Lineage) -> RunData:
-    """Everything that a report is made from, but examples: those are read where they are needed."""
+    """Read what a report is made from, without examples, which are read where they are needed."""
     folder, problems = RunDir(lineage.run_dir), list[str]()
+    process = folder.holder()  # first: a run that ends meanwhile has committed everything by then
 
     def tried(path: Path, part: Callable[[], PartT], otherwise: PartT) -> PartT:
         try:
@@ -53,12 +54,12 @@ def read(lineage: Lineage) -> RunData:
         tables = {name: lineage.table(name, columns) for name, columns in TABLES.items()}
         names = [path.stem for path in commit_files(folder.lineage)]
     except EvoError as error:
-        problems.append(f"{error}. What was recorded before that is shown")
+        problems.append(f"{error}. The report shows what was recorded before")
         names, tables = _undamaged(folder.lineage)
     if folder.is_starting:
-        problems.clear()  # what is missing is yet to be written
+        problems.clear()  # the missing files are not written yet
     return RunData(
-        folder.path, config, manifest, summary, names, **tables, problems=tuple(problems)
+        folder.path, process, config, manifest, summary, names, **tables, problems=tuple(problems)
     )
 
 
@@ -82,7 +83,7 @@ def _undamaged(folder: Path) -> tuple[list[str], dict[str, pa.Table]]:
         try:
             entry = read_commit(path)
             found = {
-                name: read_committed(folder, entry, name, columns, whole=False)
+                name: read_committed(folder, entry, name, columns)
                 for name, columns in TABLES.items()
             }
         except EvoError:

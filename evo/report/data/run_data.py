@@ -1,4 +1,4 @@
-"""What a report is made from: a run's small files and the tables of its lineage, and what is asked of them."""
+"""The data of a run that a report is made from: small files, tables of the lineage, and values derived from them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +46,7 @@ class RunData:
     """A run as it was read. ``commits`` are the names of those that it has, in order."""
 
     run_dir: Path
+    holder: str | None
     config: Mapping[str, Any]
     manifest: RunManifest | None
     summary: RunSummary | None
@@ -55,6 +56,11 @@ class RunData:
     population: pa.Table
     events: pa.Table
     problems: Sequence[str] = field(default=())
+
+    @property
+    def algorithm(self) -> str:
+        """The name of the algorithm."""
+        return str(self.config.get("algorithm", {}).get("name", "unknown"))
 
     @cached_property
     def tasks(self) -> tuple[TaskShare, ...]:
@@ -76,15 +82,15 @@ class RunData:
 
     @cached_property
     def pending(self) -> list[Record]:
-        """What has been scored on dev and is in no commit yet, in the order it ended."""
-        path = RunDir(self.run_dir).journal
-        if self.finished or not path.exists():
+        """The last record in the journal of each individual that no commit holds, evaluated on dev."""
+        if self.finished:
             return []
-        return [
-            r
-            for r in read_journal(path).records
-            if r.key[1:] == ("dev", "score") and r.individual not in self.dev_scores.place
-        ]
+        known = self.dev_scores.place
+        records = read_journal(RunDir(self.run_dir).journal).records
+        found = {
+            r.individual: r for r in records if r.key[1] == "dev" and r.individual not in known
+        }
+        return list(found.values())
 
     def rows_in(self, commit: str, table: str, columns: Sequence[str]) -> pa.Table:
         """Some columns of a table's rows in one commit; none where the commit is not there.
@@ -96,7 +102,7 @@ class RunData:
             return SCHEMAS[table].empty_table().select(columns)
         folder = RunDir(self.run_dir).lineage
         entry = read_commit(folder / COMMITS / f"{commit}.json")
-        return read_committed(folder, entry, table, columns, whole=False)
+        return read_committed(folder, entry, table, columns)
 
     def recipes(self, individuals: Collection[str]) -> dict[str, Recipe]:
         """Their recipes by id, from the files of the generations that they are of.

@@ -13,7 +13,7 @@ SWEEPS = 12
 NO_FAMILY: Final[FamilyFacts] = {"nodes": [], "edges": [], "left_out": 0}
 
 
-def family(source: RunData) -> FamilyFacts:
+def family(data: RunData) -> FamilyFacts:
     """The nearest ancestors, and all founders among them.
 
     Parents are as recorded: in searches over recipes and paths whose neighbour a child is, and not what
@@ -23,31 +23,31 @@ def family(source: RunData) -> FamilyFacts:
         EvoError: a file of recipes is damaged.
     """
     made_of = {
-        i: [f for f in founders_of(recipe) if f in source.founders]
-        for i, recipe in source.recipes(source.ancestors[:NODES]).items()
+        i: [f for f in founders_of(recipe) if f in data.founders]
+        for i, recipe in data.recipes(data.ancestors[:NODES]).items()
     }
     entered = {
         i: founders
         for i, own in made_of.items()
-        if i not in source.founders
-        and (founders := _entered(own, [made_of.get(p) for p in source.parents_of(i)]))
+        if i not in data.founders
+        and (founders := _entered(own, [made_of.get(p) for p in data.parents_of(i)]))
     }
-    everyone = list(dict.fromkeys((*source.ancestors, *chain.from_iterable(entered.values()))))
-    founders = [i for i in everyone if i in source.founders]
-    others = [i for i in everyone if i not in source.founders]
+    everyone = list(dict.fromkeys((*data.ancestors, *chain.from_iterable(entered.values()))))
+    founders = [i for i in everyone if i in data.founders]
+    others = [i for i in everyone if i not in data.founders]
     kept = (others[: max(1, NODES - len(founders))] + founders)[:NODES]
     edges = [
         (parent, child)
         for child in kept
-        for parent in dict.fromkeys((*source.parents_of(child), *entered.get(child, ())))
+        for parent in dict.fromkeys((*data.parents_of(child), *entered.get(child, ())))
         if parent in kept
     ]
-    generation = {i: source.about(i)["generation"] for i in kept}
+    generation = {i: data.about(i)["generation"] for i in kept}
     lanes = laid_out(generation, edges)
     order = sorted(kept, key=lambda i: (generation[i], lanes[i], i))
     place = {name: at for at, name in enumerate(order)}
     return {
-        "nodes": [_node(source, i, lanes[i]) for i in order],
+        "nodes": [_node(data, i, lanes[i]) for i in order],
         "edges": sorted((place[a], place[b]) for a, b in edges),
         "left_out": len(everyone) - len(kept),
     }
@@ -61,14 +61,14 @@ def _entered(own: Sequence[str], of_parents: Sequence[Sequence[str] | None]) -> 
     return [f for f in own if not any(f in of for of in known)]
 
 
-def _node(source: RunData, individual: str, lane: float) -> FamilyNode:
-    row, trials = source.about(individual), source.dev_scores
-    dev = source.scores(individual, "dev")
-    at = trials.place.get(individual)
-    fitness = trials.of(individual)
+def _node(data: RunData, individual: str, lane: float) -> FamilyNode:
+    row, evaluated = data.about(individual), data.dev_scores
+    dev = data.scores(individual, "dev")
+    at = evaluated.place.get(individual)
+    fitness = evaluated.of(individual)
     return {
         "id": individual,
-        "name": source.name(individual),
+        "name": data.name(individual),
         "generation": row["generation"],
         "lane": lane,
         "operator": row["operator"],
@@ -76,9 +76,9 @@ def _node(source: RunData, individual: str, lane: float) -> FamilyNode:
         "fitness": fitness,
         "standard_error": None
         if fitness is None or at is None
-        else float(trials.standard_error[at]),
+        else float(evaluated.standard_error[at]),
         "parents": row["parents"],
-        "tasks": {task: dev[task][0] if task in dev else None for task in source.shares},
+        "tasks": {task: dev[task][0] if task in dev else None for task in data.shares},
     }
 
 

@@ -14,17 +14,17 @@ EXAMPLES = 200
 RIGHT = 0.5  # the score from which an example that has not changed counts as right
 
 
-def changed(source: RunData, found: Comparison) -> ChangedFacts:
+def changed(data: RunData, found: Comparison) -> ChangedFacts:
     """``found`` compares the winner (a) with the best founder (b).
 
     An example is fixed where the winner's score is better, and broken where it is worse.
     """
     counts = dict.fromkeys(("fixed", "broken", "both_right", "both_wrong"), 0)
-    asked = {task: asked_of(source, task, found.split) for task in source.shares}
+    asked = {task: asked_of(data, task, found.split) for task in data.shares}
     examples: list[ChangedExample] = []
     for row in found.items.to_pylist():
         task, now, was = row["task"], row["a"], row["b"]
-        falls = source.shares[task] < 0
+        falls = data.shares[task] < 0
         if now == was:
             right = now < RIGHT if falls else now >= RIGHT
             counts["both_right" if right else "both_wrong"] += 1
@@ -47,7 +47,7 @@ def changed(source: RunData, found: Comparison) -> ChangedFacts:
         )
     kept = _kept(examples)
     return {
-        "against": {"id": found.b, "name": source.name(found.b)},
+        "against": {"id": found.b, "name": data.name(found.b)},
         "split": found.split,
         "fixed": counts["fixed"],
         "broken": counts["broken"],
@@ -66,10 +66,10 @@ def _kept(found: list[ChangedExample]) -> list[ChangedExample]:
     return (turns + fixed[pairs:] + broken[pairs:])[:EXAMPLES]
 
 
-def asked_of(source: RunData, task: str, split: str) -> dict[int, tuple[str | None, str | None]]:
+def asked_of(data: RunData, task: str, split: str) -> dict[int, tuple[str | None, str | None]]:
     """(prompt, expected answer) of each example, where the task's file is still what it was."""
     config: Mapping[str, Any] = next(
-        (t for t in source.config.get("tasks", ()) if t["name"] == task), {}
+        (t for t in data.config.get("tasks", ()) if t["name"] == task), {}
     )
     path = config.get("files", {}).get(split)
     if path is None:
@@ -78,7 +78,7 @@ def asked_of(source: RunData, task: str, split: str) -> dict[int, tuple[str | No
         rows = [e.row for e in read_jsonl(Path(path), limit=config.get("limit", {}).get(split))]
     except (TaskError, OSError):
         return {}
-    manifest = source.manifest
+    manifest = data.manifest
     if manifest is None or manifest.scores.examples.get(f"{task}.{split}") != rows_digest(rows):
         return {}
     return {i: (_text(r, "prompt") or _text(r, "text"), _expected(r)) for i, r in enumerate(rows)}

@@ -4,17 +4,17 @@ from evo.lineage.ancestry.shares import founder_shares
 from evo.lineage.read.run_config import layers_of
 from evo.report.contract import PathFacts, ShareFacts
 from evo.report.data.run_data import RunData
-from evo.report.terminal.recipe import route_notes
+from evo.report.path_notes import route_notes
 from operators.recipe import Founder, Merge, Noise, Recipe, Route, walk
 
 
-def shares(source: RunData, recipe: Recipe) -> ShareFacts | None:
+def shares(data: RunData, recipe: Recipe) -> ShareFacts | None:
     """None of a path between the founders themselves: what is taken from whom is the path."""
     if isinstance(recipe, Route) and all(isinstance(m, Founder) for m in models_of(recipe)):
         return None
-    rows = founder_shares(recipe, layers_of(source.run_dir)).to_pylist()
+    rows = founder_shares(recipe, layers_of(data.run_dir)).to_pylist()
     places = list(dict.fromkeys((r["group"], r["filter"]) for r in rows))
-    known = [*source.founders.values()]
+    known = [*data.founders.values()]
     names = sorted(
         {r["founder"] for r in rows}, key=lambda n: known.index(n) if n in known else len(known)
     )
@@ -49,12 +49,12 @@ def models_of(route: Route) -> list[Recipe]:
     return list(dict.fromkeys((route.embed, *(s.recipe for s in route.steps), route.head)))
 
 
-def path(source: RunData, recipe: Recipe) -> PathFacts | None:
+def path(data: RunData, recipe: Recipe) -> PathFacts | None:
     """None where the winner is no path."""
     if not isinstance(recipe, Route):
         return None
     models = models_of(recipe)
-    layers = layers_of(source.run_dir)
+    layers = layers_of(data.run_dir)
     return {
         "models": [
             {"id": m.id, "name": m.name if isinstance(m, Founder) else m.id[:12]} for m in models

@@ -14,15 +14,15 @@ EVENTS = 500
 HOSTS = 100
 
 
-def cost(source: RunData) -> CostFacts:
+def cost(data: RunData) -> CostFacts:
     """Sums over all evaluations that are recorded; startup, finals and memory as the summary has them."""
-    table = source.evaluations
-    times = source.summary.time if source.summary else None
-    peaks = source.summary.peak_memory_bytes if source.summary else None
+    table = data.evaluations
+    times = data.summary.time if data.summary else None
+    peaks = data.summary.peak_memory_bytes if data.summary else None
     memory = [m for m in (peaks.coordinator, *peaks.hosts.values()) if m] if peaks else []
     busy, build, model = (_sum(table, n) for n in ("seconds", "build_seconds", "model_seconds"))
     splits = _splits(table)
-    at = source.dev_scores.at_seconds
+    at = data.dev_scores.at_seconds
     return {
         "evaluations": sum(r["evaluations"] for r in splits),
         "examples": int(_sum(table, "examples")),
@@ -106,9 +106,9 @@ def _tokens(column: pa.ChunkedArray) -> int | None:
     return None if total is None else int(total)
 
 
-def events(source: RunData) -> EventFacts:
+def events(data: RunData) -> EventFacts:
     """The rows in order of time. Of too many, the latest of the kinds that have most are kept."""
-    rows = source.events.to_pylist()
+    rows = data.events.to_pylist()
     counts = Counter(r["kind"] for r in rows)
     order = sorted(range(len(rows)), key=lambda i: (counts[rows[i]["kind"]], -i))
     kept = sorted(order[:EVENTS], key=lambda i: (rows[i]["time"], i))

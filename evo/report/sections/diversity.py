@@ -15,15 +15,15 @@ GENERATIONS = 100
 ITEMS = 2_000_000  # read for this at most, but for one generation always: half a second or so
 
 
-def diversity(source: RunData) -> DiversityFacts | None:
+def diversity(data: RunData) -> DiversityFacts | None:
     """Of the populations at the ends of generations; evenly thinned where there are many.
 
     Raises:
         EvoError: a file of examples is damaged.
     """
-    members = _members(source)
+    members = _members(data)
     found: DiversityFacts = {"generation": [], "disagreement": [], "distinct": []}
-    for number, values in _matrices(source, members):
+    for number, values in _matrices(data, members):
         found["generation"].append(number)
         found["disagreement"].append(disagreement(values) if len(values) > 1 else None)
         found["distinct"].append(distinct(values))
@@ -50,9 +50,9 @@ def distinct(values: Floats) -> float:
     return float((counts == 1).sum() / len(values))
 
 
-def _members(source: RunData) -> dict[int, list[str]]:
+def _members(data: RunData) -> dict[int, list[str]]:
     """Those who are alive, did not fail and have examples, by generation: of as many as may be read."""
-    table = source.population
+    table = data.population
     alive: dict[int, list[str]] = {}
     numbers = np.unique(table.column("generation").to_numpy())
     count = min(GENERATIONS, len(numbers))
@@ -64,33 +64,33 @@ def _members(source: RunData) -> dict[int, list[str]]:
             *(rows.column(c).to_pylist() for c in ("generation", "individual")), strict=True
         )
         for number, individual in pairs:
-            if source.dev_scores.of(individual) is not None:
+            if data.dev_scores.of(individual) is not None:
                 alive[number].append(individual)
-        if _cost(source, alive) <= ITEMS or count == 1:
+        if _cost(data, alive) <= ITEMS or count == 1:
             break
         count //= 2
     return {number: members for number, members in alive.items() if members}
 
 
-def _cost(source: RunData, members: dict[int, list[str]]) -> int:
+def _cost(data: RunData, members: dict[int, list[str]]) -> int:
     """How many items are in the files that the members' are in."""
-    trials = source.dev_scores
-    wanted = {trials.generation[trials.place[i]] for group in members.values() for i in group}
-    return int(trials.examples[np.isin(trials.generation, list(wanted))].sum())
+    evaluated = data.dev_scores
+    wanted = {evaluated.generation[evaluated.place[i]] for group in members.values() for i in group}
+    return int(evaluated.examples[np.isin(evaluated.generation, list(wanted))].sum())
 
 
-def _matrices(source: RunData, members: dict[int, list[str]]) -> Iterator[tuple[int, Floats]]:
+def _matrices(data: RunData, members: dict[int, list[str]]) -> Iterator[tuple[int, Floats]]:
     """(members, examples) of each generation, with no more in memory than whoever is still needed."""
     last: dict[str, int] = {}
     for number, group in members.items():
         last |= dict.fromkeys(group, number)
-    wanted = {commit_of(source, i, "dev") for i in last}
+    wanted = {commit_of(data, i, "dev") for i in last}
     held: dict[str, Floats] = {}
     for number, group in sorted(members.items()):
         name = f"{number:06d}"
         for commit in sorted(c for c in wanted if c <= name):
             wanted.discard(commit)
-            rows = source.rows_in(commit, "items", ["individual", "split", "value"])
+            rows = data.rows_in(commit, "items", ["individual", "split", "value"])
             if rows.num_rows:
                 held |= {i: v for i, v in values_of(rows).items() if i in last}
         known = [held[i] for i in group if i in held]

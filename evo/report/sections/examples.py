@@ -13,15 +13,15 @@ from evo.report.data.run_data import RunData
 _KEYS = ["task", "split", "example"]
 
 
-def commit_of(source: RunData, individual: str, split: str) -> str:
+def commit_of(data: RunData, individual: str, split: str) -> str:
     """The name of the commit that has an individual's examples of a split."""
-    at = source.dev_scores.place.get(individual)
+    at = data.dev_scores.place.get(individual)
     if split != "dev" or at is None:
         return FINAL
-    return f"{source.dev_scores.generation[at]:06d}"
+    return f"{data.dev_scores.generation[at]:06d}"
 
 
-def items_of(source: RunData, individuals: Collection[str], split: str) -> pa.Table:
+def items_of(data: RunData, individuals: Collection[str], split: str) -> pa.Table:
     """Rows of ``items``: those of the individuals on one split, in order of task and example.
 
     Raises:
@@ -29,20 +29,20 @@ def items_of(source: RunData, individuals: Collection[str], split: str) -> pa.Ta
     """
     names = pa.array(list(individuals), pa.string())
     parts = []
-    for commit in sorted({commit_of(source, i, split) for i in individuals}):
-        rows = source.rows_in(commit, "items", SCHEMAS["items"].names)
+    for commit in sorted({commit_of(data, i, split) for i in individuals}):
+        rows = data.rows_in(commit, "items", SCHEMAS["items"].names)
         mine = pc.is_in(rows.column("individual"), value_set=names)
         parts.append(rows.filter(pc.and_(mine, pc.equal(rows.column("split"), split))))
     return pa.concat_tables(parts).sort_by([(key, "ascending") for key in _KEYS])
 
 
-def comparison(source: RunData, a: str, b: str, split: str) -> Comparison | None:
+def comparison(data: RunData, a: str, b: str, split: str) -> Comparison | None:
     """Two individuals on the same examples; None where their examples are not all there.
 
     Raises:
         EvoError: a file is damaged.
     """
-    rows = items_of(source, {a, b}, split)
+    rows = items_of(data, {a, b}, split)
     first, second = (rows.filter(pc.equal(rows.column("individual"), i)) for i in (a, b))
     if not first.num_rows or not first.select(_KEYS).equals(second.select(_KEYS)):
         return None
@@ -55,4 +55,4 @@ def comparison(source: RunData, a: str, b: str, split: str) -> Comparison | None
             "b_answer": second.column("answer"),
         }
     )
-    return compared(a, b, split, items, source.shares)
+    return compared(a, b, split, items, data.shares)

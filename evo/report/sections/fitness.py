@@ -19,21 +19,21 @@ RANDOM = "random_search"
 SPREAD = "10th to 90th percentile of the generation's new individuals"
 
 
-def fitness(source: RunData, scores: list[ScoreRow]) -> FitnessFacts:
+def fitness(data: RunData, scores: list[ScoreRow]) -> FitnessFacts:
     """A point for each generation, as many as are kept; baselines by their dev scores."""
-    trials = source.dev_scores
-    numbers, first, counts = np.unique(trials.generation, return_index=True, return_counts=True)
-    ends = first + counts - 1  # trials are recorded generation after generation
-    best = trials.best_so_far[ends] if len(ends) else np.empty(0)
+    evaluated = data.dev_scores
+    numbers, first, counts = np.unique(evaluated.generation, return_index=True, return_counts=True)
+    ends = first + counts - 1  # evaluated are recorded generation after generation
+    best = evaluated.best_so_far[ends] if len(ends) else np.empty(0)
     kept = thinned(best, POINTS)
     mean, low, high = (np.full(len(kept), np.nan) for _ in range(3))
     for at, generation in enumerate(kept):
-        values = trials.fitness[first[generation] : ends[generation] + 1]
+        values = evaluated.fitness[first[generation] : ends[generation] + 1]
         alive = values[np.isfinite(values)]
         if len(alive):
             mean[at] = alive.mean()
             low[at], high[at] = np.percentile(alive, (10, 90))
-    seconds = np.maximum.accumulate(trials.at_seconds) if len(ends) else trials.at_seconds
+    seconds = np.maximum.accumulate(evaluated.at_seconds) if len(ends) else evaluated.at_seconds
     return {
         "generation": numbers[kept].tolist(),
         "evaluations": (ends[kept] + 1).tolist(),
@@ -43,7 +43,7 @@ def fitness(source: RunData, scores: list[ScoreRow]) -> FitnessFacts:
         "low": known(low),
         "high": known(high),
         "spread": SPREAD,
-        "baselines": _baselines(source, scores),
+        "baselines": _baselines(data, scores),
     }
 
 
@@ -71,13 +71,13 @@ def known(values: Floats) -> list[float | None]:
     return [None if np.isnan(v) else float(v) for v in values]
 
 
-def _baselines(source: RunData, scores: list[ScoreRow]) -> list[BaselineLine]:
+def _baselines(data: RunData, scores: list[ScoreRow]) -> list[BaselineLine]:
     lines: list[BaselineLine] = [
         {"name": r["name"], "kind": r["kind"], "value": r["dev"], "curve": None}
         for r in scores
         if r["kind"] not in ("winner", RANDOM) and r["dev"] is not None
     ]
-    curve = best_so_far(source.run_dir / "baselines" / RANDOM, source.shares)
+    curve = best_so_far(data.run_dir / "baselines" / RANDOM, data.shares)
     found = next((r["dev"] for r in scores if r["kind"] == RANDOM), None)
     if curve is not None and found is None:
         found = curve["best"][-1]  # it is still being made
@@ -96,8 +96,8 @@ def best_so_far(run_dir: Path, shares: Mapping[str, float]) -> Curve | None:
         individuals = lineage.table("individuals", TABLES["individuals"])
     except EvoError:
         return None
-    trials = dev_scores_of(individuals, evaluations, shares)
-    if not trials.ids:
+    evaluated = dev_scores_of(individuals, evaluations, shares)
+    if not evaluated.ids:
         return None
-    kept = thinned(trials.best_so_far, POINTS)
-    return {"evaluations": (kept + 1).tolist(), "best": known(trials.best_so_far[kept])}
+    kept = thinned(evaluated.best_so_far, POINTS)
+    return {"evaluations": (kept + 1).tolist(), "best": known(evaluated.best_so_far[kept])}

@@ -9,47 +9,47 @@ SPLITS = ("test", "select", "dev")
 WORSE = 5  # tasks that are named
 
 
-def compared_on(source: RunData) -> str | None:
+def compared_on(data: RunData) -> str | None:
     """The split that says most of those on which both winner and best founder were scored."""
-    winner, founder = source.winner, source.founder
+    winner, founder = data.winner, data.founder
     if winner is None or founder is None:
         return None
-    return next((s for s in SPLITS if source.scores(winner, s) and source.scores(founder, s)), None)
+    return next((s for s in SPLITS if data.scores(winner, s) and data.scores(founder, s)), None)
 
 
-def headline(source: RunData, found: Comparison | None) -> Headline | None:
+def headline(data: RunData, found: Comparison | None) -> Headline | None:
     """None where there is no winner, or no founder that did not fail.
 
     ``found`` is the comparison of the two, from which the interval is; without it there is none.
     """
-    winner, founder, split = source.winner, source.founder, compared_on(source)
+    winner, founder, split = data.winner, data.founder, compared_on(data)
     if winner is None or founder is None or split is None:
         return None
-    score, error = source.combine(source.scores(winner, split))
-    other, other_error = source.combine(source.scores(founder, split))
+    score, error = data.combine(data.scores(winner, split))
+    other, other_error = data.combine(data.scores(founder, split))
     low, high = (found.low, found.high) if found else (None, None)
     return {
         "split": split,
         "winner": {
             "id": winner,
-            "name": source.name(winner),
-            "description": source.about(winner)["description"],
+            "name": data.name(winner),
+            "description": data.about(winner)["description"],
         },
         "winner_score": score,
         "winner_se": error,
-        "founder": {"id": founder, "name": source.name(founder)},
+        "founder": {"id": founder, "name": data.name(founder)},
         "founder_score": other,
         "founder_se": other_error,
         "difference": found.difference if found else score - other,
         "low": low,
         "high": high,
         "confidence": CONFIDENCE,
-        "examples": source.examples(winner, split),
-        "note": _note(source, split, found, score - other),
+        "examples": data.examples(winner, split),
+        "note": _note(data, split, found, score - other),
     }
 
 
-def _note(source: RunData, split: str, found: Comparison | None, difference: float) -> str:
+def _note(data: RunData, split: str, found: Comparison | None, difference: float) -> str:
     said = [
         "The best founder is the one with the best dev score: the one to pick without evolution."
     ]
@@ -62,26 +62,26 @@ def _note(source: RunData, split: str, found: Comparison | None, difference: flo
         said.append(
             "Scores are on select, which chose the winner among the finalists: a little optimistic."
         )
-    if any(share < 0 for share in source.shares.values()):
+    if any(share < 0 for share in data.shares.values()):
         said.append("Tasks whose lower score is better count negative.")
     if found and abs(found.difference - difference) > 1e-9:
         said.append(
             "The difference counts every example alike; the scores weigh them, by their length."
         )
-    if len(source.shares) > 1:
+    if len(data.shares) > 1:
         said.append("Scores are means over the tasks, by their weights.")
-        said += _worse(source, split)
+        said += _worse(data, split)
     return " ".join(said)
 
 
-def _worse(source: RunData, split: str) -> list[str]:
+def _worse(data: RunData, split: str) -> list[str]:
     """The tasks on which the winner loses, which a mean over tasks hides."""
-    if source.winner is None or source.founder is None:
+    if data.winner is None or data.founder is None:
         return []
-    mine, theirs = (source.scores(i, split) for i in (source.winner, source.founder))
+    mine, theirs = (data.scores(i, split) for i in (data.winner, data.founder))
     lost = [
         f"{task} ({mine[task][0]:.3f} against {theirs[task][0]:.3f})"
-        for task, share in source.shares.items()
+        for task, share in data.shares.items()
         if task in mine and task in theirs and share * (mine[task][0] - theirs[task][0]) < 0
     ]
     if not lost:
@@ -102,19 +102,19 @@ def in_a_line(told: Facts) -> str:
     return f"{line} over the best founder, {headline['founder']['name']}"
 
 
-def scores(source: RunData) -> list[ScoreRow]:
+def scores(data: RunData) -> list[ScoreRow]:
     """The table of results; of a run that goes on, the best so far and the founders, on dev."""
-    summary = source.summary
+    summary = data.summary
     if summary is not None:
-        return [_row(source, r.name, r.kind, r.id, r) for r in summary.rows]
-    found = [_row(source, name, "founder", i) for i, name in source.founders.items()]
-    if source.winner is not None:
-        found.insert(0, _row(source, "best so far", "winner", source.winner))
+        return [_row(data, r.name, r.kind, r.id, r) for r in summary.rows]
+    found = [_row(data, name, "founder", i) for i, name in data.founders.items()]
+    if data.winner is not None:
+        found.insert(0, _row(data, "best so far", "winner", data.winner))
     return found
 
 
 def _row(
-    source: RunData,
+    data: RunData,
     name: str,
     kind: str,
     individual: str | None,
@@ -123,15 +123,15 @@ def _row(
     tasks: dict[str, dict[str, SplitScore]] = {}
     measured: dict[str, tuple[float, float]] = {}
     for split in SPLITS:
-        found = source.scores(individual, split) if individual else {}
+        found = data.scores(individual, split) if individual else {}
         for task, (score, error) in found.items():
             tasks.setdefault(task, {})[split] = {"score": score, "se": error}
         if found:
-            measured[split] = source.combine(found)
+            measured[split] = data.combine(found)
     for task, row in given.tasks.items() if given else ():
         tasks.setdefault(task, {}).setdefault("test", {"score": row.test, "se": row.test_se})
     if given is None:
-        dev = source.dev_scores.of(individual) if individual else None
+        dev = data.dev_scores.of(individual) if individual else None
         known = {split: mean for split, (mean, _) in measured.items()}
         test_se = measured["test"][1] if "test" in measured else None
         scored = (known.get("dev") if dev is None else dev, known.get("select"), known.get("test"))

@@ -193,7 +193,7 @@ def test_a_table_that_does_not_exist_is_refused_with_those_that_do(lineage):
 def test_a_running_run_can_be_read(tmp_path):
     with Evolution(toy_config(tmp_path / "f"), tmp_path / "run") as evolution:
         other = evo.lineage.open(tmp_path / "run")
-        with pytest.raises(EvoError, match="no generation has finished yet"):
+        with pytest.raises(EvoError, match="no individual has been evaluated yet"):
             other.best()
         for name, schema in SCHEMAS.items():
             assert other.table(name).equals(schema.empty_table())

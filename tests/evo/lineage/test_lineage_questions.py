@@ -92,7 +92,7 @@ def test_walks_are_those_of_a_simple_search():
         starts = np.concatenate([[0], np.cumsum([len(x) for x in lists])]).astype(np.int64)
         graph = ParentGraph(starts, np.array([t for x in lists for t in x], np.int64))
         back = [[s for s in range(size) if t in lists[s]] for t in range(size)]
-        for one, edges in ((graph, lists), (graph.turned(), back)):
+        for one, edges in ((graph, lists), (graph.reversed(), back)):
             distance, frontier = {0: 0}, [0]
             for at in frontier:
                 for target in edges[at]:

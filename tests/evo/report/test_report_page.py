@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import pytest
 import report_facts
 from lineages import fits
-from places import OLD_RUNS
 from warm_evo import evo
+from toys import toy_config
 
 from evo.errors import EvoError
+from evo.evolution import Evolution
 from evo.report.contract import Facts
 from evo.report.page import page as html_page
 from evo.report.write import write_report
@@ -630,12 +631,19 @@ def test_a_live_page_redraws_in_place_and_says_when_it_lost_its_run(served, visi
     visit.said.clear()
 
 
-RUN = OLD_RUNS / "schema_1"
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    config = toy_config(folder / "f", budget={"generations": 2})
+    with Evolution(config, folder / "run") as evolution:
+        list(evolution)
+        evolution.finish()
+    return folder / "run"
 
 
-def test_the_command_writes_the_report_and_says_the_result(tmp_path, visit):
+def test_the_command_writes_the_report_and_says_the_result(finished, tmp_path, visit):
     run = tmp_path / "run"
-    shutil.copytree(RUN, run)
+    shutil.copytree(finished, run)
     done = evo("report", run, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(
@@ -652,18 +660,18 @@ def test_the_command_writes_the_report_and_says_the_result(tmp_path, visit):
     assert (run / "report.html").read_bytes() == written
 
 
-def test_a_report_needs_a_run_and_a_file(tmp_path):
+def test_a_report_needs_a_run_and_a_file(finished, tmp_path):
     done = evo("report", tmp_path, cwd=tmp_path)
     assert done.returncode == 2
     assert "no run here" in done.stderr
-    done = evo("report", RUN, "--out", tmp_path, cwd=tmp_path)
+    done = evo("report", finished, "--out", tmp_path, cwd=tmp_path)
     assert done.returncode == 2
     assert "name a file" in done.stderr
 
 
-def test_a_report_replaces_no_device_and_says_what_it_could_not_read(tmp_path):
+def test_a_report_replaces_no_device_and_says_what_it_could_not_read(finished, tmp_path):
     run, pipe = tmp_path / "run", tmp_path / "pipe"
-    shutil.copytree(RUN, run)
+    shutil.copytree(finished, run)
     os.mkfifo(pipe)
     with pytest.raises(EvoError, match="no file that could be replaced"):
         write_report(run, pipe)
@@ -671,15 +679,3 @@ def test_a_report_replaces_no_device_and_says_what_it_could_not_read(tmp_path):
     (run / "config.json").unlink()
     _, told = write_report(run)
     assert re.search(r" on test .*\nNot all could be read: .*config.json: No such file", told)
-
-
-def test_a_report_is_written_without_torch(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from evo.report.write import write_report\n"
-        "write_report(Path(sys.argv[1]), Path(sys.argv[2]))\n"
-        "heavy = {'torch', 'ray', 'transformers'} & sys.modules.keys()\n"
-        "sys.exit(str(heavy) if heavy else 0)"
-    )
-    command = [sys.executable, "-c", code, str(RUN), str(tmp_path / "report.html")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr

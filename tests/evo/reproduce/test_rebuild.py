@@ -24,6 +24,7 @@ from cluster.founders.checkpoints import FounderFiles, digest_of, load_founders,
 from cluster.host.builder import Builder
 from cluster.host.model_host import ModelHost
 from cluster.jobs import EngineSpec, HostSpec, Job, Query
+from evo import rebuild
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
 from evo.evolution import Evolution
@@ -31,7 +32,6 @@ from evo.export.individual import export_individual
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.commits import commit, commits
 from evo.lineage.storage.committed_tables import read_committed
-from evo.reproduce.rebuild import rebuild
 from evo.reproduce.verify import verify
 from evo.run_dir import RunDir
 from fitness.requests import Generate, LogLikelihood, RollingLogLikelihood
@@ -54,7 +54,7 @@ def parts_of(lineage):
 
 def check_all(lineage):
     """Rebuild everyone; what was rebuilt, by id."""
-    made = {name: lineage.rebuild(name) for name in lineage.individuals["id"].to_pylist()}
+    made = {name: rebuild(lineage, name) for name in lineage.individuals["id"].to_pylist()}
     for name, rebuilt in made.items():
         assert (rebuilt.id, rebuilt.recipe.id) == (name, name)
         assert rebuilt.same is True
@@ -104,8 +104,8 @@ def test_all_of_a_run_are_rebuilt_the_dead_and_the_failed_too(toy_run):
     assert failed.num_rows
     assert failed["weights"].null_count == 0
     assert {Noise, Linear} <= parts_of(lineage)
-    assert lineage.rebuild("best").id == lineage.best()
-    assert rebuild(toy_run, lineage.best()[:20]).digest == lineage.rebuild("best").digest
+    assert rebuild(lineage, "best").id == lineage.best()
+    assert rebuild(toy_run, lineage.best()[:20]).digest == rebuild(lineage, "best").digest
 
 
 def test_what_is_rebuilt_are_the_weights_by_the_recipe(toy_run):
@@ -139,24 +139,24 @@ def test_a_founder_that_changed_is_refused_by_name(copy):
     path = copy.parent / "f" / "b.safetensors"
     save_file({"x": load_file(path)["x"] + torch.tensor([1e-7, 0.0, 0.0, 0.0])}, path)
     with pytest.raises(EvoError, match=r"b\.safetensors: .* founder 'b' had when the run"):
-        lineage.rebuild("best")
-    assert lineage.rebuild(ids["c"]).same  # which has nothing of b
+        rebuild(lineage, "best")
+    assert rebuild(lineage, ids["c"]).same  # which has nothing of b
     with pytest.raises(EvoError, match="founder 'b'"):
         verify(copy, sample=None)
 
 
 def test_founders_may_have_moved(copy, tmp_path):
     lineage = evo.lineage.open(copy)
-    before = lineage.rebuild("best")
+    before = rebuild(lineage, "best")
     (copy.parent / "f").rename(tmp_path / "elsewhere")
     with pytest.raises(EvoError, match="no such checkpoint"):
-        lineage.rebuild("best")
+        rebuild(lineage, "best")
     places = {n: tmp_path / "elsewhere" / f"{n}.safetensors" for n in ("base", "a", "b", "c")}
-    assert lineage.rebuild("best", founders=places).digest == before.digest
+    assert rebuild(lineage, "best", founders=places).digest == before.digest
     with pytest.raises(EvoError, match=r"no 'd'; there are a, b, base, c"):
-        lineage.rebuild("best", founders={"d": places["a"]})
+        rebuild(lineage, "best", founders={"d": places["a"]})
     with pytest.raises(EvoError, match="founder 'b'"):
-        lineage.rebuild("best", founders={**places, "b": places["c"]})
+        rebuild(lineage, "best", founders={**places, "b": places["c"]})
 
 
 def test_a_base_that_changed_is_refused(copy):
@@ -388,7 +388,7 @@ def test_static_merges_of_a_run_are_rebuilt(tmp_path):
     more = {"baselines": {"static": ["ties"]}, "budget": {"evaluations": 10}}
     lineage = finished(toy_config(tmp_path / "f", **more), tmp_path / "run")
     merges = [r["id"] for r in lineage.individuals.to_pylist() if r["operator"] == "static:ties"]
-    assert all(lineage.rebuild(name).same for name in merges[::8])
+    assert all(rebuild(lineage, name).same for name in merges[::8])
     assert verify(tmp_path / "run", sample=None).same
 
 

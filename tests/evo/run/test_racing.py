@@ -24,7 +24,7 @@ from evo.evolution import Evolution
 from evo.lineage.storage.journal import Journal
 from evo.report.facts import facts
 from evo.reproduce.verify import verify
-from evo.run.status import status_of
+from evo.run.status import read_status
 from fitness.racing import beaten, evidence, example_order, rung_ends
 
 # The arithmetic
@@ -210,7 +210,7 @@ def test_a_raced_run_verifies_to_the_last_bit(raced):
 
 def test_what_reads_a_lineage_reads_a_raced_one(raced):
     summary, folder = raced
-    state = status_of(folder)
+    state = read_status(folder)
     assert (state.state, state.evaluations, state.failed) == ("finished", 40, 0)
     cost = facts(evo.lineage.open(folder))["cost"]
     assert next(s for s in cost["splits"] if s["split"] == "dev")["examples"] == summary.examples
@@ -234,7 +234,7 @@ def test_the_dropped_are_shown_with_what_they_scored(raced, capsys):
 def test_a_run_that_was_stopped_in_a_race_ends_as_one_that_was_not(after, raced, world, tmp_path):
     config = config_for(world)
     stopped_run(config, tmp_path / "run", after)
-    status_of(tmp_path / "run")
+    read_status(tmp_path / "run")
     again = pool_for(config, tmp_path / "again", 10_000)
     summary = resume(tmp_path / "run", pool=again)
     assert told(tmp_path / "run") == told(raced[1])
@@ -276,7 +276,7 @@ def test_a_killed_command_goes_on_with_its_race(raced, world, tmp_path):
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=60)
-    assert status_of(run_dir).state == "stopped"
+    assert read_status(run_dir).state == "stopped"
     done = evo_command("resume", run_dir)
     assert done.returncode == 0, done.stderr
     assert told(run_dir) == told(raced[1])

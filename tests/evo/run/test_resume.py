@@ -45,8 +45,13 @@ from evo.lineage.storage.journal import Journal, read_journal
 from evo.run.changes import changes
 from evo.run.fingerprint import fingerprint
 from evo.run.setup import load_tasks
-from evo.run.status import status_of
+from evo.run.status import read_status
 from evo.run_dir import RunDir
+
+
+@pytest.fixture(scope="module")
+def founders(tmp_path_factory):
+    return tmp_path_factory.mktemp("founders")
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +213,8 @@ def test_a_second_process_on_a_run_is_refused_and_changes_nothing(founders, tmp_
             with pytest.raises(EvoError, match=rf"process {os.getpid()} .* is working"):
                 again()
         assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
-        assert status_of(tmp_path / "run").state == "running"
-    assert status_of(tmp_path / "run").state == "stopped"
+        assert read_status(tmp_path / "run").state == "running"
+    assert read_status(tmp_path / "run").state == "stopped"
 
 
 def test_a_run_that_could_not_begin_leaves_nothing(founders, tmp_path):
@@ -467,7 +472,7 @@ def test_a_journal_that_is_being_written_can_be_read(tmp_path, founders):
     counts = []
 
     def look(progress):
-        counts.append(status_of(tmp_path / "run").evaluations - progress.evaluations)
+        counts.append(read_status(tmp_path / "run").evaluations - progress.evaluations)
 
     with Evolution(config, tmp_path / "run", observe=look) as evolution:
         for _ in evolution:
@@ -559,10 +564,10 @@ def test_a_killed_command_goes_on(way, founders, tmp_path):
         if way != signal.SIGKILL:
             assert f"evo resume {run_dir}" in errors
             assert "Traceback" not in errors
-        assert status_of(run_dir).state == "stopped"
+        assert read_status(run_dir).state == "stopped"
     done = evo_command("run", path, "--run-dir", run_dir, "--resume")
     assert done.returncode == 0, done.stderr
-    assert status_of(run_dir).state == "finished"
+    assert read_status(run_dir).state == "finished"
     run(toy_config(founders, tasks=[task("slow_for_a")], seed=3), tmp_path / "whole")
     assert told(run_dir) == told(tmp_path / "whole")
 
@@ -617,7 +622,7 @@ def test_status_tells_where_a_run_stands(stopped, whole, tmp_path):
     found = json.loads(done.stdout)
     assert (found["state"], found["evaluations"], found["failed"]) == ("stopped", 21, 0)
     assert found["best"] == evo.lineage.open(stopped).best()
-    assert status_of(whole("recipe_search")[2]).state == "finished"
+    assert read_status(whole("recipe_search")[2]).state == "finished"
 
 
 def test_an_open_journal_takes_a_result_at_a_time(tmp_path, stopped):

@@ -193,7 +193,7 @@ def test_a_run_is_followed_from_before_it_has_begun(tmp_path):
     lock = RunDir(tmp_path / "run").lock()
     with served(tmp_path / "run") as port:
         first = json.loads(ask(port)[2])
-        assert (first["run"]["state"], first["run"]["evaluations"]) == ("beginning", 0)
+        assert (first["run"]["state"], first["run"]["evaluations"]) == ("starting", 0)
         assert first["problem"] is None
         lock.release()
         with Evolution(toy_config(tmp_path / "f"), tmp_path / "run") as evolution:
@@ -229,7 +229,7 @@ def test_of_a_run_that_is_deleted_what_was_there_is_shown(stopped):
 def test_the_terminal_ends_when_the_run_is_deleted(tmp_path):
     lock = RunDir(tmp_path / "run").lock()
     seen = snapshots(tmp_path / "run")
-    assert next(seen).state == "beginning"
+    assert next(seen).status.state == "starting"
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(EvoError, match="no run here"):
         next(seen)
@@ -388,7 +388,7 @@ def test_a_terminal_is_drawn_until_the_run_ends(stopped):
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn.decode())
     assert "stopped  recipe_search" in text
     assert "31 of 60 evaluations, 5 generations" in text
-    assert f"go on with: evo resume {stopped}" in text
+    assert f"resume it with: evo resume {stopped}" in text
     assert "█" in text
 
 
@@ -399,7 +399,7 @@ def test_the_picture_names_the_best_the_operators_and_what_happened(finished):
     latest = latest[latest.generation == latest.generation.max()].sort_values("rank")
     assert [m.id for m in now.top] == latest.individual.tolist()[: len(now.top)]
     assert now.best.id == lineage.best()
-    assert [p.evaluations for p in now.points][-1] == now.evaluations == 60
+    assert [p.evaluations for p in now.points][-1] == now.status.evaluations == 60
     curve = lineage.best_so_far().to_pandas()
     assert [p.best for p in now.points] == curve.groupby("generation").best.last().tolist()
     out = StringIO()
@@ -416,8 +416,8 @@ def test_pending_evaluations_are_those_in_the_journal(tmp_path):
             seen.append(snapshot(Lineage(tmp_path / "run")))
 
     run(toy_config(tmp_path / "f"), tmp_path / "run", observe=look)
-    assert seen[0].state == "running"
-    assert (seen[0].pending, seen[0].evaluations) == (3, 13)
+    assert seen[0].status.state == "running"
+    assert (seen[0].status.pending, seen[0].status.evaluations) == (3, 13)
 
 
 def test_what_is_drawn_can_not_steer_the_terminal(finished):
@@ -427,7 +427,10 @@ def test_what_is_drawn_can_not_steer_the_terminal(finished):
     evil = [(now.events[0][0], "failed", "\x1b]0;owned\x07 [red]x[/red]")]
     out = StringIO()
     Console(file=out, width=120).print(
-        picture(replace(now, events=tuple(evil), problem="\x1b[2J"), finished)
+        picture(
+            replace(now, events=tuple(evil), status=replace(now.status, problem="\x1b[2J")),
+            finished,
+        )
     )
     assert "\x1b" not in out.getvalue()
     assert "[red]x[/red]" in out.getvalue()
