@@ -110,7 +110,9 @@ def status_of(data: RunData) -> RunStatus:
         pending = data.pending
     except EvoError as error:
         problems.append(str(error))
-    events = list(zip(*(data.events.column(n).to_pylist() for n in ("kind", "detail")), strict=True))
+    events = list(
+        zip(*(data.events.column(n).to_pylist() for n in ("kind", "detail")), strict=True)
+    )
     counts = Counter(kind for kind, _ in events)
     seconds = [*scores.at_seconds, *(r.at_s for r in pending)]
     return RunStatus(

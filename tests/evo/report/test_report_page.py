@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 import report_facts
 from lineages import fits
-from warm_evo import evo
 from toys import toy_config
+from warm_evo import evo
 
 from evo.errors import EvoError
 from evo.evolution import Evolution
