@@ -26,7 +26,8 @@ from cluster.founders.checkpoints import FounderSet, load_founders, map_founders
 from evo.algorithms import Start
 from evo.algorithms.gene_space import GeneSettings, gene_space
 from evo.cli.zoo import build_zoo
-from evo.run.setup import load_tasks, make_pool
+from evo.run.pool import start_pool
+from evo.run.setup import load_tasks
 from evo.search.evaluator import Evaluator
 from evo.search.objective import Objective
 from operators.recipe.coefficients import value_at
@@ -69,7 +70,7 @@ def main() -> None:
         pool={"kind": "local"},
     )
     founders, tasks = load_founders(config.base, config.founders), load_tasks(config.tasks)
-    pool = make_pool(config, founders, tasks)
+    pool = start_pool(config, founders, tasks)
     evaluator = Evaluator(pool, Objective(tasks))
     path = FOLDER / "ceiling.json"
     kept = json.loads(path.read_text()).get("rows", []) if path.is_file() else []

@@ -33,7 +33,8 @@ from evo.cli.zoo import build_zoo
 from evo.final.baselines import static_grid
 from evo.final.finals import Finals
 from evo.lineage.storage.writer import LineageWriter
-from evo.run.setup import load_tasks, make_pool
+from evo.run.pool import start_pool
+from evo.run.setup import load_tasks
 from evo.search.evaluator import Evaluator
 from evo.search.objective import Objective
 
@@ -135,7 +136,7 @@ def main() -> None:
                     there = any(key_of(r) == (task, method, seed) for r in runs)
                 if there and not options.again:
                     continue
-                pool = pool or make_pool(config, founders, load_tasks(config.tasks))
+                pool = pool or start_pool(config, founders, load_tasks(config.tasks))
                 run = one_run(config, founders, pool, method, seed)
                 cell = {"task": task, "method": method, "settings": SEARCHES.get(method), **run}
                 with results_file(options.name, setting) as runs:

@@ -23,7 +23,8 @@ from runner import Row, Rows, alternate, summary
 import evo
 from cluster.founders.checkpoints import load_founders
 from evo.cli.zoo import build_zoo
-from evo.run.setup import load_tasks, make_pool
+from evo.run.pool import start_pool
+from evo.run.setup import load_tasks
 
 STUDENT = {3: 4.303, 4: 3.182, 5: 2.776}  # two-sided 95 %, by number of seeds
 
@@ -53,7 +54,7 @@ def main() -> None:
             )
             founders = load_founders(config.base, config.founders)
             setting = {"zoo": fingerprint(founders), "evaluations": options.evaluations}
-            pool = make_pool(config, founders, load_tasks(config.tasks))
+            pool = start_pool(config, founders, load_tasks(config.tasks))
 
             def keep(
                 rows: Rows, name: str = f"{algorithm}, {task}", setting: Row = setting

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import replace
 from itertools import islice, takewhile
+from typing import Self
 
 from cluster.call_size import CallSizer
 from cluster.degraded import DegradedEvents
@@ -62,6 +63,12 @@ class LocalPool:
 
     def events(self) -> tuple[PoolEvent, ...]:
         return tuple(self._degraded.new(self._host.stats()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._queue.clear()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from evo.evolution import Evolution
     from evo.in_memory import Evolved, evolve
     from evo.reproduce.rebuild import rebuild
+    from evo.run.pool import make_pool
     from evo.run_dir.summary import RunSummary
     from evo.search.progress import Generation
     from evo.trackers import Callback, TrackersConfig
@@ -34,6 +35,7 @@ __all__ = [
     "lineage",
     "load_config",
     "make",
+    "make_pool",
     "open_founders",
     "rebuild",
 ]
@@ -54,6 +56,7 @@ _HOME = {
     "Evolved": "evo.in_memory",
     "evolve": "evo.in_memory",
     "rebuild": "evo.reproduce.rebuild",
+    "make_pool": "evo.run.pool",
     "Generation": "evo.search.loop",
     "Callback": "evo.trackers",
     "TrackersConfig": "evo.trackers",

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from math import inf
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, Self
 
 from ray.exceptions import RayError, RayTaskError
 
@@ -167,6 +167,12 @@ class RayPool:
         events = tuple(self._events)
         self._events.clear()
         return events
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         for work in (self._pending, self._queue, self._completed, self._waiting):

@@ -110,7 +110,7 @@ def run_config(
     from evo.run.resume import check_same_run
 
     loaded = load_config(config, overrides)
-    if loaded.pool.kind == "ray" and loaded.pool.address is not None:
+    if loaded.pool.kind != "local" and loaded.pool.address is not None:
         from cluster.ray.connect import check_cluster
 
         check_cluster(loaded.pool.address)  # before the founders are read, which takes longer

@@ -103,9 +103,14 @@ class BudgetConfig(_Settings):
 
 
 class PoolConfig(_Settings):
-    """Where models run: ``local`` in this process, ``ray`` on ``hosts`` processes.
+    """Where models run: ``local`` in this process, ``ray`` in ``hosts`` processes.
 
-    ``hosts: auto`` follows the cluster: as many as every node has room for, also nodes that join later.
+    Without ``kind``, a run uses ``ray`` if any other key of ``pool`` is given, if ``engine.device`` is
+    ``cuda`` and this machine has a GPU, or if ``trackers.prometheus`` is given; else ``local``. Scores do
+    not depend on it. A local pool ignores the other keys.
+
+    ``hosts: auto``, the default with ``ray``, follows the cluster: as many as every node has room for,
+    also nodes that join later.
     A host takes ``engine.threads`` cores and, with ``device: cuda``, ``gpus_per_host``: a number of GPUs or
     a fraction of one (default 1). ``labels`` are those that its node must have. ``memory_gib`` is what a
     host may allocate beside the founders' mapped files: nodes must have it, and a candidate that takes
@@ -119,8 +124,8 @@ class PoolConfig(_Settings):
     files, always, never.
     """
 
-    kind: Literal["ray", "local"] = "ray"
-    hosts: Positive | Literal["auto"] = "auto"
+    kind: Literal["ray", "local"] | None = None
+    hosts: Positive | Literal["auto"] | None = None
     address: str | None = None
     start_timeout_s: Annotated[float, Field(gt=0.0)] = 300.0
     deadline_s: Annotated[float, Field(gt=0.0)] = 3600.0

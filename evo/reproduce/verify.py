@@ -20,7 +20,8 @@ from evo.lineage.storage.records import RACED
 from evo.reproduce.rebuild import founders_of
 from evo.run.changes import changes
 from evo.run.fingerprint import fingerprint
-from evo.run.setup import load_tasks, make_pool
+from evo.run.pool import start_pool
+from evo.run.setup import load_tasks
 from evo.run_dir import RunDir
 from evo.search.objective import WeighedTask
 from evo.search.rungs import restricted, rungs_of
@@ -115,7 +116,7 @@ def verify(
     founders = founders_of(recipes, config, lineage.run_dir)
     notes = _changes(lineage, config, founders, tasks)
     here, elsewhere = _here(config)
-    pool = make_pool(here, founders, tasks)
+    pool = start_pool(here, founders, tasks)
     rungs = rungs_of(config.racing, [t.task for t in tasks]) if split == DEV else None
     # The same batches as then, or the last bits may differ.
     queries = rungs.queries() if rungs else tuple(Query(t.task.name, split) for t in tasks)

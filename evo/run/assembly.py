@@ -16,13 +16,13 @@ from evo.run.autotune import autotuned
 from evo.run.changes import check_changes
 from evo.run.evaluation_cache import ReusingPool, find_reusable
 from evo.run.fingerprint import fingerprint
+from evo.run.pool import pool_kind, start_pool
 from evo.run.recovery import Past, read_past, set_damage_aside
 from evo.run.setup import (
     check_adapters,
     check_engine,
     check_paths,
     load_tasks,
-    make_pool,
     open_founders,
     reopen_founders,
 )
@@ -160,7 +160,7 @@ def _assemble(
 ) -> Run:
     config = inputs.config
     is_new = not run_dir.has_run
-    trackers = make_trackers(config.trackers, on_ray=config.pool.kind == "ray")
+    trackers = make_trackers(config.trackers, on_ray=pool_kind(config) == "ray")
     start = _start_of(inputs, manifest)
     # Made before any host starts, so that wrong settings are found at once.
     algorithm = _make(config, start, hooks)
@@ -173,7 +173,7 @@ def _assemble(
     reused = find_reusable(config.reuse, manifest.scores, run_dir)
     pool = hooks.pool
     if pool is None:
-        pool = make_pool(config, inputs.founders, inputs.tasks, run_dir.path.resolve().name)
+        pool = start_pool(config, inputs.founders, inputs.tasks, run_dir.path.resolve().name)
         stack.callback(pool.close)
     tasks = [t.task for t in inputs.tasks]
     if reused.known:

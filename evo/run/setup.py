@@ -1,4 +1,4 @@
-"""From a config to what a run is made of: tasks that are read and checked, and a pool that runs."""
+"""From a config to what a run is made of: tasks that are read and checked, and founders that fit."""
 
 import json
 import shutil
@@ -7,16 +7,11 @@ from contextlib import suppress
 
 from cluster.founders.adapters import is_adapter
 from cluster.founders.checkpoints import CheckpointError, FounderSet, load_founders
-from cluster.host.scorer import requests_for
-from cluster.jobs import HostSpec, PoolSpec
-from cluster.local_pool import LocalPool
-from cluster.pool import Pool
 from evo.algorithms import traits
-from evo.config.schema import PoolConfig, RunConfig, TaskConfig
+from evo.config.schema import RunConfig, TaskConfig
 from evo.errors import EvoError
 from evo.run_dir import RunDir
 from evo.search.objective import WeighedTask
-from evo.search.rungs import rungs_of
 from evo.vocabulary.align import Aligned, align, aligned_paths
 from evo.vocabulary.files import check_agreement
 from evo.vocabulary.write import TABLES_FILE
@@ -128,38 +123,6 @@ def reopen_founders(config: RunConfig, run_dir: RunDir, used: Collection[str]) -
                 f"{path}: the aligned checkpoint that is {key} of the run is gone: restore it"
             )
     return load_founders(base, models)
-
-
-def make_pool(
-    config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask, ...], name: str = ""
-) -> Pool:
-    """The pool that ``config.pool`` asks for, its hosts started. ``name`` is the run's, for metrics."""
-    plain = tuple(t.task for t in tasks)
-    rungs = rungs_of(config.racing, plain)
-    host = HostSpec(
-        founders.base,
-        founders.founders,
-        config.engine.spec,
-        requests_for(plain, rungs.queries() if rungs else ()),
-        config.pool.memory_gib,
-    )
-    spec = PoolSpec(host, plain)
-    wanted: PoolConfig = config.pool
-    if wanted.kind == "local":
-        return LocalPool(spec)
-    from cluster.ray.pool import RayPool
-
-    return RayPool(
-        spec,
-        hosts=None if wanted.hosts == "auto" else wanted.hosts,
-        start_timeout_s=wanted.start_timeout_s,
-        deadline_s=wanted.deadline_s,
-        gpus=wanted.gpus_per_host,
-        labels=wanted.labels,
-        address=wanted.address,
-        shipping=wanted.ship_founders,
-        metrics=name if config.trackers.prometheus else None,
-    )
 
 
 def check_engine(config: RunConfig) -> None:

@@ -10,7 +10,8 @@ from toys import toy_config
 
 from cluster.local_pool import LocalPool
 from evo.evolution import Evolution
-from evo.run.setup import load_tasks, make_pool, open_founders
+from evo.run.pool import start_pool
+from evo.run.setup import load_tasks, open_founders
 from evo.run_dir import RunDir
 
 EVENTS_OF_SITTINGS = {"resume", "repair", "drift"}
@@ -40,7 +41,7 @@ class StoppingPool:
 
 def pool_for(config, run_dir, after):
     founders, _ = open_founders(config, RunDir(run_dir))
-    return StoppingPool(make_pool(config, founders, load_tasks(config.tasks)), after)
+    return StoppingPool(start_pool(config, founders, load_tasks(config.tasks)), after)
 
 
 def stopped_run(config, run_dir, after):

@@ -73,7 +73,7 @@ def test_a_good_config_has_absolute_paths_and_the_defaults(load, place):
     assert config.founders == {"a": place / "a", "b": place / "b"}
     assert config.tasks[0].files == {s: place / f"words.{s}.jsonl" for s in ("dev", "test")}
     assert config.algorithm.sigma == 0.01
-    assert (config.seed, config.finalists, config.pool.kind) == (0, 5, "ray")
+    assert (config.seed, config.finalists, config.pool.kind) == (0, 5, None)
 
 
 def test_relative_paths_do_not_depend_on_where_one_stands(load, place, tmp_path, monkeypatch):

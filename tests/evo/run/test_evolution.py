@@ -15,7 +15,8 @@ from cluster.local_pool import LocalPool
 from evo.algorithms import Candidate, Scored, make
 from evo.errors import EvoError
 from evo.evolution import Evolution
-from evo.run.setup import load_tasks, make_pool
+from evo.run.pool import start_pool
+from evo.run.setup import load_tasks
 from evo.search.evaluator import Evaluator
 from evo.search.objective import Objective, WeighedTask
 from fitness.engines.base import EngineError
@@ -51,7 +52,7 @@ def local_runs(tmp_path_factory, founders):
 def ray_pool(request, ray_session, founders):
     """Hosts take seconds to start, so that all algorithms share them."""
     config = toy_config(founders, pool={"kind": "ray", "hosts": request.param})
-    pool = make_pool(config, founders_of(config), load_tasks(config.tasks))
+    pool = start_pool(config, founders_of(config), load_tasks(config.tasks))
     assert pool.hosts == request.param
     yield pool
     pool.close()
@@ -322,7 +323,7 @@ def test_a_run_that_was_left_early_goes_on_where_it_was(tmp_path):
 
 def test_a_pool_of_ones_own_stays_open(tmp_path):
     config = toy_config(tmp_path / "f", budget={"evaluations": 10})
-    pool = make_pool(config, founders_of(config), load_tasks(config.tasks))
+    pool = start_pool(config, founders_of(config), load_tasks(config.tasks))
     first = run(config, tmp_path / "1", pool=pool)
     second = run(config, tmp_path / "2", pool=pool)
     assert first.winner == second.winner

@@ -11,7 +11,8 @@ import evo.lineage
 from cluster.local_pool import LocalPool
 from evo.errors import EvoError
 from evo.evolution import Evolution
-from evo.run.setup import load_tasks, make_pool, open_founders
+from evo.run.pool import start_pool
+from evo.run.setup import load_tasks, open_founders
 from evo.run_dir import RunDir
 
 
@@ -38,7 +39,7 @@ class ShufflingPool:
 
 def pool_for(config, run_dir, seed, after=10**9):
     founders, _ = open_founders(config, RunDir(run_dir))
-    return ShufflingPool(make_pool(config, founders, load_tasks(config.tasks)), seed, after)
+    return ShufflingPool(start_pool(config, founders, load_tasks(config.tasks)), seed, after)
 
 
 def steady(folder, name="recipe_search", **more):

@@ -6,7 +6,8 @@ from toys import toy_config
 
 import evo.lineage
 from evo.evolution import Evolution
-from evo.run.setup import load_tasks, make_pool, open_founders
+from evo.run.pool import start_pool
+from evo.run.setup import load_tasks, open_founders
 from evo.run_dir import RunDir
 
 LOOPS = ["generational", {"kind": "steady_state", "in_flight": 8}]
@@ -25,7 +26,7 @@ def config_for(founders, name, loop, seed=5):
 
 def pool_for(config, folder):
     models, _ = open_founders(config, RunDir(folder))
-    return make_pool(config, models, load_tasks(config.tasks))
+    return start_pool(config, models, load_tasks(config.tasks))
 
 
 @pytest.mark.parametrize("loop", LOOPS, ids=["generational", "steady_state"])
