@@ -57,7 +57,7 @@ _HOME = {
     "evolve": "evo.in_memory",
     "rebuild": "evo.reproduce.rebuild",
     "make_pool": "evo.run.pool",
-    "Generation": "evo.search.loop",
+    "Generation": "evo.search.progress",
     "Callback": "evo.trackers",
     "TrackersConfig": "evo.trackers",
 }

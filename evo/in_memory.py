@@ -12,14 +12,15 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cluster.founders.checkpoints import digest_of, open_checkpoint
+from evo.algorithms import read_settings
 from evo.by_hand import build, open_founders
 from evo.config.schema import (
-    SPLITS,
     BaselinesConfig,
     BudgetConfig,
     EngineConfig,
     PoolConfig,
     RunConfig,
+    Split,
     TaskConfig,
 )
 from evo.errors import EvoError
@@ -117,7 +118,7 @@ def evolve(
         base=_written(folder, paths[BASE], models[BASE]),
         founders={name: _written(folder, paths[name], model) for name, model in founders.items()},
         tasks=(task,),
-        algorithm=algorithm,
+        algorithm=read_settings(dict(algorithm) if isinstance(algorithm, Mapping) else algorithm),
         budget=BudgetConfig(evaluations=evaluations),
         engine=EngineConfig(kind="module", build=name_of(_Copy(net)), threads=threads),
         pool=PoolConfig(kind="local"),
@@ -149,7 +150,9 @@ def _task(fitness: Callable[..., Score]) -> TaskConfig:
         )
     by_split = len(required) == 2
     metric = name_of(_Fitness(fitness, by_split))
-    data = {split: split for split in (SPLITS if by_split else SPLITS[:1])}
+    data: dict[Split, str] = {"dev": "dev"}
+    if by_split:
+        data |= {"select": "select", "test": "test"}
     return TaskConfig(name="fitness", metric=metric, data=data)
 
 
