@@ -41,7 +41,7 @@ def test_a_search_left_by_break_is_finished_with_all_that_was_evaluated(
             if generation.number == 1:
                 break
         summary = evolution.finish()
-    assert summary["stopped_by"] == "caller"
+    assert summary.stopped_by == "caller"
     dev = [r for r in rows(tmp_path / "run") if r["split"] == "dev"]
     assert len({r["individual"] for r in dev}) == summary.evaluations < 40
     assert pool.pending == 0
