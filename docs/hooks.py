@@ -110,7 +110,7 @@ def metrics() -> str:
         (
             (
                 f"`{m.name}`" if m not in (CALL, FUNCTION) else "`package.module:name`",
-                f"`{m.shape.sample}`" if m.shape else "a string under `data`",
+                f"`{m.row_format.sample}`" if m.row_format else "a string under `data`",
                 "higher" if m.higher_is_better else "lower",
                 ", ".join(f"`{o}`" for o in sorted(m.options)) or "–",
             )
