@@ -25,8 +25,8 @@ from evo.config.schema import (
 )
 from evo.errors import EvoError
 from evo.evolution import Evolution
+from evo.files import write_whole
 from evo.run_dir import RunDir
-from evo.run_dir.files import write_whole
 from evo.run_dir.summary import RunSummary
 from fitness.functions import name_of
 from operators.tensors.weights import weights_of

@@ -51,8 +51,8 @@ def run_demo(folder: Path) -> None:
     from rich.console import Console
 
     from evo.cli.results_table import results_table
-    from evo.export.individual import export_individual
     from evo.report.write import write_report
+    from evo.reproduce.export import export_individual
 
     out = Console(stderr=True)
     zoo, run, plus, best = (folder / n for n in ("zoo", "run", "genome_plus", "best"))

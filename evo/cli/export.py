@@ -26,6 +26,6 @@ def export(run_dir: Path, individual: str, out: Path, adapter: bool, rank: int |
         raise click.UsageError(
             "--adapter writes a folder, and a FILE.yaml is of a merge: choose one"
         )
-    from evo.export.individual import export_individual
+    from evo.reproduce.export import export_individual
 
     click.echo(export_individual(run_dir, individual, out, adapter=adapter, rank=rank or 0))

@@ -50,7 +50,7 @@ def run(
         raise click.UsageError("--resume needs --run-dir")
     if address is not None:
         overrides += _joining(address)
-    from evo.run_dir.files import free_folder
+    from evo.files import free_folder
 
     folder = run_dir or free_folder(Path("runs") / config.stem)
     if reuse:
@@ -133,7 +133,7 @@ def resume_run(
 ) -> RunSummary:
     """Resume a run and return its summary; one that has finished is only shown."""
     from evo.evolution import Evolution
-    from evo.run.status import read_status
+    from evo.report.status import read_status
 
     config = RunDir(run_dir).read_config(check_files=False)
     if not repair and read_status(run_dir).state == "finished":

@@ -1,11 +1,8 @@
 """Individuals as ordinary checkpoints, which plain transformers loads."""
 
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +20,8 @@ from cluster.founders.checkpoints import (
     map_founders,
     tensors_by_file,
 )
-from evo.errors import EvoError
 from evo.export.path import config_of, path_checkpoint
+from evo.files import whole_folder
 from operators.build.architectures import architecture_of
 from operators.build.materialize import Materializer
 from operators.build.paths import PathBuilder
@@ -49,37 +46,6 @@ def export(recipe: Recipe, founders: FounderSet, out: Path, *, dtype: str = "") 
     with whole_folder(out) as folder:
         _write(recipe, founders, folder, dtype)
     return out
-
-
-@contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that gets its name when the block ends well, and else goes.
-
-    Raises:
-        EvoError: ``out`` exists and is not empty.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise EvoError(f"{out}: exists already; choose another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        yield temporary
-        _open_to_readers(temporary)
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _open_to_readers(folder: Path) -> None:
-    """The modes that the umask wants: temporary folders and safetensors' files are the owner's alone."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    for path in (folder, *folder.rglob("*")):
-        if not path.is_symlink():  # aligned checkpoints link to files that are not ours
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _write(recipe: Recipe, founders: FounderSet, folder: Path, dtype: str) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 from cluster.founders.adapters import ADAPTER_CONFIG, ADAPTER_FILE
 from cluster.founders.checkpoints import FounderSet, base_weights, layout_for, map_founders
 from evo.errors import EvoError
-from evo.export.checkpoint import whole_folder, write_origin
+from evo.export.checkpoint import write_origin
+from evo.files import whole_folder
 from evo.vocabulary.write import TABLES_FILE
 from operators.build.materialize import Materializer
 from operators.recipe import Recipe, Route

@@ -11,7 +11,8 @@ from typing import Any
 
 from cluster.founders.checkpoints import CheckpointError
 from evo.errors import EvoError
-from evo.export.checkpoint import SHARD_BYTES, whole_folder
+from evo.export.checkpoint import SHARD_BYTES
+from evo.files import whole_folder
 from evo.merging.checkpoint import Checkpoint, open_model, stacked_config
 from evo.merging.plan import MergePlan, plan
 from evo.merging.recipe_file import MergeFile, Source, load

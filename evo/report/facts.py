@@ -17,7 +17,7 @@ from evo.report.sections.examples import comparison
 from evo.report.sections.fitness import fitness
 from evo.report.sections.headline import SPLITS, compared_on, headline, scores
 from evo.report.sections.operators import operators
-from evo.run.status import RunStatus, status_of
+from evo.report.status import RunStatus, status_of
 
 PartT = TypeVar("PartT")
 

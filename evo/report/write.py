@@ -4,11 +4,11 @@ from pathlib import Path
 
 import evo.lineage
 from evo.errors import EvoError
+from evo.files import write_whole
 from evo.report.facts import facts
 from evo.report.page import page
 from evo.report.sections.headline import in_a_line
 from evo.run_dir import RunDir
-from evo.run_dir.files import write_whole
 
 
 def write_report(run_dir: Path, out: Path | None = None) -> tuple[Path, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evo.run.code import SCORE_CODE, SEARCH_CODE, code_digests, user_code_digests
-from evo.run_dir.manifest import RunManifest, ScoreInputs, SearchInputs, digest
+from evo.run_dir.manifest import RunManifest, ScoreInputs, SearchInputs, digest, rows_digest
 from evo.versions import versions
 
 if TYPE_CHECKING:  # these import torch
@@ -96,11 +96,6 @@ def task_digests(tasks: "tuple[WeighedTask, ...]") -> dict[str, str]:
         for t in tasks
         for split, examples in t.task.splits.items()
     }
-
-
-def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the digest of a split's examples."""
-    return digest([dict(row) for row in rows])
 
 
 def _decides_scores(key: str, config: "RunConfig") -> bool:

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evo.errors import EvoError
+from evo.files import free_folder
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.commits import COMMITS, FINAL, commit_files, commits, damaged, read_commit
 from evo.lineage.storage.committed_tables import read_committed
 from evo.lineage.storage.journal import Journal, JournalContents, read_journal
 from evo.lineage.storage.records import Record, records_from
 from evo.run_dir import RunDir
-from evo.run_dir.files import free_folder
 
 
 @dataclass(frozen=True, slots=True)

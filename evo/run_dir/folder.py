@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evo.errors import EvoError
-from evo.run_dir.files import write_json
+from evo.files import write_json
 from evo.run_dir.lock import RunLock, lock_holder
 from evo.run_dir.manifest import RunManifest, read_manifest, write_manifest
 from evo.run_dir.summary import RunSummary, read_summary, write_summary

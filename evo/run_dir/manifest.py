@@ -7,13 +7,13 @@ compares both.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from evo.errors import EvoError
-from evo.run_dir.files import write_json
+from evo.files import write_json
 
 Digests = Mapping[str, str]
 """SHA-256 digests (or versions) by the name of what they are of."""
@@ -141,3 +141,8 @@ def digest(value: Any) -> str:
     """Return the SHA-256 of ``value`` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the digest of a split's examples."""
+    return digest([dict(row) for row in rows])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from evo.errors import EvoError
-from evo.run_dir.files import write_json
+from evo.files import write_json
 
 
 @dataclass(frozen=True, slots=True)

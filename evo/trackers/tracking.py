@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from evo.errors import EvoError
+from evo.files import write_whole
 from evo.run_dir import RunDir
-from evo.run_dir.files import write_whole
 from evo.run_dir.summary import RunSummary
 from evo.trackers.protocol import Callback, TrackedRun
 

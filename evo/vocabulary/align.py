@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from cluster.founders.adapters import is_adapter
 from evo.errors import EvoError
-from evo.export.checkpoint import whole_folder
+from evo.files import whole_folder
 from evo.vocabulary.files import (
     EMBEDDINGS,
     STATE_FILE,

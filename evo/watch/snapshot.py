@@ -12,7 +12,7 @@ from evo.report.data.reading import read
 from evo.report.data.run_data import RunData
 from evo.report.sections.cost import cost
 from evo.report.sections.operators import operators
-from evo.run.status import RunStatus, status_of
+from evo.report.status import RunStatus, status_of
 
 TOP = 8
 EVENTS = 6

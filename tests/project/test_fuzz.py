@@ -19,7 +19,7 @@ from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage import SCHEMAS
 from evo.merging import recipe_file
-from evo.run.status import read_status
+from evo.report.status import read_status
 from fitness.metrics import CALL, METRICS
 from fitness.tasks.task import Task, TaskError, TaskSpec, load_task
 from operators.merge import merge

@@ -19,8 +19,8 @@ from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.commits import commit
 from evo.report.contract import Facts
 from evo.report.facts import facts
-from evo.run.fingerprint import rows_digest
 from evo.run_dir import RunDir
+from evo.run_dir.manifest import rows_digest
 from fitness.metrics import METRICS
 from operators.recipe import Founder, Recipe, describe
 from operators.recipe.canonical import to_json

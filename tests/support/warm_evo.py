@@ -97,7 +97,7 @@ def serve(address: str) -> None:
 
     import evo.cli.run
     import evo.evolution
-    import evo.export.individual
+    import evo.reproduce.export
     import evo.reproduce.verify  # noqa: F401
 
     listener = socket.socket(socket.AF_UNIX)

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evo.errors import EvoError
+from evo.files import write_whole
 from evo.lineage.schema import SCHEMA_VERSION, check_version
-from evo.run_dir.files import write_whole
 
 COMMITS = "commits"
 FINAL = "final"

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from cluster.jobs import JobResult
 from evo.errors import EvoError
+from evo.files import named, write_whole
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.records import (
     Items,
@@ -26,7 +27,6 @@ from evo.lineage.storage.records import (
     query_from,
     record_from,
 )
-from evo.run_dir.files import named, write_whole
 
 # Without the columns' docs: a journal stays readable when a description changes.
 _TAKEN = [

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from evo.lineage.read.comparison import Comparison
 from evo.report.contract import ChangedExample, ChangedFacts
 from evo.report.data.run_data import RunData
-from evo.run.fingerprint import rows_digest
+from evo.run_dir.manifest import rows_digest
 from fitness.examples import TaskError, read_jsonl
 
 EXAMPLES = 200

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from toys import write_founders
 
 import evo.cli
+from evo.files import free_folder
 from evo.lineage import SCHEMAS
-from evo.run_dir.files import free_folder
 
 EVO = Path(sys.executable).parent / "evo"
 ENVIRONMENT = {**os.environ, "COLUMNS": "140"}

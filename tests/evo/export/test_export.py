@@ -21,7 +21,7 @@ from cluster.founders.checkpoints import (
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.export.checkpoint import export
-from evo.export.individual import export_individual
+from evo.reproduce.export import export_individual
 from fitness.engines.hf.engine import HFEngine
 from operators.build.materialize import MissingFounderError
 from operators.merge import merge

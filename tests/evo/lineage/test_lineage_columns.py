@@ -20,7 +20,7 @@ from evo.evolution import Evolution
 from evo.lineage import SCHEMAS
 from evo.lineage.schema_page import schema_markdown
 from evo.lineage.storage.commits import commits
-from evo.run.status import read_status
+from evo.report.status import read_status
 
 
 def make_run(folder, **changes):

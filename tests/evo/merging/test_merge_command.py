@@ -26,10 +26,10 @@ from cluster.founders.checkpoints import (
 )
 from evo.errors import EvoError
 from evo.evolution import Evolution
-from evo.export.individual import export_individual
 from evo.merging import dump, merge_file
 from evo.merging.folder import parse_size
 from evo.merging.settings import resolve
+from evo.reproduce.export import export_individual
 from operators.build.materialize import Materializer
 from operators.merge import MERGES, merge
 from operators.merge.blocks import BLOCK, spans

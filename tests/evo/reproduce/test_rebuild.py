@@ -28,10 +28,10 @@ from evo import rebuild
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
 from evo.evolution import Evolution
-from evo.export.individual import export_individual
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.commits import commit, commits
 from evo.lineage.storage.committed_tables import read_committed
+from evo.reproduce.export import export_individual
 from evo.reproduce.verify import verify
 from evo.run_dir import RunDir
 from fitness.requests import Generate, LogLikelihood, RollingLogLikelihood

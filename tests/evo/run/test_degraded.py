@@ -8,7 +8,7 @@ from toys import toy_config
 import evo.lineage
 from evo.errors import EvoError
 from evo.report.facts import facts
-from evo.run.status import status_of
+from evo.report.status import status_of
 
 
 def engine(**settings):

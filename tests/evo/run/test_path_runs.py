@@ -17,7 +17,7 @@ from evo.cli.lineage import show
 from evo.cli.run import resume_run
 from evo.errors import EvoError
 from evo.evolution import Evolution
-from evo.export.individual import export_individual
+from evo.reproduce.export import export_individual
 from evo.run_dir import RunDir
 from fitness.engines.hf.engine import HFEngine
 from fitness.engines.hf.influence import block_influence, padded

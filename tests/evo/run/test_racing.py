@@ -23,8 +23,8 @@ from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage.storage.journal import Journal
 from evo.report.facts import facts
+from evo.report.status import read_status
 from evo.reproduce.verify import verify
-from evo.run.status import read_status
 from fitness.racing import beaten, evidence, example_order, rung_ends
 
 # The arithmetic

@@ -42,10 +42,10 @@ from evo.cli.run import run_config
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.lineage.storage.journal import Journal, read_journal
+from evo.report.status import read_status
 from evo.run.changes import changes
 from evo.run.fingerprint import fingerprint
 from evo.run.setup import load_tasks
-from evo.run.status import read_status
 from evo.run_dir import RunDir
 
 

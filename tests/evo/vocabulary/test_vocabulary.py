@@ -24,7 +24,7 @@ from cluster.founders.checkpoints import CheckpointError, load_founders, open_ch
 from evo.cli.run import run_config
 from evo.errors import EvoError
 from evo.evolution import Evolution
-from evo.export.individual import export_individual
+from evo.reproduce.export import export_individual
 from evo.vocabulary.align import align
 from evo.vocabulary.files import check_agreement
 from evo.vocabulary.tokens import Vocabulary, aligned_table, fill_rows, plan_rows, union_state
