@@ -21,7 +21,7 @@ demo: setup ## train the demo zoo, evolve it on a local Ray, print the table (de
 	$(BIN)/evo demo --dir demo
 
 # Three files at a time on two processors: tests of processes and of Ray often wait for one to start.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: setup ## run all tests
 	$(PYTEST)

@@ -26,16 +26,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each file to one worker (``--dist loadgroup``), those with most slow tests first.
+    """Put the files with most slow tests first: no worker begins a long file when the others are done.
 
-    The files' fixtures are made once, and no worker begins a long file when the others are done.
+    A file's tests all go to one worker (``--dist loadfile --no-loadscope-reorder``), so its fixtures are made once.
     """
     slow: dict[str, int] = {}
     for item in items:
         file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(file))
         slow[file] = slow.get(file, 0) + (item.get_closest_marker("slow") is not None)
     items.sort(key=lambda item: -slow[item.nodeid.partition("::")[0]])
 
