@@ -16,20 +16,43 @@ if TYPE_CHECKING:
     from evo.run_dir.summary import RunSummary
     from evo.search.progress import Generation
     from evo.trackers import Callback, TrackersConfig
+    from fitness.examples import RowFormat
+    from fitness.metrics.metric import ExampleScore, Metric, TaskOptions, Voting
+    from fitness.requests import (
+        Call,
+        CallOutput,
+        Generate,
+        LogLikelihood,
+        LogLikelihoodOutput,
+        RollingLogLikelihood,
+        RollingOutput,
+    )
 
 __all__ = [
     "BudgetConfig",
+    "Call",
+    "CallOutput",
     "Callback",
     "EngineConfig",
     "EvoError",
     "Evolution",
     "Evolved",
+    "ExampleScore",
+    "Generate",
     "Generation",
+    "LogLikelihood",
+    "LogLikelihoodOutput",
+    "Metric",
     "PoolConfig",
+    "RollingLogLikelihood",
+    "RollingOutput",
+    "RowFormat",
     "RunConfig",
     "RunSummary",
     "TaskConfig",
+    "TaskOptions",
     "TrackersConfig",
+    "Voting",
     "build",
     "evolve",
     "lineage",
@@ -60,6 +83,20 @@ _HOME = {
     "Generation": "evo.search.progress",
     "Callback": "evo.trackers",
     "TrackersConfig": "evo.trackers",
+    "RowFormat": "fitness.examples",
+    **dict.fromkeys(("ExampleScore", "Metric", "TaskOptions", "Voting"), "fitness.metrics.metric"),
+    **dict.fromkeys(
+        (
+            "Call",
+            "CallOutput",
+            "Generate",
+            "LogLikelihood",
+            "LogLikelihoodOutput",
+            "RollingLogLikelihood",
+            "RollingOutput",
+        ),
+        "fitness.requests",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Examples from JSONL files: one JSON object a line, checked before any model is loaded."""
+"""Examples in JSONL files, one JSON object on each line, and the row formats that metrics take."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,12 +13,12 @@ Row = Mapping[str, Any]
 
 
 class TaskError(EvoError):
-    """A task's options or files are wrong; the message names the file, line and key."""
+    """An option, file or row of a task is wrong; the message names the file, line and key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a file: its keys (also those no metric reads) and its line, counted from 1."""
+    """One row of a file with all its keys, and the number of its line, counted from 1."""
 
     row: Row
     line: int
@@ -26,25 +26,52 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class RowFormat:
-    """What a metric needs of a row.
+    """The rows that a metric takes.
 
     Attributes:
-        sample: a row that fits, shown in messages.
-        problem: what is wrong with a row, or None. Given a row that has all of ``sample``'s keys.
-        identity: the part of a row that must not occur in two splits.
+        sample: a valid row, as JSON. Its keys are required; other keys are kept.
+        rules: what is wrong with a row that has these keys, or None. By default, each value must be of the
+            same JSON type as in the sample.
+        input: the part of a row that must not occur in two splits. By default, the value of the first key.
     """
 
     sample: str
-    keys: tuple[str, ...]
-    problem: Callable[[Row], str | None]
-    identity: Callable[[Row], tuple[str, ...]]
+    rules: Callable[[Row], str | None] | None = None
+    input: Callable[[Row], tuple[str, ...]] | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The required keys."""
+        return tuple(json.loads(self.sample))
+
+    def problem(self, row: Row) -> str | None:
+        """What is wrong with a row that has all required keys, or None."""
+        if self.rules is not None:
+            return self.rules(row)
+        found = (_type_problem(row, key, value) for key, value in json.loads(self.sample).items())
+        return next(filter(None, found), None)
+
+    def identity(self, row: Row) -> tuple[str, ...]:
+        """The part of a row that must not occur in two splits."""
+        if self.input is not None:
+            return self.input(row)
+        value = row[self.keys[0]]
+        return (value.strip() if isinstance(value, str) else json.dumps(value, sort_keys=True),)
+
+
+def _type_problem(row: Row, key: str, sample: object) -> str | None:
+    if isinstance(sample, str):
+        return _text_problem(row, key)
+    if _kind(row[key]) != _kind(sample):
+        return f"{key!r} must be {_kind(sample)}, not {_kind(row[key])}."
+    return None
 
 
 def _text_problem(row: Row, key: str, *, empty: bool = True) -> str | None:
     value = row[key]
     if not isinstance(value, str):
-        remedy = f" Write it in quotes: {json.dumps(str(value))}." if _is_number(value) else ""
-        return f"{key!r} must be a string, not {_kind(value)}.{remedy}"
+        fix = f" Write it in quotes: {json.dumps(str(value))}." if _is_number(value) else ""
+        return f"{key!r} must be a string, not {_kind(value)}.{fix}"
     if not empty and not value:
         return f"{key!r} is empty."
     try:
@@ -63,14 +90,6 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number" if _is_number(value) else "a string")
 
 
-def _prompt_problem(row: Row) -> str | None:
-    return _text_problem(row, "prompt")
-
-
-def _answer_problem(row: Row) -> str | None:
-    return _text_problem(row, "prompt") or _text_problem(row, "answer")
-
-
 def _number_problem(row: Row) -> str | None:
     answer = row["answer"]
     return _text_problem(row, "prompt") or (
@@ -85,7 +104,7 @@ def _choices_problem(row: Row) -> str | None:
     if not isinstance(choices, list):
         return f"'choices' must be a list of strings, not {_kind(choices)}."
     if len(choices) < 2:
-        return f"'choices' has {len(choices)} entries; a choice needs at least 2."
+        return f"'choices' has {len(choices)} entries; it needs at least 2."
     for i, choice in enumerate(choices):
         if problem := _text_problem({f"choices[{i}]": choice}, f"choices[{i}]", empty=False):
             return problem
@@ -99,47 +118,29 @@ def _choices_problem(row: Row) -> str | None:
     return None
 
 
-def _text_row_problem(row: Row) -> str | None:
+def _no_text_problem(row: Row) -> str | None:
     return _text_problem(row, "text", empty=False)
 
 
-def _prompt_identity(row: Row) -> tuple[str, ...]:
-    return (row["prompt"].strip(),)
-
-
-def _choices_identity(row: Row) -> tuple[str, ...]:
+def _choices_input(row: Row) -> tuple[str, ...]:
     return (row["prompt"].strip(), *sorted(row["choices"]))
 
 
-def _text_identity(row: Row) -> tuple[str, ...]:
-    return (row["text"].strip(),)
-
-
-PROMPT: Final = RowFormat('{"prompt": "2+2="}', ("prompt",), _prompt_problem, _prompt_identity)
-ANSWER: Final = RowFormat(
-    '{"prompt": "2+2=", "answer": "4"}', ("prompt", "answer"), _answer_problem, _prompt_identity
-)
-NUMBER: Final = RowFormat(
-    '{"prompt": "How much is 2+2?", "answer": "4"}',
-    ("prompt", "answer"),
-    _number_problem,
-    _prompt_identity,
-)
+PROMPT: Final = RowFormat('{"prompt": "2+2="}')
+ANSWER: Final = RowFormat('{"prompt": "2+2=", "answer": "4"}')
+NUMBER: Final = RowFormat('{"prompt": "How much is 2+2?", "answer": "4"}', _number_problem)
 CHOICES: Final = RowFormat(
     '{"prompt": "The sky is", "choices": [" blue", " red"], "label": 0}',
-    ("prompt", "choices", "label"),
     _choices_problem,
-    _choices_identity,
+    _choices_input,
 )
-TEXT: Final = RowFormat(
-    '{"text": "Once upon a time"}', ("text",), _text_row_problem, _text_identity
-)
+TEXT: Final = RowFormat('{"text": "Once upon a time"}', _no_text_problem)
 
 
 def read_jsonl(path: Path, *, limit: int | None = None) -> tuple[Example, ...]:
-    """The first ``limit`` rows of ``path`` (all when None).
+    """The first ``limit`` rows of ``path``, or all when None.
 
-    UTF-8 with or without a byte-order mark, any line ends; blank lines are passed over.
+    The file is UTF-8, with or without a byte-order mark, with any line ends; blank lines are skipped.
 
     Raises:
         TaskError: no such file, no rows, not UTF-8, or a line that is not a JSON object.
@@ -147,7 +148,7 @@ def read_jsonl(path: Path, *, limit: int | None = None) -> tuple[Example, ...]:
     if not path.is_file():
         raise TaskError(_no_file(path))
     try:
-        # Not splitlines: JSON strings may hold U+2028, which that takes for a line's end.
+        # Not splitlines: JSON strings may contain U+2028, which it treats as a line end.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise TaskError(
@@ -161,7 +162,7 @@ def read_jsonl(path: Path, *, limit: int | None = None) -> tuple[Example, ...]:
         if line.strip():
             examples.append(Example(_parse(line, f"{path}, line {number}"), number))
     if not examples:
-        raise TaskError(f"{path}: no examples in it. Write one JSON object a line.")
+        raise TaskError(f"{path}: the file has no examples. Write one JSON object on each line.")
     return tuple(examples)
 
 
@@ -176,7 +177,7 @@ def _parse(line: str, where: str) -> Row:
     if not isinstance(row, dict):
         raise TaskError(
             f"{where}: {_kind(row)}, not a JSON object. "
-            "JSONL has one object a line, without a list around them."
+            "JSONL has one object on each line, without a list around them."
         )
     return row
 

@@ -1,11 +1,14 @@
-"""Python objects named in a config as ``package.module:name``, and the names of objects given in code."""
+"""Names of Python objects in a config, ``package.module:name``, and names for objects given in code."""
 
 import hashlib
 import importlib
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from difflib import get_close_matches
+from functools import partial
+from types import CodeType
 from typing import Any, Final
 
 from operators.errors import EvoError
@@ -57,6 +60,11 @@ def load_object(name: str) -> Any:
         if not hasattr(found, part):
             near = get_close_matches(part, [n for n in dir(found) if not n.startswith("_")], n=3)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            if module_name == "__main__":
+                hint += (
+                    " '__main__' is the program or notebook that started the run: resume the run from "
+                    "there, or move the object to a module and give 'package.module:name'."
+                )
             raise FunctionNameError(f"{name!r}: {module_name!r} has no {attribute!r}.{hint}")
         found = getattr(found, part)
     return found
@@ -79,53 +87,79 @@ def name_of(thing: Any, *, module: str = "") -> str:
     """A name under which this process loads ``thing`` with `load_object`.
 
     That is "package.module:name" where a module has it at its top level: ``module``, or the one that
-    ``thing`` says it is of. Otherwise the name holds a digest of the source text, so that equal source has
-    the same name in every process, and the object is kept for `load_object` in this one.
-
-    Raises:
-        FunctionNameError: no module holds it, and its source text can't be read.
+    ``thing`` says it is of. Otherwise the name contains `source_digest`, so that equal source has the same
+    name in every process, and the object is kept for `load_object` in this process.
     """
     module = module or getattr(thing, "__module__", "")
-    holder = sys.modules.get(module)
-    names = [getattr(thing, "__qualname__", "")]
-    names += (
-        [n for n, value in vars(holder or object()).items() if value is thing] if holder else []
-    )
-    for name in filter(None, names):
-        try:
-            if load_object(f"{module}:{name}") is thing:
-                return f"{module}:{name}"
-        except FunctionNameError:
-            continue
+    top_level = vars(sys.modules[module]) if module in sys.modules else {}
+    for name, value in {getattr(thing, "__qualname__", ""): None, **top_level}.items():
+        if (value is thing or value is None) and _loads(f"{module}:{name}", thing):
+            return f"{module}:{name}"
     label = getattr(thing, "__name__", "") or getattr(thing, "name", type(thing).__name__)
     name = f"{UNNAMED}:{label}@{source_digest(thing)[:16]}"
     _UNNAMED_OBJECTS[name] = thing
     return name
 
 
+def _loads(name: str, thing: Any) -> bool:
+    try:
+        return load_object(name) is thing
+    except FunctionNameError:
+        return False
+
+
+def is_importable(name: str) -> bool:
+    """Whether other processes can load the object ``name``, if they find its module."""
+    return name.partition(":")[0] not in ("__main__", UNNAMED)
+
+
 def source_digest(thing: Any) -> str:
-    """SHA-256 of the source text of a function or class; of any other object, of its class and attributes.
+    """SHA-256 of a function or class: its source text, or its bytecode where the text can't be read.
 
-    Values that a closure holds, and what the function calls, are not part of it.
-
-    Raises:
-        FunctionNameError: there is no source text, as for code typed into ``python`` or built in.
+    Numbers and strings that a function has as defaults or from its closure are part of it; what it calls is
+    not. Of any other object: its class's name and its attributes.
     """
-    return hashlib.sha256(_source_text(thing).encode()).hexdigest()
+    return hashlib.sha256(_text(thing).encode()).hexdigest()
+
+
+def _text(thing: Any) -> str:
+    """A text that is equal in every process for an equal ``thing``: no address, no order of a set."""
+    if inspect.isroutine(thing) or inspect.isclass(thing):
+        return _source_text(thing)
+    if isinstance(thing, set | frozenset):
+        return f"set{sorted(map(_text, thing))}"
+    if isinstance(thing, tuple | list):
+        return f"{type(thing).__name__}{[_text(t) for t in thing]}"
+    if isinstance(thing, CodeType):
+        names = (*thing.co_names, *thing.co_varnames, *thing.co_freevars)
+        return f"code({thing.co_code.hex()}, {names}, {_text(thing.co_consts)})"
+    has_text = "__repr__" in {n for kind in type(thing).__mro__[:-1] for n in vars(kind)}
+    if has_text and not callable(thing) and not is_dataclass(thing):
+        return repr(thing)
+    slots = [n for kind in type(thing).__mro__ for n in getattr(kind, "__slots__", ())]
+    fields = {*slots, *getattr(thing, "__dict__", ())}
+    fields |= {"func", "args", "keywords"} if isinstance(thing, partial) else set()
+    values = [f"{n}={_text(getattr(thing, n))}" for n in sorted(fields) if hasattr(thing, n)]
+    return f"{type(thing).__qualname__}({', '.join(values)})"
 
 
 def _source_text(thing: Any) -> str:
-    if inspect.isroutine(thing) or inspect.isclass(thing):
-        try:
-            return inspect.getsource(thing)
-        except (OSError, TypeError):
-            raise FunctionNameError(
-                f"the source text of {thing!r} can't be read, so a run can't record which function it "
-                "used. Define it at the top level of a module, and give 'package.module:name'."
-            ) from None
-    slots = [n for kind in type(thing).__mro__ for n in getattr(kind, "__slots__", ())]
-    values = {
-        n: getattr(thing, n) for n in (*slots, *getattr(thing, "__dict__", ())) if hasattr(thing, n)
-    }
-    texts = [f"{n}={_source_text(v) if callable(v) else v!r}" for n, v in sorted(values.items())]
-    return f"{type(thing).__qualname__}({', '.join(texts)})"
+    try:
+        text = inspect.getsource(thing)
+    except (OSError, TypeError):  # typed into ``python``, or built in
+        text = ""
+    code = getattr(thing, "__code__", None)
+    if (
+        not text or getattr(thing, "__name__", "") == "<lambda>"
+    ):  # one line may have several lambdas
+        text += _text(code) if code else repr(getattr(thing, "__qualname__", thing))
+    cells = [c.cell_contents for c in getattr(thing, "__closure__", None) or () if _is_filled(c)]
+    values = [*(getattr(thing, "__defaults__", None) or ()), *cells]
+    return f"{text}{[v for v in values if isinstance(v, int | float | str | bytes)]}"
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False

@@ -13,6 +13,8 @@ from evo.config.racing import RacingConfig
 from evo.config.trackers import TrackersConfig
 from evo.errors import EvoError
 from fitness.engines import EngineSpec, check_settings
+from fitness.functions import name_of
+from fitness.metrics.metric import Metric
 
 SPLITS = ("dev", "select", "test")
 Split = Literal["dev", "select", "test"]
@@ -32,6 +34,10 @@ class TaskConfig(_Settings):
     ``test`` is scored once, at the end), or one path without its ending: ``tasks/alien`` stands for
     ``tasks/alien.dev.jsonl`` and so on. ``data`` gives a string for each split instead, for functions
     that score a torch module. ``limit`` takes only the first examples of a split.
+
+    ``metric`` is a name of METRICS, or "package.module:name" of a function or an :class:`evo.Metric`. In code
+    it may be the function or the metric itself; the config then holds its name. Only a run in the local pool
+    can use one that no module holds or that is defined in ``__main__``.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -46,6 +52,13 @@ class TaskConfig(_Settings):
     chat: bool = False
     end: str = "eos"
     temperature: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if isinstance(value, Metric):
+            return name_of(value, module=getattr(value.score, "__module__", ""))
+        return name_of(value) if callable(value) else value
 
     @field_validator("files", mode="before")
     @classmethod

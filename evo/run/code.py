@@ -13,6 +13,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Final
 
+from fitness.functions import load_object, source_digest
+
 # A change here may change the score of a recipe.
 SCORE_CODE: Final = (
     *("operators/recipe", "operators/merge", "operators/build", "operators/tensors"),
@@ -34,19 +36,23 @@ def user_code_digests(functions: Collection[str]) -> dict[str, str]:
     """Return a digest of each module that ``functions`` ("package.module:name") depend on, by its name.
 
     A module outside the folder of the function's top-level package counts as a library, and so does all of
-    an installed package but the package itself. What has no file, as a notebook's ``__main__``, is left out.
+    an installed package but the package itself. What has no file, as a notebook's ``__main__``, counts
+    by the text of the function alone.
     """
     found: dict[str, Path] = {}
+    typed: dict[str, str] = {}
     for function in functions:
         name = function.partition(":")[0]
         top = name.partition(".")[0]
         start = _top_level(top)
         if start is None:
+            if name == "__main__":
+                typed[function] = source_digest(load_object(function))
             continue
         root = start.parent.parent if start.name == "__init__.py" else start.parent
         installed = any(root == Path(p) for p in sysconfig.get_paths().values())
         _collect(name, root, top if installed else "", found)
-    return {name: _digest([path]) for name, path in sorted(found.items())}
+    return typed | {name: _digest([path]) for name, path in sorted(found.items())}
 
 
 def _sources(path: Path) -> list[Path]:
@@ -65,7 +71,7 @@ def _top_level(name: str) -> Path | None:
     """Return the file of a top-level module."""
     if name == "__main__":
         file = getattr(sys.modules["__main__"], "__file__", None)
-        return Path(file).resolve() if file else None
+        return Path(file).resolve() if file and Path(file).is_file() else None
     spec = PathFinder.find_spec(name)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None

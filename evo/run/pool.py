@@ -14,6 +14,7 @@ from evo.run.setup import load_tasks, open_founders, reopen_founders
 from evo.run_dir import RunDir
 from evo.search.objective import WeighedTask
 from evo.search.rungs import rungs_of
+from fitness.functions import is_importable
 
 if TYPE_CHECKING:
     from cluster.ray.pool import RayPool
@@ -77,12 +78,25 @@ def pool_kind(config: RunConfig) -> Literal["ray", "local"]:
     return "local"
 
 
+def _check_importable(config: RunConfig) -> None:
+    names = {f"tasks.{task.name}.metric": task.metric for task in config.tasks}
+    names |= {"engine.kind": config.engine.kind, "engine.build": config.engine.build}
+    for key, name in names.items():
+        if not is_importable(name):
+            raise EvoError(
+                f"{key}: {name!r} exists in this process alone, and the hosts of a Ray pool are other "
+                "processes. Define it at the top level of a module that they can import and give "
+                "'package.module:name', or use pool.kind: local"
+            )
+
+
 def start_pool(
     config: RunConfig, founders: FounderSet, tasks: tuple[WeighedTask, ...], name: str = ""
 ) -> "StartedPool":
     """Start the pool for ``config`` and its hosts. ``name`` is the run's, for metrics.
 
     Raises:
+        EvoError: the pool is of Ray, and a metric or engine is an object of this process alone.
         PoolError: the hosts can't be started.
     """
     plain = tuple(t.task for t in tasks)
@@ -98,6 +112,7 @@ def start_pool(
     spec = PoolSpec(host, plain)
     if pool_kind(config) == "local":
         return LocalPool(spec)
+    _check_importable(config)
     from cluster.ray.pool import RayPool
 
     return RayPool(

@@ -1,4 +1,8 @@
-"""How an answer is scored: `METRICS`, the one visible table."""
+"""Metrics: what examples ask of a model, and how outputs are scored. `METRICS` is the table of them, by name.
+
+`metric` has the types. Engines, which answer the requests, do not belong here; nor do the files of
+examples, which `fitness.tasks` reads. Importing this package does not import torch.
+"""
 
 from collections.abc import Mapping, Sequence
 from math import log
@@ -7,7 +11,7 @@ from typing import Final
 from fitness.examples import TEXT, Row
 from fitness.metrics.exact_match import EXACT_MATCH, EXACT_MATCH_GENERATE
 from fitness.metrics.generated_text import FUNCTION, NUMERIC_MATCH
-from fitness.metrics.metric import ExampleScore, Metric, Options, only
+from fitness.metrics.metric import ExampleScore, Metric, TaskOptions, only
 from fitness.metrics.multiple_choice import ACCURACY, ACCURACY_NORM
 from fitness.requests import (
     Call,
@@ -19,40 +23,41 @@ from fitness.requests import (
 )
 
 
-def _rolling_requests(row: Row, options: Options) -> tuple[Request, ...]:
+def _rolling_requests(row: Row, options: TaskOptions) -> tuple[Request, ...]:
     return (RollingLogLikelihood(row["text"]),)
 
 
-def _bits_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[ExampleScore, ...]:
+def _bits_score(row: Row, outputs: Sequence[Output], options: TaskOptions) -> ExampleScore:
     size = len(row["text"].encode())
     bits = -only(outputs, RollingOutput).logprob / log(2)
-    return (ExampleScore(bits / size, weight=float(size)),)
+    return ExampleScore(bits / size, weight=float(size))
 
 
 BITS_PER_BYTE: Final = Metric(
-    "bits_per_byte",
-    TEXT,
-    frozenset(),
-    _rolling_requests,
-    _bits_score,
+    name="bits_per_byte",
+    requests=_rolling_requests,
+    score=_bits_score,
+    row_format=TEXT,
     higher_is_better=False,
     weighted=True,
 )
-"""Bits to encode a text, over its UTF-8 bytes: lower is better.
+"""Bits to encode a text, divided by its UTF-8 bytes; lower is better.
 
-An example's weight is its bytes, so that the mean is the whole corpus's bits over its bytes.
+An example's weight is its number of bytes, so that the mean is the bits of all texts over their bytes.
 """
 
 
-def _call_requests(row: Row, options: Options) -> tuple[Request, ...]:
+def _call_requests(row: Row, options: TaskOptions) -> tuple[Request, ...]:
     return (Call(options.function, row["data"]),)
 
 
-def _call_score(row: Row, outputs: Sequence[Output], options: Options) -> tuple[ExampleScore, ...]:
+def _call_score(
+    row: Row, outputs: Sequence[Output], options: TaskOptions
+) -> tuple[ExampleScore, ...]:
     return tuple(ExampleScore(v) for v in only(outputs, CallOutput).values)
 
 
-CALL: Final = Metric("call", None, frozenset(), _call_requests, _call_score)
+CALL: Final = Metric(name="call", requests=_call_requests, score=_call_score, row_format=None)
 """A user's ``f(module, data: str) -> Sequence[float]``, one score an example; higher is better."""
 
 
@@ -69,4 +74,4 @@ METRICS: Final[Mapping[str, Metric]] = {
         CALL,
     )
 }
-"""All metrics. FUNCTION and CALL are asked for by a function's name, "package.module:name"."""
+"""All metrics. A config can't name FUNCTION and CALL: it names a user's function, "package.module:name"."""

@@ -1,14 +1,13 @@
-"""Scores of generated text: the number in it, or what a user's function makes of it."""
+"""Metrics of generated text: its last number is right, or a user's function scores it."""
 
 import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from math import isfinite
 from typing import Final
 
-from fitness.examples import NUMBER, PROMPT, Row, TaskError
+from fitness.examples import NUMBER, Row
 from fitness.functions import load_function
-from fitness.metrics.metric import Answer, ExampleScore, Metric, Options, Voting, only
+from fitness.metrics.metric import Answer, ExampleScore, Metric, TaskOptions, Voting, only
 from fitness.requests import Generate, Output, Request
 
 DEFAULT_MAX_TOKENS: Final = 256
@@ -16,7 +15,7 @@ DEFAULT_MAX_TOKENS: Final = 256
 NUMBER_PATTERN: Final = r"(?:(?<!\w)[-+])?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
-def _generate_requests(row: Row, options: Options) -> tuple[Request, ...]:
+def _generate_requests(row: Row, options: TaskOptions) -> tuple[Request, ...]:
     return (
         Generate(
             row["prompt"],
@@ -33,8 +32,8 @@ def extract_number(text: str, regex: str | None = None) -> str:
     """The last number in ``text`` in plain canonical form ("1,500.0" -> "1500"), or "".
 
     Args:
-        regex: what to look for instead; its first group counts if it has one, else all of it.
-            The last match counts. It may match text that is no number: then the result is "".
+        regex: replaces the pattern of numbers. The last match counts: its first group if it has one, else
+            all of it. Where that is not a number, the result is "".
     """
     matches = list(re.finditer(regex or NUMBER_PATTERN, text))
     if not matches:
@@ -53,22 +52,20 @@ def extract_number(text: str, regex: str | None = None) -> str:
     return "0" if plain in ("-0", "+0") else plain
 
 
-def _number(row: Row, outputs: Sequence[Output], options: Options) -> Answer:
+def _number(row: Row, outputs: Sequence[Output], options: TaskOptions) -> Answer:
     return extract_number(only(outputs, str), options.regex)
 
 
-def _number_answer_score(row: Row, answer: Answer, options: Options) -> float:
+def _number_answer_score(row: Row, answer: Answer, options: TaskOptions) -> float:
     return float(answer != "" and answer == extract_number(str(row["answer"])))
 
 
-def _number_score(
-    row: Row, outputs: Sequence[Output], options: Options
-) -> tuple[ExampleScore, ...]:
+def _number_score(row: Row, outputs: Sequence[Output], options: TaskOptions) -> ExampleScore:
     answer = _number(row, outputs, options)
-    return (ExampleScore(_number_answer_score(row, answer, options), answer),)
+    return ExampleScore(_number_answer_score(row, answer, options), answer)
 
 
-def _has_number(row: Row, options: Options) -> str | None:
+def _has_number(row: Row, options: TaskOptions) -> str | None:
     if extract_number(str(row["answer"])):
         return None
     return f"'answer' has no number in it: {str(row['answer'])[:60]!r}."
@@ -77,54 +74,41 @@ def _has_number(row: Row, options: Options) -> str | None:
 _GENERATION = frozenset({"max_tokens", "stop", "chat", "temperature", "seed"})
 
 NUMERIC_MATCH: Final = Metric(
-    "numeric_match",
-    NUMBER,
-    _GENERATION | {"regex"},
-    _generate_requests,
-    _number_score,
+    name="numeric_match",
+    requests=_generate_requests,
+    score=_number_score,
+    row_format=NUMBER,
+    options=_GENERATION | {"regex"},
     voting=Voting(_generate_requests, _number, _number_answer_score),
     check=_has_number,
 )
-"""1 iff the last number of the generated text equals the last number of the answer, as decimals.
+"""1 if the last number of the generated text equals the last number of the answer, as decimals, else 0.
 
-Commas are dropped; "18", "18.0" and "1.8e1" are equal. ``regex`` finds the number in the output.
+Commas are removed; "18", "18.0" and "1.8e1" are equal. ``regex`` finds the number in the output.
 """
 
 
-def _text_answer(row: Row, outputs: Sequence[Output], options: Options) -> Answer:
+def _text_answer(row: Row, outputs: Sequence[Output], options: TaskOptions) -> Answer:
     return only(outputs, str)
 
 
-def _function_answer_score(row: Row, answer: Answer, options: Options) -> float:
-    value = load_function(options.function)(dict(row), answer)
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not isfinite(number):
-        raise TaskError(
-            f"metric {options.function!r} returned {value!r} for the example {dict(row)!r}. "
-            "It must return a finite number."
-        )
-    return number
+def _function_answer_score(row: Row, answer: Answer, options: TaskOptions) -> float:
+    return load_function(options.function)(dict(row), answer)  # type: ignore[no-any-return]
 
 
-def _function_score(
-    row: Row, outputs: Sequence[Output], options: Options
-) -> tuple[ExampleScore, ...]:
+def _function_score(row: Row, outputs: Sequence[Output], options: TaskOptions) -> ExampleScore:
     answer = _text_answer(row, outputs, options)
-    return (ExampleScore(_function_answer_score(row, answer, options), answer),)
+    return ExampleScore(_function_answer_score(row, answer, options), answer)
 
 
 FUNCTION: Final = Metric(
-    "function",
-    PROMPT,
-    _GENERATION,
-    _generate_requests,
-    _function_score,
+    name="function",
+    requests=_generate_requests,
+    score=_function_score,
+    options=_GENERATION,
     voting=Voting(_generate_requests, _text_answer, _function_answer_score, free_text=True),
 )
 """A user's ``f(example: dict, output: str) -> float`` on generated text; higher is better.
 
-``example`` has all keys of its row. The metric's name is the function's: "package.module:name".
+``example`` has all keys of its row. A config names the function, "package.module:name", not this metric.
 """

@@ -1,24 +1,27 @@
-"""What a metric is: a frozen record of functions, over one example at a time.
+"""Metric: a frozen record of functions that ask a model about one example and score its outputs.
 
-One example's score never depends on another's, and no metric sees a model.
+An example's score never depends on other examples, and a metric never sees a model.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from fitness.examples import Row, RowFormat
+from fitness.examples import PROMPT, Row, RowFormat, TaskError
 from fitness.requests import Output, Request
 
 Answer = str | int
-"""What a model answered: a choice's index, or text."""
+"""A model's answer: the index of a choice, or text."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """A task's options, as `TaskSpec` describes them; ``function`` is a user's metric."""
+class TaskOptions:
+    """The options of a task that metrics read; `fitness.tasks.spec.TaskSpec` describes them.
+
+    ``function`` is the name of a user's function, for `FUNCTION` and `CALL`.
+    """
 
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -36,7 +39,7 @@ class Options:
         if not (isfinite(self.temperature) and self.temperature >= 0):
             return f"temperature must be 0 or more, got {self.temperature}."
         if "" in self.stop:
-            return "stop has an empty string, which would end every answer at once."
+            return "stop contains an empty string, which would end every output at its start."
         if self.regex is not None:
             try:
                 re.compile(self.regex)
@@ -47,7 +50,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class ExampleScore:
-    """One example's score, the answer where it is known, and its weight in the mean."""
+    """The score of one example, the model's answer if there is one, and the example's weight in the mean."""
 
     value: float
     answer: Answer | None = None
@@ -56,55 +59,107 @@ class ExampleScore:
 
 @dataclass(frozen=True, slots=True)
 class Voting:
-    """How a model's answer is had by itself, so that an ensemble can vote on it."""
-
-    requests: Callable[[Row, Options], tuple[Request, ...]]
-    answer: Callable[[Row, Sequence[Output], Options], Answer]
-    score: Callable[[Row, Answer, Options], float]
-    free_text: bool = False  # answers are seldom equal: take the medoid, not the majority
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One way to score.
+    """How to ask a model for its answer alone, so that an ensemble of models can vote.
 
     Attributes:
-        shape: what its rows look like; None when it takes a string of data instead of a file.
-        options: the names of the options it reads.
-        requests: what an example asks of the model.
-        score: outputs of those requests, in order -> scores: one, but for `CALL`, which alone
-            knows how many examples it has.
-        voting: None when there is no answer to vote on.
-        check: what is wrong with a row for this metric beyond its shape, or None.
-        weighted: examples weigh differently in the mean.
+        requests: what an example asks of a model.
+        answer: the answer in the outputs of these requests, which are in the same order.
+        score: the score of an answer.
+        free_text: two answers are rarely equal, so the ensemble's answer is the medoid, not the majority's.
+    """
+
+    requests: Callable[[Row, TaskOptions], tuple[Request, ...]]
+    answer: Callable[[Row, Sequence[Output], TaskOptions], Answer]
+    score: Callable[[Row, Answer, TaskOptions], float]
+    free_text: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One way to score a model on examples.
+
+    Examples:
+        >>> def ask(row, options):
+        ...     return (evo.LogLikelihood(row["prompt"], row["answer"]),)
+        >>> def score(row, outputs, options):
+        ...     return outputs[0].logprob / len(row["answer"])
+        >>> FORMAT = evo.RowFormat('{"prompt": "2+2=", "answer": "4"}')
+        >>> LOGPROB = evo.Metric(name="logprob", requests=ask, score=score, row_format=FORMAT)
+        >>> task = evo.TaskConfig(name="sums", files="tasks/sums", metric=LOGPROB)
+
+    Attributes:
+        name: shown in reports.
+        requests: what an example asks of the model. Equal rows give equal requests.
+        score: a number or an `ExampleScore`, from the outputs of ``requests``, which are in the same order.
+            With a `Call` it may be a tuple of them, as only the called function knows its examples.
+        row_format: the rows it takes; None where it takes a string of the config's ``data``, in
+            ``row["data"]``, instead of a file.
+        options: the names of the task's options that it reads; other options are refused.
+        voting: None where a model gives no answer to vote on.
+        check: what is wrong with a row beyond its format, or None.
+        weighted: examples have different weights in the mean.
     """
 
     name: str
-    row_format: RowFormat | None
-    options: frozenset[str]
-    requests: Callable[[Row, Options], tuple[Request, ...]]
-    score: Callable[[Row, Sequence[Output], Options], tuple[ExampleScore, ...]]
+    requests: Callable[[Row, TaskOptions], tuple[Request, ...]]
+    score: Callable[
+        [Row, Sequence[Output], TaskOptions], float | ExampleScore | tuple[ExampleScore, ...]
+    ]
+    row_format: RowFormat | None = PROMPT
+    options: frozenset[str] = frozenset()
     higher_is_better: bool = True
     voting: Voting | None = None
-    check: Callable[[Row, Options], str | None] | None = None
+    check: Callable[[Row, TaskOptions], str | None] | None = None
     weighted: bool = False
+
+    def example_scores(
+        self, row: Row, outputs: Sequence[Output], options: TaskOptions
+    ) -> tuple[ExampleScore, ...]:
+        """The scores that ``score`` gives: one, or with a `Call` as many as the called function returned.
+
+        Raises:
+            TaskError: ``score`` returned something else than finite numbers.
+        """
+        returned = self.score(row, outputs, options)
+        given = returned if isinstance(returned, tuple) else (returned,)
+        return tuple(checked_score(options.function or self.name, row, each) for each in given)
+
+
+def checked_score(metric: str, row: Row, returned: Any) -> ExampleScore:
+    """``returned``, an `ExampleScore` or a number, as an `ExampleScore` with a finite value.
+
+    Raises:
+        TaskError: it is neither, or not finite; the message names ``metric`` and the row.
+    """
+    found = returned if isinstance(returned, ExampleScore) else ExampleScore(returned)
+    try:
+        value = float(found.value)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not isfinite(value):
+        raise TaskError(
+            f"metric {metric!r} returned {found.value!r} for the example {dict(row)!r}. "
+            "It must return a finite number."
+        )
+    return ExampleScore(value, found.answer, found.weight)
 
 
 Kind = TypeVar("Kind")
 
 
 def all_of(outputs: Sequence[Output], kind: type[Kind]) -> list[Kind]:
-    """``outputs``, which are all of ``kind``."""
-    return [_is(o, kind) for o in outputs]
+    """``outputs``, all of which must be of ``kind``.
+
+    Raises:
+        TypeError: one is not.
+    """
+    for output in outputs:
+        if not isinstance(output, kind):
+            raise TypeError(f"expected {kind.__name__}, got {type(output).__name__}")
+    return list(outputs)  # type: ignore[arg-type]
 
 
 def only(outputs: Sequence[Output], kind: type[Kind]) -> Kind:
-    """The one output there is, of ``kind``."""
-    (output,) = outputs
-    return _is(output, kind)
-
-
-def _is(output: Output, kind: type[Kind]) -> Kind:
-    if not isinstance(output, kind):
-        raise TypeError(f"expected {kind.__name__}, got {type(output).__name__}")
+    """The single output, which must be of ``kind``."""
+    (output,) = all_of(outputs, kind)
     return output

@@ -1,12 +1,19 @@
-"""A task: examples in splits, what they ask of a model, and what its outputs score."""
+"""Task: examples in splits, the requests that they ask of a model, and the scores of its outputs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from fitness.examples import Example, TaskError, read_jsonl
-from fitness.metrics.metric import Answer, ExampleScore, Metric, Options, Voting
+from fitness.metrics.metric import (
+    Answer,
+    ExampleScore,
+    Metric,
+    TaskOptions,
+    Voting,
+    checked_score,
+)
 from fitness.racing import example_order
 from fitness.requests import Output, Request
 from fitness.statistics import by_example, majority_vote, mean_and_error, medoid
@@ -15,7 +22,7 @@ from fitness.tasks.spec import TaskSpec, check_disjoint, check_rows, metric_of, 
 __all__ = ["Answer", "Part", "Scores", "Task", "TaskError", "TaskSpec", "load_task"]
 
 Part: TypeAlias = tuple[int, int]
-"""Some examples of a split: from and to, counted in the order of :func:`fitness.racing.example_order`."""
+"""Some examples of a split: first and end position in the order of :func:`fitness.racing.example_order`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +30,9 @@ class Scores:
     """Scores of one model on one split.
 
     Attributes:
-        values: one an example, in the file's order.
-        answers: what the model answered: a choice's index, a text, or None where not known.
-        weights: of the examples in the mean; None when all count the same.
+        values: one for each example, in the order of the file.
+        answers: the model's answers: the index of a choice, a text, or None where not known.
+        weights: the examples' weights in the mean; None when all are equal.
     """
 
     values: tuple[float, ...]
@@ -45,11 +52,11 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Examples in splits and how they are scored. Made by `load_task`."""
+    """Examples in splits and the metric that scores them. Made by `load_task`."""
 
     name: str
     metric: Metric
-    options: Options
+    options: TaskOptions
     splits: Mapping[str, tuple[Example, ...]]
 
     @property
@@ -58,11 +65,11 @@ class Task:
 
     @property
     def supports_answers(self) -> bool:
-        """Whether models' answers can be had by themselves, so that an ensemble can vote."""
+        """Whether a model can be asked for its answers alone, so that an ensemble can vote."""
         return self.metric.voting is not None
 
     def requests(self, split: str, part: Part | None = None) -> list[Request]:
-        """What to ask a model for its scores on ``split``, or on a part of it."""
+        """The requests that give a model's scores on ``split``, or on a part of it."""
         rows = (e.row for e in self._examples(split, part))
         return [r for row in rows for r in self.metric.requests(row, self.options)]
 
@@ -71,7 +78,7 @@ class Task:
 
         Raises:
             ValueError: not as many outputs as requests.
-            TaskError: a user's function did not return a finite number.
+            TaskError: the metric did not return finite numbers.
         """
         examples = self._examples(split, part)
         counts = [len(self.metric.requests(e.row, self.options)) for e in examples]
@@ -79,16 +86,16 @@ class Task:
         scored = [
             s
             for example, part_of in zip(examples, parts, strict=True)
-            for s in self.metric.score(example.row, part_of, self.options)
+            for s in self.metric.example_scores(example.row, part_of, self.options)
         ]
         return _scores(scored)
 
     def positions(self, split: str, part: Part) -> tuple[int, ...]:
-        """Which examples of ``split`` are in a part, in the order in which they are met."""
+        """The indices of the examples of ``split`` in a part, in the order of evaluation."""
         return example_order(len(self._examples(split)))[slice(*part)]
 
     def answer_requests(self, split: str) -> list[Request]:
-        """What to ask a model for its answers on ``split``.
+        """The requests that give a model's answers on ``split``.
 
         Raises:
             TaskError: the metric has no answers (see ``supports_answers``).
@@ -98,7 +105,7 @@ class Task:
         return [r for row in rows for r in voting.requests(row, self.options)]
 
     def answers(self, split: str, outputs: Sequence[Output]) -> tuple[Answer, ...]:
-        """One answer an example from the outputs of ``answer_requests(split)``.
+        """One answer for each example, from the outputs of ``answer_requests(split)``.
 
         Raises:
             ValueError: not as many outputs as requests.
@@ -113,7 +120,7 @@ class Task:
         )
 
     def combine_answers(self, answers_by_member: Sequence[Sequence[Answer]]) -> tuple[Answer, ...]:
-        """An ensemble's answers: the majority's, or for free text the medoid. Ties: first member.
+        """An ensemble's answers: the majority's, or for free text the medoid; in a tie the first member's.
 
         Args:
             answers_by_member: shape (members, examples).
@@ -127,18 +134,22 @@ class Task:
         return tuple(medoid([str(a) for a in each]) for each in by_example(answers_by_member))
 
     def score_answers(self, split: str, answers: Sequence[Answer]) -> Scores:
-        """Scores of answers, one an example.
+        """Scores of answers, one for each example.
 
         Raises:
             ValueError: not as many answers as examples.
-            TaskError: the metric has no answers, or a user's function returned no finite number.
+            TaskError: the metric has no answers, or did not return finite numbers.
         """
         voting = self._voting()
         examples = self._examples(split)
         if len(answers) != len(examples):
             raise ValueError(f"{len(examples)} examples need as many answers, got {len(answers)}")
         pairs = zip(examples, answers, strict=True)
-        return _scores([ExampleScore(voting.score(e.row, a, self.options), a) for e, a in pairs])
+        name = self.options.function or self.metric.name
+        scored = [
+            (checked_score(name, e.row, voting.score(e.row, a, self.options)), a) for e, a in pairs
+        ]
+        return _scores([replace(score, answer=a) for score, a in scored])
 
     def _examples(self, split: str, part: Part | None = None) -> tuple[Example, ...]:
         if split not in self.splits:
@@ -199,7 +210,7 @@ def load_task(spec: TaskSpec) -> Task:
 
 
 def check_tasks_disjoint(tasks: Sequence[Task]) -> None:
-    """What one task searches on, no other may report on: across tasks, splits share no input.
+    """Check that no split of a task shares an input with another split of another task.
 
     Raises:
         TaskError: names both tasks, splits and lines.
@@ -207,7 +218,7 @@ def check_tasks_disjoint(tasks: Sequence[Task]) -> None:
     seen: dict[tuple[str, ...], tuple[str, str, int]] = {}
     for task in tasks:
         if task.metric.row_format is None:
-            continue  # a function's string: what it stands for is the function's own affair
+            continue  # only the function knows what its data string stands for
         for split, examples in task.splits.items():
             for example in examples:
                 key = task.metric.row_format.identity(example.row)
@@ -216,5 +227,5 @@ def check_tasks_disjoint(tasks: Sequence[Task]) -> None:
                     raise TaskError(
                         f"tasks {other!r} ({other_split}, line {line}) and {task.name!r} ({split}, "
                         f"line {example.line}) share the input {key[0][:60]!r}. A score on examples "
-                        "that were searched on says nothing: keep each input in one split."
+                        "that were searched on is not valid: keep each input in one split."
                     )

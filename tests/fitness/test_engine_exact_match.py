@@ -9,7 +9,7 @@ from tiny_lm import CHARACTERS, build_model, save
 from fitness.engines.hf.engine import HFEngine
 from fitness.examples import Row
 from fitness.metrics import METRICS
-from fitness.metrics.metric import Options
+from fitness.metrics.metric import TaskOptions
 from fitness.requests import Output
 
 
@@ -43,14 +43,16 @@ def copier(tmp_path_factory: pytest.TempPathFactory) -> HFEngine:
     return HFEngine(save(tmp_path_factory.mktemp("copier"), model.eval()))
 
 
-def answers(engine: HFEngine, metric: str, examples: list[Row], options: Options) -> list[Output]:
+def answers(
+    engine: HFEngine, metric: str, examples: list[Row], options: TaskOptions
+) -> list[Output]:
     made = METRICS[metric].requests
     return engine.answer(engine.prepare([r for row in examples for r in made(row, options)]))
 
 
 @pytest.mark.parametrize("end", ["eos", "", "1"])
 def test_teacher_forcing_and_generation_agree(copier: HFEngine, end: str) -> None:
-    options = Options(end=end)
+    options = TaskOptions(end=end)
     examples = [r for r in rows(260, seed=10**6) if end in ("eos", "") or end not in r["answer"]]
     if end == "1":  # an answer and then a literal: let it be the copied number's last digit
         examples = [{"prompt": r["prompt"][:-1] + "1=", "answer": r["answer"]} for r in examples]
@@ -58,7 +60,7 @@ def test_teacher_forcing_and_generation_agree(copier: HFEngine, end: str) -> Non
     for name in ("exact_match", "exact_match_generate"):
         outputs = answers(copier, name, examples, options)
         values[name] = [
-            METRICS[name].score(row, [output], options)[0].value
+            METRICS[name].example_scores(row, [output], options)[0].value
             for row, output in zip(examples, outputs, strict=True)
         ]
     assert values["exact_match"] == values["exact_match_generate"]
@@ -71,9 +73,9 @@ def test_spaces_before_the_answer_belong_to_it_both_ways(copier: HFEngine) -> No
     # The model ends its prompt with "=", and never writes a space: both must say so.
     examples = [{**r, "prompt": r["prompt"] + " "} for r in rows(40, seed=7)]
     for name in ("exact_match", "exact_match_generate"):
-        outputs = answers(copier, name, examples, Options())
+        outputs = answers(copier, name, examples, TaskOptions())
         scored = [
-            METRICS[name].score(row, [output], Options())[0].value
+            METRICS[name].example_scores(row, [output], TaskOptions())[0].value
             for row, output in zip(examples, outputs, strict=True)
         ]
         assert sum(scored) == 0
@@ -82,11 +84,11 @@ def test_spaces_before_the_answer_belong_to_it_both_ways(copier: HFEngine) -> No
 def test_votes_are_scored_as_the_metric_is(copier: HFEngine) -> None:
     metric = METRICS["exact_match"]
     assert metric.voting is not None
-    examples, options = rows(80, seed=3), Options()
+    examples, options = rows(80, seed=3), TaskOptions()
     forced = answers(copier, "exact_match", examples, options)
     spoken = answers(copier, "exact_match_generate", examples, options)
     for row, one, other in zip(examples, forced, spoken, strict=True):
         answer = metric.voting.answer(row, [other], options)
-        scored = metric.score(row, [one], options)[0]
+        scored = metric.example_scores(row, [one], options)[0]
         assert metric.voting.score(row, answer, options) == scored.value
         assert scored.answer in (None, answer)

@@ -11,7 +11,7 @@ import pytest
 from fitness.examples import Row
 from fitness.metrics import METRICS
 from fitness.metrics.generated_text import extract_number
-from fitness.metrics.metric import Metric, Options
+from fitness.metrics.metric import Metric, TaskOptions
 from fitness.requests import (
     Call,
     CallOutput,
@@ -25,7 +25,7 @@ from fitness.requests import (
 )
 from fitness.tasks.task import TaskError
 
-OPTIONS = Options(function="users_metric:length")
+OPTIONS = TaskOptions(function="users_metric:length")
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_a_metrics_own_sample_row_fits_it_and_is_scored(metric: Metric) -> None:
     requests = metric.requests(row, OPTIONS)
     assert requests
     assert requests == metric.requests(row, OPTIONS)
-    scored = metric.score(row, [plausible(r) for r in requests], OPTIONS)
+    scored = metric.example_scores(row, [plausible(r) for r in requests], OPTIONS)
     assert scored
     assert metric.row_format is None or len(scored) == 1
     assert all(isinstance(s.value, float) and s.weight > 0 for s in scored)
@@ -86,7 +86,7 @@ def test_options_a_metric_does_not_name_change_none_of_its_requests(metric: Metr
     row = sample(metric)
     default = metric.requests(row, OPTIONS)
     for name, value in changed.items():
-        options = Options(function=OPTIONS.function, **{name: value})
+        options = TaskOptions(function=OPTIONS.function, **{name: value})
         if name not in metric.options:
             assert metric.requests(row, options) == default, name
 
@@ -101,22 +101,24 @@ def test_scores_of_answers_are_the_metrics_own(metric: Metric) -> None:
     assert voting is not None
     requests = voting.requests(row, OPTIONS)
     answer = voting.answer(row, [plausible(r) for r in requests], OPTIONS)
-    scored = metric.score(row, [plausible(r) for r in metric.requests(row, OPTIONS)], OPTIONS)
+    scored = metric.example_scores(
+        row, [plausible(r) for r in metric.requests(row, OPTIONS)], OPTIONS
+    )
     assert voting.score(row, answer, OPTIONS) == scored[0].value
     assert scored[0].answer == answer
 
 
 def score(name: str, row: Row, outputs: Sequence[Output], **options: Any) -> float:
-    (scored,) = METRICS[name].score(row, outputs, Options(**options))
+    (scored,) = METRICS[name].example_scores(row, outputs, TaskOptions(**options))
     return scored.value
 
 
 def test_exact_match_asks_for_the_answer_and_its_end() -> None:
     row = {"prompt": "2+2=", "answer": "4"}
     ask = METRICS["exact_match"].requests
-    assert ask(row, Options()) == (LogLikelihood("2+2=", "4", end=True),)
-    assert ask(row, Options(end="\n")) == (LogLikelihood("2+2=", "4\n"),)
-    assert ask(row, Options(end="", chat=True)) == (LogLikelihood("2+2=", "4", chat=True),)
+    assert ask(row, TaskOptions()) == (LogLikelihood("2+2=", "4", end=True),)
+    assert ask(row, TaskOptions(end="\n")) == (LogLikelihood("2+2=", "4\n"),)
+    assert ask(row, TaskOptions(end="", chat=True)) == (LogLikelihood("2+2=", "4", chat=True),)
 
 
 @pytest.mark.parametrize(
@@ -146,12 +148,14 @@ def test_choices_by_likelihood_by_bytes_and_by_order_when_tied() -> None:
     assert score("accuracy_norm", row, lls(-2.0, -1.0, -3.0)) == 1.0
     assert score("accuracy", row, lls(-1.0, -1.0, -1.0)) == 1.0
     # "é" is two bytes: -1.1 / 2 beats -1.0 / 1 and -4 / 4.
-    (scored,) = METRICS["accuracy_norm"].score(row, lls(-4.0, -1.0, -1.1), Options())
+    (scored,) = METRICS["accuracy_norm"].example_scores(row, lls(-4.0, -1.0, -1.1), TaskOptions())
     assert scored.answer == 2
 
 
 def test_bits_per_byte_weighs_by_bytes() -> None:
-    (scored,) = METRICS["bits_per_byte"].score({"text": "éa"}, [RollingOutput(-3.0, 2)], Options())
+    (scored,) = METRICS["bits_per_byte"].example_scores(
+        {"text": "éa"}, [RollingOutput(-3.0, 2)], TaskOptions()
+    )
     assert scored.value == pytest.approx(1 / 0.6931471805599453)
     assert scored.weight == 3
     assert not METRICS["bits_per_byte"].higher_is_better

@@ -139,7 +139,7 @@ BAD_FILES = {
     "json": (b'{"prompt": "a", "answer": }\n', "line 1: not JSON: Expecting value at column 27"),
     "list": (b'[{"prompt": "a"}]\n', "line 1: a list, not a JSON object"),
     "pretty": (b"{\n", "line 1: not JSON"),
-    "empty": (b"\n \n", "no examples in it"),
+    "empty": (b"\n \n", "the file has no examples"),
     "latin": (b'{"prompt": "\xe9"}\n', "not UTF-8 .byte 12 is 0xe9"),
 }
 
@@ -168,7 +168,7 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str]] = {
     "max_tokens": ({"max_tokens": 0}, "max_tokens must be at least 1"),
     "regex": ({"metric": "numeric_match", "regex": "("}, "not a regular expression"),
     "temperature": ({"metric": "numeric_match", "temperature": -1.0}, "temperature must be 0"),
-    "empty stop": ({"metric": "numeric_match", "stop": ("",)}, "stop has an empty string"),
+    "empty stop": ({"metric": "numeric_match", "stop": ("",)}, "stop contains an empty string"),
     "limit split": ({"limits": (("tset", 3),)}, "'tset', which is not a split"),
     "limit": ({"limits": (("dev", 0),)}, "must be at least 1, got 0"),
     "data": ({"data": (("dev", "x"),)}, "needs a JSONL file for each split"),

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from evo.config.schema import RunConfig
 from fitness.examples import Example, Row
-from fitness.metrics.metric import ExampleScore, Metric, Options
+from fitness.metrics.metric import Metric, TaskOptions
 from fitness.requests import Call, CallOutput, Output, Request
 from fitness.tasks.task import Task
 
@@ -159,47 +159,39 @@ def _is_b(outputs: Sequence[Output]) -> bool:
     return isinstance(outputs[0], CallOutput) and outputs[0].values[3] == 0.5
 
 
-def ask_coordinates(row: Row, options: Options) -> tuple[Request, ...]:
+def ask_coordinates(row: Row, options: TaskOptions) -> tuple[Request, ...]:
     return (Call("toys:coordinates", str(row["data"])),)
 
 
-def score_plainly(
-    row: Row, outputs: Sequence[Output], options: Options
-) -> tuple[ExampleScore, ...]:
-    return (ExampleScore(1.0),)
+def score_plainly(row: Row, outputs: Sequence[Output], options: TaskOptions) -> float:
+    return 1.0
 
 
-def score_raises_for_b(
-    row: Row, outputs: Sequence[Output], options: Options
-) -> tuple[ExampleScore, ...]:
+def score_raises_for_b(row: Row, outputs: Sequence[Output], options: TaskOptions) -> float:
     if _is_b(outputs):
         raise ArithmeticError("b can't be scored")
-    return (ExampleScore(1.0),)
+    return 1.0
 
 
-def score_hangs_for_b(
-    row: Row, outputs: Sequence[Output], options: Options
-) -> tuple[ExampleScore, ...]:
+def score_hangs_for_b(row: Row, outputs: Sequence[Output], options: TaskOptions) -> float:
     if _is_b(outputs):
         time.sleep(3600)
-    return (ExampleScore(1.0),)
+    return 1.0
 
 
-def score_kills_for_b(
-    row: Row, outputs: Sequence[Output], options: Options
-) -> tuple[ExampleScore, ...]:
+def score_kills_for_b(row: Row, outputs: Sequence[Output], options: TaskOptions) -> float:
     if _is_b(outputs):
         os._exit(1)
-    return (ExampleScore(1.0),)
+    return 1.0
 
 
-def ask_long_answer(row: Row, options: Options) -> tuple[Request, ...]:
+def ask_long_answer(row: Row, options: TaskOptions) -> tuple[Request, ...]:
     return (Call("toys:long_answer", "dev"),)
 
 
-def score_naps(row: Row, outputs: Sequence[Output], options: Options) -> tuple[ExampleScore, ...]:
+def score_naps(row: Row, outputs: Sequence[Output], options: TaskOptions) -> float:
     time.sleep(0.3)
-    return (ExampleScore(1.0),)
+    return 1.0
 
 
 SCORING = {
@@ -216,7 +208,12 @@ def scoring_tasks(calls: Path) -> tuple[Task, ...]:
     """The tasks of SCORING by name; in most of them models that are asked leave a mark in ``calls``."""
     example = (Example({"data": str(calls)}, 0),)
     return tuple(
-        Task(name, Metric(name, None, frozenset(), ask, score), Options(), {"dev": example})
+        Task(
+            name,
+            Metric(name=name, requests=ask, score=score, row_format=None),
+            TaskOptions(),
+            {"dev": example},
+        )
         for name, (ask, score) in SCORING.items()
     )
 
