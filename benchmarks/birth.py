@@ -11,7 +11,9 @@ clock and of processor time, which suffers less from what else the machine does.
 - population: children of ten founders, no two alike, in one pass and one by one;
 - small: about the demo zoo's size (190k parameters, float32), ten founders.
 
-    python benchmarks/birth.py [--repeats 7] [--threads 1 2] [--children 40]
+    python benchmarks/birth.py [--repeats 7] [--threads 1 2] [--children 40] [--kernels]
+
+``--kernels`` compares the compiled kernel with plain numba loops (plain_kernels.py), and nothing else.
 """
 
 import argparse
@@ -256,6 +258,67 @@ def small(repeats: int) -> list[dict[str, Any]]:
     return made
 
 
+def by_plain_loops(call: Call) -> Call:
+    import plain_kernels
+
+    from operators.build import kernels
+
+    def alone() -> None:
+        with patch.object(kernels, "weighted_sums", plain_kernels.weighted_sums):
+            call()
+
+    return alone
+
+
+def compared_kernels(threads: int, repeats: int) -> list[dict[str, Any]]:
+    """Linear children of a model of 303M parameters in bfloat16: by our kernel and by plain loops."""
+    made = []
+    wanted = shapes(1024, 2816, 24, 32000)
+    with tempfile.TemporaryDirectory() as folder:
+        piece = 0.02 * torch.randn(1 << 22, generator=torch.Generator().manual_seed(0))
+        models = {}
+        for number, founder in enumerate(FOUNDERS[:4]):
+            near = {}
+            for name, shape in wanted.items():
+                flat = torch.empty(shape, dtype=torch.bfloat16).view(-1)
+                for part in flat.split(len(piece)):
+                    part.copy_(piece.roll(number)[: len(part)])
+                near[name] = flat.view(shape)
+            file = Path(folder) / f"{founder.name}.safetensors"
+            save_file(near, file, {"format": "pt"})
+            models[founder] = open_checkpoint(file)
+        layout = models[FOUNDERS[0]].layout
+        out, materializer = allocate(layout), Materializer(layout, models)
+        for count in (2, 4):
+            recipe = child(count)
+
+            def ours(recipe: Recipe = recipe) -> None:
+                materializer.build(recipe, out)
+
+            print(f"-- kernels: linear of {count}, {threads} threads", flush=True)
+            rows = compared({"ours": ours, "plain loops": by_plain_loops(ours)}, repeats)
+            made.append(
+                {
+                    "case": f"linear of {count}",
+                    "dtype": "bfloat16",
+                    "parameters": layout.elements,
+                    "threads": threads,
+                    "plain_loops_take_times": ratios(rows, "plain loops"),
+                    "took": told(rows),
+                }
+            )
+    return made
+
+
+def kernels_headline(rows: list[dict[str, Any]]) -> str:
+    worst = max(r["plain_loops_take_times"]["processor_s"]["median"] for r in rows)
+    least = min(r["plain_loops_take_times"]["processor_s"]["median"] for r in rows)
+    return (
+        f"plain numba loops take {least:.2f} to {worst:.2f} times the processor time of the kernel "
+        f"({rows[0]['parameters'] / 1e6:.0f}M parameters)"
+    )
+
+
 def headline(data: dict[str, Any]) -> str:
     linear = [r for r in data["shares"] if r["case"].startswith("linear")]
     least = min((r["share_of_copy"]["seconds"]["median"] for r in linear), default=0.0)
@@ -277,8 +340,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--children", type=int, default=40)
+    parser.add_argument("--kernels", action="store_true", help="only: the kernel and plain loops")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.kernels:
+        found: list[dict[str, Any]] = []
+        for threads in arguments.threads:
+            torch.set_num_threads(threads)
+            found += compared_kernels(threads, arguments.repeats)
+        save("birth_kernels", {"rows": found}, kernels_headline(found))
+        return
     data: dict[str, Any] = {"shares": [], "populations": [], "small": small(5 * arguments.repeats)}
     for dtype in (torch.bfloat16, torch.float32):
         with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ _LAYERS_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class ModelFiles:
     """All tensors of a model folder, mapped, not read.
 
     Attributes:
@@ -31,7 +31,7 @@ class Checkpoint:
     config: Mapping[str, Any]
 
 
-def open_model(path: Path) -> Checkpoint:
+def open_model(path: Path) -> ModelFiles:
     """Map the tensors of a checkpoint folder.
 
     Raises:
@@ -47,7 +47,7 @@ def open_model(path: Path) -> Checkpoint:
         if index is not None:
             layers[index][at_layer(name, 0)] = name
     outside = tuple(n for n in tensors if layer_index(n) is None)
-    return Checkpoint(path, tensors, layers, outside, _config(path / "config.json"))
+    return ModelFiles(path, tensors, layers, outside, _config(path / "config.json"))
 
 
 def _config(path: Path) -> Mapping[str, Any]:

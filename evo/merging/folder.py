@@ -13,9 +13,9 @@ from cluster.founders.checkpoints import CheckpointError
 from evo.errors import EvoError
 from evo.export.checkpoint import SHARD_BYTES
 from evo.files import whole_folder
-from evo.merging.checkpoint import Checkpoint, open_model, stacked_config
+from evo.merging.checkpoint import ModelFiles, open_model, stacked_config
 from evo.merging.plan import MergePlan, plan
-from evo.merging.recipe_file import MergeFile, Source, load
+from evo.merging.recipe_file import MergeFile, SliceSource, load
 from evo.merging.stream import write
 from evo.vocabulary.align import align
 from evo.vocabulary.files import check_agreement
@@ -117,7 +117,7 @@ def _aligned(recipe: MergeFile, folder: Path) -> tuple[MergeFile, tuple[str, ...
     found = align(names, recipe.donor, mode, folder)
     now = {path: found.models[name] for name, path in names.items()}
 
-    def at(source: Source) -> Source:
+    def at(source: SliceSource) -> SliceSource:
         return replace(source, path=now[source.path])
 
     slices = tuple(
@@ -132,7 +132,7 @@ def _aligned(recipe: MergeFile, folder: Path) -> tuple[MergeFile, tuple[str, ...
 
 
 def _write_config(
-    recipe: MergeFile, planned: MergePlan, models: dict[Path, Checkpoint], folder: Path
+    recipe: MergeFile, planned: MergePlan, models: dict[Path, ModelFiles], folder: Path
 ) -> None:
     path = recipe.donor / "config.json"
     if not path.is_file():

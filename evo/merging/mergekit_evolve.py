@@ -17,9 +17,9 @@ from evo.config.schema import SPLITS, RunConfig
 from evo.errors import EvoError
 from evo.merging.mergekit_evolve_format import (
     EvolveConfig,
+    EvolveGenome,
+    EvolveModel,
     EvolveTask,
-    Genome,
-    Model,
     read_evolve,
     reasons,
 )
@@ -105,10 +105,10 @@ class _Writer:
             "engine.dtype: bfloat16)"
         )
 
-    def _models(self, genome: Genome) -> Iterator[str]:
+    def _models(self, genome: EvolveGenome) -> Iterator[str]:
         base = genome.base_model
         if base is None:
-            base = genome.models[0] if genome.models else Model(path="")
+            base = genome.models[0] if genome.models else EvolveModel(path="")
             self.notes.append(
                 "genome.base_model: there is none, but a run needs a base: the first model gives "
                 "architecture and tokenizer"
@@ -130,7 +130,7 @@ class _Writer:
                 "(vocabulary: union or base); a static merge takes any (evo merge)"
             )
 
-    def _place(self, model: Model, key: str, base: Model | None = None) -> str:
+    def _place(self, model: EvolveModel, key: str, base: EvolveModel | None = None) -> str:
         """Where the model is: a folder of this machine, or what was written."""
         for unknown in model.unknown():
             self.notes.append(f"{key}.{unknown}: ignored")
@@ -205,7 +205,7 @@ class _Writer:
             )
         return metric
 
-    def _algorithm(self, genome: Genome) -> Iterator[str]:
+    def _algorithm(self, genome: EvolveGenome) -> Iterator[str]:
         method = genome.merge_method
         if method == "slerp":
             pair = "its two models"
@@ -241,7 +241,7 @@ class _Writer:
                 "random_init: the search starts at algorithm.origin, by default 1/n each"
             )
 
-    def _filters(self, genome: Genome) -> list[str]:
+    def _filters(self, genome: EvolveGenome) -> list[str]:
         """Those that can decide: the first that is in a tensor's name does."""
         kept: list[str] = []
         for index, name in enumerate(genome.filters or ()):
@@ -257,7 +257,7 @@ class _Writer:
                 )
         return kept
 
-    def _groups(self, genome: Genome) -> Iterator[str]:
+    def _groups(self, genome: EvolveGenome) -> Iterator[str]:
         size = genome.layer_granularity
         layers = next((n for m in _with_base(genome) if (n := _layers(m))), None)
         if layers is None:
@@ -274,7 +274,7 @@ class _Writer:
                 "mergekit-evolve refuses; here the groups are as equal as can be"
             )
 
-    def _parameters(self, genome: Genome, method: str) -> Iterator[str]:
+    def _parameters(self, genome: EvolveGenome, method: str) -> Iterator[str]:
         """mergekit-evolve searches weight, density and t, and nothing else."""
         entry = MERGES[method]
         fixed: dict[str, bool | float] = {}
@@ -300,11 +300,11 @@ class _Writer:
             yield f"  bounds: {{weight: [{max(0.0, low)}, {high}]}}    # no allow_negative_weights"
 
 
-def _with_base(genome: Genome) -> tuple[Model, ...]:
+def _with_base(genome: EvolveGenome) -> tuple[EvolveModel, ...]:
     return (*((genome.base_model,) if genome.base_model else ()), *genome.models)
 
 
-def _layers(model: Model) -> int | None:
+def _layers(model: EvolveModel) -> int | None:
     config = json_of(Path(model.path).expanduser() / "config.json")
     inner = {**config, **(config.get("text_config") or {})}
     found = next((inner[key] for key in _LAYERS if key in inner), None)

@@ -21,7 +21,7 @@ from evo.errors import EvoError
 Word = Annotated[str, Field(min_length=1)]
 
 
-class Theirs(BaseModel):
+class EvolveSection(BaseModel):
     """Unknown keys are let through, as mergekit does, and reported."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
@@ -30,7 +30,7 @@ class Theirs(BaseModel):
         return sorted(self.model_extra or ())
 
 
-class Model(Theirs):
+class EvolveModel(EvolveSection):
     """``path``, ``path@revision``, ``path+adapter``, or the same with keys."""
 
     path: Word
@@ -51,10 +51,10 @@ class Model(Theirs):
         return {"path": path, "revision": revision or None, "adapter": adapter or None}
 
 
-class Genome(Theirs):
-    models: Annotated[tuple[Model, ...], Field(min_length=2)]
+class EvolveGenome(EvolveSection):
+    models: Annotated[tuple[EvolveModel, ...], Field(min_length=2)]
     merge_method: Literal["linear", "task_arithmetic", "ties", "dare_ties", "slerp"]
-    base_model: Model | None = None
+    base_model: EvolveModel | None = None
     tokenizer_source: str | None = None
     layer_granularity: Annotated[int, Field(ge=0)] = 0
     normalize: bool | None = None
@@ -63,7 +63,7 @@ class Genome(Theirs):
     smooth: bool = False
 
     @model_validator(mode="after")
-    def _as_mergekit_demands(self) -> "Genome":
+    def _as_mergekit_demands(self) -> "EvolveGenome":
         if self.base_model is None and self.merge_method in (
             "task_arithmetic",
             "ties",
@@ -75,7 +75,7 @@ class Genome(Theirs):
         return self
 
 
-class EvolveTask(Theirs):
+class EvolveTask(EvolveSection):
     name: Word
     weight: float = 1.0
     metric: str = "acc,none"
@@ -86,8 +86,8 @@ class EvolveTask(Theirs):
         return {"name": value} if isinstance(value, str) else value
 
 
-class EvolveConfig(Theirs):
-    genome: Genome
+class EvolveConfig(EvolveSection):
+    genome: EvolveGenome
     tasks: tuple[EvolveTask, ...]
     limit: Annotated[int, Field(ge=1)] | None = None
     num_fewshot: Annotated[int, Field(ge=0)] | None = None

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from evo.errors import EvoError
-from evo.merging.checkpoint import Checkpoint
-from evo.merging.recipe_file import MergeFile, Slice, Source
+from evo.merging.checkpoint import ModelFiles
+from evo.merging.recipe_file import MergeFile, Slice, SliceSource
 from evo.merging.settings import Settings, resolve
 from operators.merge.table import Number, Parameter, Values
 from operators.recipe.layers import at_layer, follows_layers
@@ -47,7 +47,7 @@ class MergePlan:
     origins: tuple[tuple[Path, int], ...]
 
 
-def plan(recipe: MergeFile, models: Mapping[Path, Checkpoint]) -> MergePlan:
+def plan(recipe: MergeFile, models: Mapping[Path, ModelFiles]) -> MergePlan:
     """Plan a merge of opened models.
 
     Raises:
@@ -58,7 +58,7 @@ def plan(recipe: MergeFile, models: Mapping[Path, Checkpoint]) -> MergePlan:
 
 
 class _Planner:
-    def __init__(self, recipe: MergeFile, models: Mapping[Path, Checkpoint]) -> None:
+    def __init__(self, recipe: MergeFile, models: Mapping[Path, ModelFiles]) -> None:
         self._recipe = recipe
         self._models = models
         self._dtype = _DTYPES[recipe.dtype]
@@ -106,7 +106,7 @@ class _Planner:
     def _outside(self, slices: tuple[Slice, ...]) -> Iterator[Iterator[TensorPlan]]:
         first, last = slices[0], slices[-1]
 
-        def names(of: Callable[[str], bool]) -> Callable[[Source], dict[str, str]]:
+        def names(of: Callable[[str], bool]) -> Callable[[SliceSource], dict[str, str]]:
             return lambda s: {n: n for n in self._models[s.path].outside if of(n)}
 
         if first is last:
@@ -127,7 +127,7 @@ class _Planner:
     def _tensors(
         self,
         part: Slice,
-        names: Callable[[Source], Mapping[str, str]],
+        names: Callable[[SliceSource], Mapping[str, str]],
         layer: int | None,
         layers: int,
         rename: Callable[[str], str],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from evo.merging.settings import Settings, SettingsReader, resolve
-from evo.merging.yaml_nodes import Node, read
+from evo.merging.yaml_nodes import YamlValue, read
 from operators.merge import MergeMethod, method_named
 
 KEYS = (
@@ -23,11 +23,11 @@ _BASE_IS_FIRST = ("slerp",)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SliceSource:
     """One model's part of a slice: layers [start, stop), or all of the model if ``stop`` is None."""
 
     path: Path
-    node: Node
+    node: YamlValue
     start: int = 0
     stop: int | None = None
     parameters: Settings | None = None
@@ -37,13 +37,13 @@ class Source:
 class Slice:
     """Layers of the output: the inputs in order, and the base where the method has one."""
 
-    inputs: tuple[Source, ...]
-    base: Source | None
+    inputs: tuple[SliceSource, ...]
+    base: SliceSource | None
     parameters: Settings
-    node: Node
+    node: YamlValue
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[SliceSource, ...]:
         return self.inputs if self.base is None else (*self.inputs, self.base)
 
 
@@ -108,7 +108,7 @@ def load(path: Path) -> MergeFile:
 class _Reader:
     """Reads the parts of a recipe, all for one method."""
 
-    def __init__(self, method: Node) -> None:
+    def __init__(self, method: YamlValue) -> None:
         name = method.text("merge_method")
         try:
             self.method = method_named(name)
@@ -116,14 +116,14 @@ class _Reader:
             method.fail(str(error))
         self.settings = SettingsReader(self.method)
 
-    def model(self, node: Node, what: str) -> Source:
+    def model(self, node: YamlValue, what: str) -> SliceSource:
         name = node.text(what)
         places = [Path(name).expanduser(), node.path.parent / name]
         one_file = name.endswith(".safetensors")
         found = next((p for p in places if p.is_dir() or (one_file and p.is_file())), None)
-        return Source(found or self._no_model(node, name, what), node)
+        return SliceSource(found or self._no_model(node, name, what), node)
 
-    def _no_model(self, node: Node, name: str, what: str) -> NoReturn:
+    def _no_model(self, node: YamlValue, name: str, what: str) -> NoReturn:
         model, plus, adapter = name.partition("+")
         if plus and any((folder / model).is_dir() for folder in (Path(), node.path.parent)):
             node.fail(
@@ -135,7 +135,7 @@ class _Reader:
             "folders; for one of the Hugging Face hub, first: hf download NAME --local-dir FOLDER"
         )
 
-    def models(self, node: Node, base: Source | None) -> Slice:
+    def models(self, node: YamlValue, base: SliceSource | None) -> Slice:
         sources = []
         for entry in node.items("models"):
             keys = entry.mapping("a model", ("model", "parameters"))
@@ -146,7 +146,7 @@ class _Reader:
             sources.append(replace(source, parameters=settings))
         return self._arranged(node, sources, base, {}, sliced=False)
 
-    def slice(self, node: Node, base: Source | None) -> Slice:
+    def slice(self, node: YamlValue, base: SliceSource | None) -> Slice:
         known = ("sources", "base_model", "parameters")
         keys = node.mapping("a slice", (*known, "residual_weight"))
         if "residual_weight" in keys:
@@ -173,9 +173,9 @@ class _Reader:
 
     def _arranged(
         self,
-        node: Node,
-        sources: list[Source],
-        base: Source | None,
+        node: YamlValue,
+        sources: list[SliceSource],
+        base: SliceSource | None,
         parameters: Settings,
         *,
         sliced: bool,
@@ -209,7 +209,7 @@ class _Reader:
         return found
 
 
-def _layer_range(node: Node) -> tuple[int, int]:
+def _layer_range(node: YamlValue) -> tuple[int, int]:
     ends = node.items("layer_range")
     if len(ends) != 2:
         node.fail("layer_range: expected [first, one past the last]")
@@ -219,14 +219,16 @@ def _layer_range(node: Node) -> tuple[int, int]:
     return start, stop
 
 
-def _dtype(node: Node, what: str) -> str:
+def _dtype(node: YamlValue, what: str) -> str:
     name = node.text(what).removeprefix("torch.")
     if name not in DTYPES:
         node.fail(f"{what}: must be one of {', '.join(DTYPES)}, got {name!r}")
     return name
 
 
-def _tokenizer(reader: _Reader, keys: Mapping[str, Node], base: Source | None) -> Path | str | None:
+def _tokenizer(
+    reader: _Reader, keys: Mapping[str, YamlValue], base: SliceSource | None
+) -> Path | str | None:
     if "tokenizer" in keys and "tokenizer_source" in keys:
         keys["tokenizer"].fail("give tokenizer or tokenizer_source, not both")
     node = keys.get("tokenizer_source")

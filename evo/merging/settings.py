@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from evo.merging.yaml_nodes import Node
+from evo.merging.yaml_nodes import YamlValue
 from operators.merge import MergeMethod, Number, Parameter, merge
 from operators.recipe import Founder
 from operators.recipe.coefficients import gradient
@@ -71,7 +71,7 @@ class SettingsReader:
         self.method = method
         self.notes: list[str] = []
 
-    def read(self, node: Node | None, *, one_model: bool) -> Settings:
+    def read(self, node: YamlValue | None, *, one_model: bool) -> Settings:
         """The ``parameters`` at some place in the file; ``one_model``: they belong to one model."""
         if node is None or node.value is None:
             return {}
@@ -99,12 +99,12 @@ class SettingsReader:
                 )
         return made
 
-    def _is_ignored(self, name: str, value: Node) -> bool:
+    def _is_ignored(self, name: str, value: YamlValue) -> bool:
         if (self.method.name, name) in _IGNORED or ("*", name) in _IGNORED:
             return True
         return name == "rescale" and self.method.parameter(name) is None and value.value is False
 
-    def _setting(self, parameter: Parameter, node: Node) -> Setting:
+    def _setting(self, parameter: Parameter, node: YamlValue) -> Setting:
         entries = node.value if isinstance(node.value, tuple) else (node,)
         if not entries:
             node.fail(f"{parameter.name}: an empty list")
@@ -121,7 +121,7 @@ class SettingsReader:
             conditions.append(Condition("" if pattern == "*" else pattern, values))
         return Setting(tuple(conditions))
 
-    def _values(self, parameter: Parameter, node: Node) -> tuple[Number, ...]:
+    def _values(self, parameter: Parameter, node: YamlValue) -> tuple[Number, ...]:
         entries = node.value if isinstance(node.value, tuple) else (node,)
         values = []
         for entry in entries:
@@ -141,7 +141,7 @@ class SettingsReader:
             values.append(value)
         return tuple(values)
 
-    def _check(self, node: Node, params: dict[str, Any]) -> None:
+    def _check(self, node: YamlValue, params: dict[str, Any]) -> None:
         try:
             resolve(self.method, max(self.method.inputs[0], 1), self.method.base != "none", params)
         except ValueError as error:

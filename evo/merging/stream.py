@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cluster.founders.checkpoints import INDEX_FILE, SINGLE_FILE
 from evo.errors import EvoError
-from evo.merging.checkpoint import Checkpoint
+from evo.merging.checkpoint import ModelFiles
 from evo.merging.plan import MergePlan, TensorAt, TensorPlan
 from operators.merge.blocks import spans
 from operators.merge.table import MergeMethod, Values
@@ -96,7 +96,7 @@ def write(
     plan: MergePlan,
     method: MergeMethod,
     seed: int,
-    models: Mapping[Path, Checkpoint],
+    models: Mapping[Path, ModelFiles],
     folder: Path,
     *,
     shard_bytes: int,
@@ -142,7 +142,7 @@ class _Merger:
         self,
         method: MergeMethod,
         seed: int,
-        models: Mapping[Path, Checkpoint],
+        models: Mapping[Path, ModelFiles],
         places: Mapping[str, tuple[int, int]],
     ) -> None:
         self._method = method

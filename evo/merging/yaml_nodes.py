@@ -15,17 +15,17 @@ _DEPTH = 20  # of mappings and lists within each other; an alias may go in a cir
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class YamlValue:
     """A value of a YAML file: scalar, list of nodes, or mapping of names to nodes."""
 
-    value: "Scalar | tuple[Node, ...] | Mapping[str, Node]"
+    value: "Scalar | tuple[YamlValue, ...] | Mapping[str, YamlValue]"
     path: Path
     line: int
 
     def fail(self, problem: str) -> NoReturn:
         raise EvoError(f"{self.path}, line {self.line}: {problem}")
 
-    def mapping(self, what: str, known: Iterable[str] = ()) -> "Mapping[str, Node]":
+    def mapping(self, what: str, known: Iterable[str] = ()) -> "Mapping[str, YamlValue]":
         """The keys of a mapping, which must be among ``known`` if any are."""
         if not isinstance(self.value, Mapping):
             self.fail(f"{what}: expected keys and values")
@@ -40,7 +40,7 @@ class Node:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         self.fail(f"unknown key {key!r}.{hint} Known {of}: {', '.join(known) or 'none'}.")
 
-    def items(self, what: str) -> "tuple[Node, ...]":
+    def items(self, what: str) -> "tuple[YamlValue, ...]":
         if not isinstance(self.value, tuple) or not self.value:
             self.fail(f"{what}: expected a list with one or more entries")
         return self.value
@@ -56,7 +56,7 @@ class Node:
         return self.value
 
 
-def read(path: Path) -> tuple[Node, str]:
+def read(path: Path) -> tuple[YamlValue, str]:
     """The YAML file ``path`` as nodes, and its text.
 
     Raises:
@@ -78,15 +78,15 @@ def read(path: Path) -> tuple[Node, str]:
         raise EvoError(f"{path}{line}: not valid YAML: {problem}") from error
 
 
-def _node(node: Any, construct: Callable[[Any], Any], path: Path, depth: int) -> Node:
+def _node(node: Any, construct: Callable[[Any], Any], path: Path, depth: int) -> YamlValue:
     line = node.start_mark.line + 1
     if depth > _DEPTH:
         raise EvoError(f"{path}, line {line}: more than {_DEPTH} levels deep")
     if isinstance(node, yaml.SequenceNode):
         items = tuple(_node(n, construct, path, depth + 1) for n in node.value)
-        return Node(items, path, line)
+        return YamlValue(items, path, line)
     if isinstance(node, yaml.MappingNode):
-        made: dict[str, Node] = {}
+        made: dict[str, YamlValue] = {}
         for key, value in node.value:
             name = str(key.value)
             if name in made:
@@ -95,9 +95,9 @@ def _node(node: Any, construct: Callable[[Any], Any], path: Path, depth: int) ->
                     f"{made[name].line}"
                 )
             inner = _node(value, construct, path, depth + 1)
-            made[name] = Node(inner.value, path, key.start_mark.line + 1)
-        return Node(made, path, line)
+            made[name] = YamlValue(inner.value, path, key.start_mark.line + 1)
+        return YamlValue(made, path, line)
     try:
-        return Node(construct(node), path, line)
+        return YamlValue(construct(node), path, line)
     except (ValueError, LookupError, AttributeError) as error:  # `!!bool maybe`, 2024-13-01
         raise EvoError(f"{path}, line {line}: not a YAML value ({error})") from error

@@ -20,7 +20,7 @@ from evo.files import whole_folder
 from evo.vocabulary.files import (
     EMBEDDINGS,
     STATE_FILE,
-    Checkpoint,
+    TokenFiles,
     read_checkpoint,
     roles,
     some,
@@ -36,7 +36,7 @@ from evo.vocabulary.tokens import (
     tokens_of,
     union_state,
 )
-from evo.vocabulary.write import KINDS, Target, read_tables, write_folder
+from evo.vocabulary.write import KINDS, TargetVocabulary, read_tables, write_folder
 
 Mode = Literal["union", "base"]
 
@@ -108,7 +108,7 @@ def aligned_paths(
     return at(base_name, base), {name: at(name, path) for name, path in models.items()}
 
 
-def _read_all(models: Mapping[str, Path], base: Path) -> tuple[dict[str, Checkpoint], str]:
+def _read_all(models: Mapping[str, Path], base: Path) -> tuple[dict[str, TokenFiles], str]:
     """Every model once, the base first, and the base's name."""
     ours = read_checkpoint(base)
     if ours is None or ours.state is None:
@@ -138,7 +138,7 @@ def _read_all(models: Mapping[str, Path], base: Path) -> tuple[dict[str, Checkpo
     return read, base_name
 
 
-def _target(read: Mapping[str, Checkpoint], base_name: str, mode: Mode | Path) -> Target:
+def _target(read: Mapping[str, TokenFiles], base_name: str, mode: Mode | Path) -> TargetVocabulary:
     ours = read[base_name]
     state = ours.state or {}
     if isinstance(mode, Path):
@@ -146,10 +146,10 @@ def _target(read: Mapping[str, Checkpoint], base_name: str, mode: Mode | Path) -
         if found is None:
             raise EvoError(f"{mode}: no tokenizer there ({STATE_FILE})")
         keeper = next((n for n, c in read.items() if c.path.resolve() == mode.resolve()), None)
-        return Target(found, tokens_of(found), mode, keeper, False)
+        return TargetVocabulary(found, tokens_of(found), mode, keeper, False)
     more = [c for c in read.values() if mode == "union" and c.tokens.keys() - ours.tokens.keys()]
     if not more:
-        return Target(state, ours.tokens, ours.path, base_name, False)
+        return TargetVocabulary(state, ours.tokens, ours.path, base_name, False)
     try:
         union = union_state(state, [c.state for c in more if c.state is not None])
         known = Tokenizer.from_str(json.dumps(union)).get_vocab()
@@ -165,10 +165,10 @@ def _target(read: Mapping[str, Checkpoint], base_name: str, mode: Mode | Path) -
             f"{ours.path / STATE_FILE}: once extended, it gives {some(wrong)} other ids than "
             "planned. Align to the base's alone"
         )
-    return Target(union, tokens, ours.path, base_name, True)
+    return TargetVocabulary(union, tokens, ours.path, base_name, True)
 
 
-def _moves(plan: TokenPlan, checkpoint: Checkpoint, name: str, target: Target) -> bool:
+def _moves(plan: TokenPlan, checkpoint: TokenFiles, name: str, target: TargetVocabulary) -> bool:
     same_rows = checkpoint.rows == plan.rows and torch.equal(
         plan.sources[name], torch.arange(plan.rows)
     )
@@ -176,11 +176,11 @@ def _moves(plan: TokenPlan, checkpoint: Checkpoint, name: str, target: Target) -
 
 
 def _write_all(
-    read: Mapping[str, Checkpoint],
+    read: Mapping[str, TokenFiles],
     base_name: str,
     changed: list[str],
     plan: TokenPlan,
-    target: Target,
+    target: TargetVocabulary,
     untie: bool,
     out: Path,
 ) -> None:
@@ -203,9 +203,9 @@ def _write_all(
 
 
 def _notes(
-    read: Mapping[str, Checkpoint],
+    read: Mapping[str, TokenFiles],
     base_name: str,
-    target: Target,
+    target: TargetVocabulary,
     plan: TokenPlan,
     untie: bool,
 ) -> tuple[str, ...]:

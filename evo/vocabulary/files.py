@@ -28,7 +28,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class TokenFiles:
     """A model as far as alignment is concerned.
 
     Attributes:
@@ -58,7 +58,7 @@ class Checkpoint:
         return self.tied, self.head is None
 
 
-def read_checkpoint(path: Path, base: Checkpoint | None = None) -> Checkpoint | None:
+def read_checkpoint(path: Path, base: TokenFiles | None = None) -> TokenFiles | None:
     """Read names, shapes and tokenizer, no tensor. ``base`` saves reading its tokenizer again.
 
     None for adapters, and for what has no embedding by a known name.
@@ -90,7 +90,7 @@ def read_checkpoint(path: Path, base: Checkpoint | None = None) -> Checkpoint | 
     state = tokenizer_state(path, base)
     tokens = {} if state is None else tokens_of(state)
     tied = head is None or bool(said)
-    return Checkpoint(path, embedding, head, bias, shapes, tied, state, tokens)
+    return TokenFiles(path, embedding, head, bias, shapes, tied, state, tokens)
 
 
 def _only(names: Sequence[str], known: Sequence[str], path: Path) -> str | None:
@@ -100,7 +100,7 @@ def _only(names: Sequence[str], known: Sequence[str], path: Path) -> str | None:
     return found[0] if found else None
 
 
-def tokenizer_state(path: Path, base: Checkpoint | None = None) -> Mapping[str, Any] | None:
+def tokenizer_state(path: Path, base: TokenFiles | None = None) -> Mapping[str, Any] | None:
     """What the tokenizer.json in folder ``path`` holds, or would hold if there were one.
 
     None where there are no tokenizer files.
@@ -207,7 +207,7 @@ def check_agreement(base: Path, models: Mapping[str, Path], *, key: str = "vocab
             )
 
 
-def with_tokens_of(ours: Checkpoint, theirs: Checkpoint) -> Checkpoint:
+def with_tokens_of(ours: TokenFiles, theirs: TokenFiles) -> TokenFiles:
     """``theirs``, which has no tokenizer, with the tokenizer of ``ours``.
 
     Raises:
@@ -222,7 +222,7 @@ def with_tokens_of(ours: Checkpoint, theirs: Checkpoint) -> Checkpoint:
     return replace(theirs, state=ours.state, tokens=ours.tokens)
 
 
-def _difference(ours: Checkpoint, theirs: Checkpoint) -> str:
+def _difference(ours: TokenFiles, theirs: TokenFiles) -> str:
     """What hinders merging these two as they are; empty where nothing does."""
     sizes = f"their embeddings have {theirs.rows} and {ours.rows} rows"
     if ours.tokens != theirs.tokens:

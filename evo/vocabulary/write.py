@@ -18,7 +18,7 @@ from evo.vocabulary.files import (
     OTHER_STATES,
     STATE_FILE,
     TOKENIZER_CONFIG,
-    Checkpoint,
+    TokenFiles,
     json_of,
 )
 
@@ -36,7 +36,7 @@ _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_tok
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TargetVocabulary:
     """The vocabulary to align to.
 
     Attributes:
@@ -52,7 +52,7 @@ class Target:
     extended: bool
 
 
-def read_tables(checkpoint: Checkpoint, untie: bool) -> dict[str, Tensor]:
+def read_tables(checkpoint: TokenFiles, untie: bool) -> dict[str, Tensor]:
     """The tables by kind, memory-mapped. To ``untie``, a model without a head takes its embedding.
 
     Raises:
@@ -82,7 +82,11 @@ def read_tables(checkpoint: Checkpoint, untie: bool) -> dict[str, Tensor]:
 
 
 def write_folder(
-    checkpoint: Checkpoint, tables: Mapping[str, Tensor], target: Target, untie: bool, out: Path
+    checkpoint: TokenFiles,
+    tables: Mapping[str, Tensor],
+    target: TargetVocabulary,
+    untie: bool,
+    out: Path,
 ) -> None:
     """Write folder ``out``: ``checkpoint`` with ``tables`` by tensor name and the tokenizer of ``target``.
 
@@ -117,7 +121,7 @@ def write_folder(
     _write_tokenizer(target, out)
 
 
-def _write_tokenizer(target: Target, out: Path) -> None:
+def _write_tokenizer(target: TargetVocabulary, out: Path) -> None:
     kept = _BESIDE_STATE if target.extended else (*_BESIDE_STATE, *_REPLACED_BY_STATE)
     for name in kept:
         if (target.folder / name).is_file():

@@ -53,13 +53,13 @@ def sum_up(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop: int
     home = sources[0].device if sources else torch.device("cpu")
     away = [s for s in sums if home.type == "cpu" and s.out.device != home]
     if away:
-        _streamed(sources, away, start, stop)
+        sum_streamed(sources, away, start, stop)
         sums = [s for s in sums if s not in away]
-    if sums and not _by_kernel(sources, sums, start, stop):
-        _by_torch(sources, sums, start, stop)
+    if sums and not sum_by_kernel(sources, sums, start, stop):
+        sum_by_torch(sources, sums, start, stop)
 
 
-def _streamed(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop: int) -> None:
+def sum_streamed(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop: int) -> None:
     """From host memory to a GPU: torch keeps pinned memory until what was sent from it has arrived."""
     pinned = any(s.out.device.type == "cuda" for s in sums)
     made = [torch.empty(stop - start, dtype=s.out.dtype, pin_memory=pinned) for s in sums]
@@ -69,7 +69,7 @@ def _streamed(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop: 
         each.out[start:stop].copy_(out, non_blocking=True)
 
 
-def _by_torch(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop: int) -> None:
+def sum_by_torch(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop: int) -> None:
     device = sources[0].device
     size = min(BLOCK if device.type == "cpu" else _DEVICE_BLOCK, stop - start)
     wide = torch.empty(len(sources), size, device=device)
@@ -112,7 +112,7 @@ def _kernels() -> tuple[ModuleType | None, str]:
     return kernels, ""
 
 
-def _by_kernel(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop: int) -> bool:
+def sum_by_kernel(sources: Sequence[Tensor], sums: Sequence[Sum], start: int, stop: int) -> bool:
     """False where the sums are not for the compiled kernel, and where its bits are not torch's."""
     tensors = [*sources, *(s.out for s in sums)]
     if sources[0].numel() < COMPILED_FROM or not all(map(_fits, tensors)):

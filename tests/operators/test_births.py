@@ -120,9 +120,9 @@ def test_the_compiled_kernel_has_the_bits_of_torch(kinds, out_kinds, elements, s
         Sum(torch.zeros(elements, dtype=k), t) for k, t in zip(out_kinds, terms, strict=True)
     ]
     compiled = [Sum(out, t) for out, t in zip(outs, terms, strict=True)]
-    sums._by_torch(sources, by_torch, start, elements)
+    sums.sum_by_torch(sources, by_torch, start, elements)
     with patch.object(sums, "COMPILED_FROM", 0):
-        assert sums._by_kernel(sources, compiled, start, elements)
+        assert sums.sum_by_kernel(sources, compiled, start, elements)
     for want, made in zip(by_torch, outs, strict=True):
         assert torch.equal(bits(want.out), bits(made))
 
@@ -134,7 +134,7 @@ def test_numbers_that_are_not_finite_come_out_as_torch_has_them(dtype):
     source[5], source[70_000], source[-1] = float("inf"), float("nan"), -float("inf")
     made, want = torch.empty(elements, dtype=dtype), torch.empty(elements, dtype=dtype)
     sum_up([source, source], [Sum(made, ((0, 2.0), (1, -1.0)))], 0, elements)
-    sums._by_torch([source, source], [Sum(want, ((0, 2.0), (1, -1.0)))], 0, elements)
+    sums.sum_by_torch([source, source], [Sum(want, ((0, 2.0), (1, -1.0)))], 0, elements)
     assert torch.equal(bits(made), bits(want))
 
 
@@ -156,7 +156,7 @@ def test_what_is_sent_to_another_device_has_the_bits_of_what_stays(elements, see
     stays = [Sum(torch.zeros(elements, dtype=wanted), t) for t in terms]
     sent = [Sum(torch.zeros(elements, dtype=wanted), t) for t in terms]
     sum_up(sources, stays, start, elements)
-    sums._streamed(sources, sent, start, elements)
+    sums.sum_streamed(sources, sent, start, elements)
     for a, b in zip(stays, sent, strict=True):
         assert torch.equal(a.out.nan_to_num(), b.out.nan_to_num())
 
