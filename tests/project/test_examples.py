@@ -42,5 +42,11 @@ def test_networks_in_memory_evolve_under_a_function(tmp_path):
     assert scores["evolved"] > max(scores["left"], scores["right"]) + 0.1
 
 
+def test_metrics_of_ones_own_are_searched_on(tmp_path):
+    output = run(EXAMPLES / "own_metric.py", tmp_path / "run", cwd=tmp_path)
+    errors = {row[0]: float(row[2]) for row in map(str.split, output.splitlines()[:3])}
+    assert errors["winner"] < min(errors["left"], errors["right"]) / 2
+
+
 def test_examples_are_short():
     assert len((EXAMPLES / "evolve.py").read_text().splitlines()) < 60
