@@ -20,6 +20,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,13 +31,15 @@ import evo
 from cluster.founders.checkpoints import FounderSet, load_founders
 from evo.algorithms import Scored, Start
 from evo.cli.zoo import build_zoo
-from evo.final.baselines import static_grid
-from evo.final.finals import Finals
+from evo.final.scorer import FinalScorer
+from evo.final.selection import SelectionPolicy
+from evo.final.static_merges import static_grid
 from evo.lineage.storage.writer import LineageWriter
 from evo.run.pool import start_pool
 from evo.run.setup import load_tasks
 from evo.search.evaluator import Evaluator
 from evo.search.objective import Objective
+from fitness.splits import DEV
 
 FOUNDERS = ("rev", "sort", "desc", "swap", "even", "pmax", "pmin", "succpred", "alpha1", "alpha2")
 SEVERAL = ["task_arithmetic", "ties", "dare_ties"]
@@ -219,20 +222,16 @@ def static_run(
     )
     evaluator = Evaluator(pool, Objective(load_tasks(config.tasks)))
     grid = static_grid(method, start, config.budget.evaluations)
-    results = evaluator.run([c.recipe for c in grid], "dev")
-    scored = [
-        Scored(c, evaluator.objective.score(r).fitness)
-        for c, r in zip(grid, results, strict=True)
-        if r.ok
-    ]
     with tempfile.TemporaryDirectory() as folder:
-        finals = Finals(evaluator, LineageWriter(Path(folder) / "lineage"), 0)
-        best = finals.order(sorted(scored, key=lambda s: -s.fitness), config.finalists)[0]
-        entry = finals.entry(method, "static", best.candidate, best.fitness).as_json()
+        scorer = FinalScorer(evaluator, LineageWriter(Path(folder) / "lineage"), 0)
+        fitness = scorer.score(grid, DEV)
+        scored = [Scored(c, f.fitness) for c, f in zip(grid, fitness, strict=True)]
+        best = scorer.choose(SelectionPolicy(config.finalists), scored, method)[0]
+        row = asdict(scorer.row(method, "static", best.candidate, best.fitness))
     return {
         "seed": seed,
         "evaluations": len(grid),
-        **{key: entry[key] for key in ("dev", "select", "test", "test_se")},
+        **{key: row[key] for key in ("dev", "select", "test", "test_se")},
         "ensemble_test": None,
         "seconds": perf_counter() - began,
         "baselines": {},

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fitness.engines import EngineSpec as EngineSpec
 from fitness.requests import Output, Request
+from fitness.splits import Split
 from fitness.tasks.task import Part, Task
 from operators.recipe import Recipe
 
@@ -23,7 +24,7 @@ class Query:
     """
 
     task: str
-    split: str
+    split: Split
     kind: Kind = "score"
     part: Part | None = None
 

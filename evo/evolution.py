@@ -10,8 +10,8 @@ from cluster.pool import Pool
 from evo.algorithms import Algorithm, Candidate, Start
 from evo.config.schema import PoolConfig, RunConfig
 from evo.errors import EvoError
-from evo.final.finalize import end, times
-from evo.final.finals import Finals
+from evo.final.finalize import finalize, time_use
+from evo.final.scorer import FinalScorer
 from evo.lineage.read.lineage import Lineage
 from evo.lineage.storage.commits import FINAL
 from evo.run.assembly import Hooks, Run, resume_run, start_run
@@ -203,8 +203,8 @@ class Evolution:
         """
         run, final_started = self._run, perf_counter()
         run.search.leave()
-        finals = Finals(run.evaluator, run.writer, self._generation)
-        outcome = end(run.config, run.start, run.search, run.evaluator, finals, run.run_dir)
+        scorer = FinalScorer(run.evaluator, run.writer, self._generation)
+        outcome = finalize(run.config, run.start, run.search, scorer, run.run_dir)
         self._winner = outcome.winner
         for event in run.evaluator.events():  # of hosts, since the search
             run.writer.event(event.kind, event.detail, self._generation, news=True)
@@ -221,7 +221,9 @@ class Evolution:
             stopped_by=stopped_by,
             seconds=perf_counter() - self._started,
             seed=run.config.seed,
-            time=times(run.search, run.pool.hosts, self._startup_s, perf_counter() - final_started),
+            time=time_use(
+                run.search, run.pool.hosts, self._startup_s, perf_counter() - final_started
+            ),
             peak_memory_bytes=PeakMemory(
                 peak_memory(), {s.host: s.peak_bytes for s in run.pool.stats()}
             ),

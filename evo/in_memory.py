@@ -20,7 +20,6 @@ from evo.config.schema import (
     EngineConfig,
     PoolConfig,
     RunConfig,
-    Split,
     TaskConfig,
 )
 from evo.errors import EvoError
@@ -29,6 +28,7 @@ from evo.files import write_whole
 from evo.run_dir import RunDir
 from evo.run_dir.summary import RunSummary
 from fitness.functions import name_of
+from fitness.splits import DEV, SELECT, TEST, Split
 from operators.tensors.weights import weights_of
 
 Model: TypeAlias = nn.Module | Mapping[str, Tensor]
@@ -150,9 +150,9 @@ def _task(fitness: Callable[..., Score]) -> TaskConfig:
         )
     by_split = len(required) == 2
     metric = name_of(_Fitness(fitness, by_split))
-    data: dict[Split, str] = {"dev": "dev"}
+    data: dict[Split, str] = {DEV: DEV}
     if by_split:
-        data |= {"select": "select", "test": "test"}
+        data |= {SELECT: SELECT, TEST: TEST}
     return TaskConfig(name="fitness", metric=metric, data=data)
 
 

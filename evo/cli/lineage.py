@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fitness.splits import DEV
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -23,7 +25,7 @@ TREE_NODES = 40
 @click.option("--tree", metavar="ID", help="Draw the family tree of ID; --limit individuals of it.")
 @click.option("--shares", metavar="ID", help="How much of each founder is in ID, by layer.")
 @click.option("--compare", nargs=2, metavar="A B", help="Which examples A gets right and B wrong.")
-@click.option("--split", show_default="dev", help="The examples of --compare.")
+@click.option("--split", show_default=DEV, help="The examples of --compare.")
 @click.option(
     "--format",
     "form",
@@ -74,7 +76,7 @@ def lineage(
                 return
         case "compare":
             first, second = asked["compare"]
-            comparison = _single(read, question).compare(first, second, split or "dev")
+            comparison = _single(read, question).compare(first, second, split or DEV)
             if form == "table":
                 click.echo(comparison.describe())
                 return

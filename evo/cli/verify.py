@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fitness.splits import DEV, SPLITS, Split
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True, help="Of the draw.")
 @click.option(
     "--split",
-    type=click.Choice(["dev", "select", "test"]),
-    default="dev",
+    type=click.Choice(SPLITS),
+    default=DEV,
     show_default=True,
     help="On which split they are evaluated again.",
 )
@@ -36,7 +38,7 @@ def verify(
     individuals: tuple[str, ...],
     sample: int,
     seed: int,
-    split: str,
+    split: Split,
     everything: bool,
 ) -> None:
     """Build individuals of RUN_DIR again, evaluate them, and compare with what was recorded.

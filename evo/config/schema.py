@@ -15,9 +15,8 @@ from evo.errors import EvoError
 from fitness.engines import EngineSpec, check_settings
 from fitness.functions import name_of
 from fitness.metrics.metric import Metric
+from fitness.splits import DEV, SELECT, SPLITS, TEST, Split
 
-SPLITS = ("dev", "select", "test")
-Split = Literal["dev", "select", "test"]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -69,7 +68,7 @@ class TaskConfig(_Settings):
         found = {s: stem.with_name(f"{stem.name}.{s}.jsonl") for s in SPLITS}
         there = {s: p for s, p in found.items() if p.is_file()}
         if not there:
-            raise ValueError(f"no such file: {found['dev']} (nor .select.jsonl, .test.jsonl)")
+            raise ValueError(f"no such file: {found[DEV]} (nor .select.jsonl, .test.jsonl)")
         return there
 
     @field_validator("files")
@@ -83,7 +82,7 @@ class TaskConfig(_Settings):
 
     @model_validator(mode="after")
     def _has_dev(self) -> "TaskConfig":
-        if "dev" not in self.files and "dev" not in self.data:
+        if DEV not in self.files and DEV not in self.data:
             raise ValueError(
                 "a task needs a dev split: under files (JSONL) or data (for functions)"
             )
@@ -317,7 +316,7 @@ class RunConfig(_Settings):
         twice = [n for n, count in Counter(t.name for t in self.tasks).items() if count > 1]
         if twice:
             raise ValueError(f"tasks: two tasks are called {twice[0]!r}")
-        for split in ("select", "test"):
+        for split in (SELECT, TEST):
             having = [t.name for t in self.tasks if split in t.files or split in t.data]
             if having and len(having) < len(self.tasks):
                 lacking = next(t.name for t in self.tasks if t.name not in having)

@@ -1,4 +1,4 @@
-"""Ending: who has won, what the winner and the baselines score on test, and where the time went."""
+"""The end of a run: choose the winner, and score it and the baselines."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,11 @@ from evo.algorithms import Candidate, Start, traits
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
 from evo.final.baselines import score_baselines
-from evo.final.finals import Finals
+from evo.final.ensemble import score_ensemble
+from evo.final.scorer import FinalScorer
+from evo.final.selection import SelectionPolicy
 from evo.run_dir import RunDir
 from evo.run_dir.summary import ResultRow, TimeUse
-from evo.search.evaluator import Evaluator
 from evo.search.loop import Search
 
 
@@ -23,46 +24,36 @@ class Outcome:
     baselines: tuple[ResultRow, ...]
 
 
-def end(
-    config: RunConfig,
-    start: Start,
-    search: Search,
-    evaluator: Evaluator,
-    finals: Finals,
-    run_dir: RunDir,
+def finalize(
+    config: RunConfig, start: Start, search: Search, scorer: FinalScorer, run_dir: RunDir
 ) -> Outcome:
-    """Choose the winner by select, and score it and the baselines.
+    """Choose the winner on select; score it, the ensemble of finalists and the baselines on test.
 
     Raises:
-        EvoError: nothing has been evaluated yet, or no finalist could be on select.
+        EvoError: nothing has been evaluated yet, every finalist failed on select, or every candidate of a
+            baseline failed.
     """
-    ranked = search.ranked()
-    if not ranked:
+    exact = search.exact()
+    if not exact:
         raise EvoError("nothing has been evaluated yet: iterate over the run first")
     voters = traits(config.algorithm).voters
-    order = finals.order(ranked, max(config.finalists, voters))
-    if not order:
-        raise EvoError(
-            f"every finalist failed on the select split; the first says: {finals.last_error}"
-        )
+    order = scorer.choose(SelectionPolicy(max(config.finalists, voters)), exact, "search")
     winner = order[0]
-    entry = finals.entry("winner", "winner", winner.candidate, winner.fitness)
-    ensemble: ResultRow | None = None
-    if voters:
-        ensemble = finals.ensemble("ensemble", [s.candidate for s in order[:voters]])
+    row = scorer.row("winner", "winner", winner.candidate, winner.fitness)
+    members = [s.candidate for s in order[:voters]]
+    ensemble = score_ensemble(scorer, "ensemble", members) if members else None
     baselines = score_baselines(
         config,
         start,
         known=search.scored,
         evaluations=search.evaluations,
-        evaluator=evaluator,
-        finals=finals,
+        scorer=scorer,
         run_dir=run_dir,
     )
-    return Outcome(winner.candidate, entry, ensemble, tuple(baselines))
+    return Outcome(winner.candidate, row, ensemble, tuple(baselines))
 
 
-def times(search: Search, hosts: int, startup_s: float, final_s: float) -> TimeUse:
+def time_use(search: Search, hosts: int, startup_s: float, final_s: float) -> TimeUse:
     """Return where a run's time went."""
     busy, capacity = search.busy, max(hosts * search.seconds, 1e-9)
     return TimeUse(
@@ -73,5 +64,5 @@ def times(search: Search, hosts: int, startup_s: float, final_s: float) -> TimeU
         build_share=busy.build_s / capacity,
         model_share=busy.model_s / capacity,
         score_share=busy.score_s / capacity,
-        other_share=max(0.0, capacity - busy.total_s) / capacity,  # Ray, coordinator, waiting
+        other_share=max(0.0, capacity - busy.total_s) / capacity,  # pool, coordinator, waiting
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from evo.config.schema import SPLITS, RunConfig
+from evo.config.schema import RunConfig
 from evo.errors import EvoError
 from evo.merging.mergekit_evolve_format import (
     EvolveConfig,
@@ -25,6 +25,7 @@ from evo.merging.mergekit_evolve_format import (
 )
 from evo.vocabulary.files import json_of
 from fitness.metrics import METRICS
+from fitness.splits import SPLITS
 from operators.merge import MERGES
 
 EVALUATIONS = 100  # mergekit-evolve's --max-fevals

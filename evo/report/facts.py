@@ -15,9 +15,10 @@ from evo.report.sections.cost import cost, events
 from evo.report.sections.diversity import diversity
 from evo.report.sections.examples import comparison
 from evo.report.sections.fitness import fitness
-from evo.report.sections.headline import SPLITS, compared_on, headline, scores
+from evo.report.sections.headline import compared_on, headline, scores
 from evo.report.sections.operators import operators
 from evo.report.status import RunStatus, status_of
+from fitness.splits import SPLITS
 
 PartT = TypeVar("PartT")
 
@@ -82,7 +83,7 @@ def _run(data: RunData, status: RunStatus) -> RunFacts:
             {"name": t.name, "metric": t.metric, "weight": t.weight if t.share > 0 else -t.weight}
             for t in data.tasks
         ],
-        "splits": {split: _examples(data, split) for split in SPLITS[::-1]},
+        "splits": {split: _examples(data, split) for split in SPLITS},
     }
 
 

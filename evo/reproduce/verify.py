@@ -26,7 +26,7 @@ from evo.run_dir import RunDir
 from evo.search.objective import WeighedTask
 from evo.search.rungs import restricted, rungs_of
 from fitness.racing import example_order
-from fitness.splits import DEV
+from fitness.splits import DEV, Split
 from operators.recipe import describe
 
 Row: TypeAlias = dict[str, Any]
@@ -59,7 +59,7 @@ class Verification:
     """What came out; ``notes`` say why things may differ here that were right when recorded."""
 
     run_dir: Path
-    split: str
+    split: Split
     checked: tuple[Checked, ...]
     notes: tuple[str, ...]
 
@@ -79,7 +79,7 @@ def verify(
     *,
     sample: int | None = 20,
     seed: int = 0,
-    split: str = "dev",
+    split: Split = DEV,
     advance: Callable[[str, float], None] | None = None,
 ) -> Verification:
     """Build individuals of a run again, put the run's own requests to them in this process, and compare

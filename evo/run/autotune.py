@@ -11,6 +11,7 @@ from cluster.founders.checkpoints import FounderSet
 from evo.config.schema import EngineConfig, RunConfig
 from evo.errors import EvoError
 from evo.search.objective import WeighedTask
+from fitness.splits import DEV
 
 if TYPE_CHECKING:
     from fitness.requests import Request
@@ -33,7 +34,7 @@ def autotuned(config: RunConfig, founders: FounderSet, tasks: Sequence[WeighedTa
     if "dtype" in keys:
         engine = engine.model_copy(update={"dtype": _fast_dtype(engine.device)})
     if "batch_tokens" in keys:
-        requests = [r for t in tasks for r in t.task.requests("dev")[:_EXAMPLES]]
+        requests = [r for t in tasks for r in t.task.requests(DEV)[:_EXAMPLES]]
         engine = engine.model_copy(
             update={"batch_tokens": _fast_budget(engine, founders, requests)}
         )

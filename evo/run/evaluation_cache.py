@@ -19,6 +19,7 @@ from evo.lineage.storage.records import RACED, Record, records_from
 from evo.run_dir import RunDir
 from evo.run_dir.manifest import ScoreInputs
 from evo.search.rungs import restricted
+from fitness.splits import DEV
 from fitness.tasks.task import Task
 
 REUSED = "reused"  # recorded as the host of a cache hit
@@ -208,7 +209,7 @@ def _decides(scores: ScoreInputs, query: Query) -> dict[str, str]:
     """Return what decides one task's scores on one split."""
     prefixes = (
         f"tasks.{query.task}.",
-        *(["racing."] if query.split == "dev" else []),
+        *(["racing."] if query.split == DEV else []),
     )  # a race queries in other batches
     kept = {k: v for k, v in scores.settings.items() if k.startswith(prefixes)}
     return {**kept, "examples": scores.examples.get(f"{query.task}.{query.split}", "")}

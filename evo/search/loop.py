@@ -96,10 +96,9 @@ class Search:
         for result in self._evaluator.drain():
             self._complete(result)
 
-    def ranked(self) -> list[Scored]:
-        """Those that met all examples and did not fail, best first; ties in the order recorded."""
-        exact = (s for id_, s in self.scored.items() if id_ not in self._estimated)
-        return sorted((s for s in exact if math.isfinite(s.fitness)), key=lambda s: -s.fitness)
+    def exact(self) -> list[Scored]:
+        """Return the individuals whose fitness is no estimate, in the order recorded."""
+        return [s for id_, s in self.scored.items() if id_ not in self._estimated]
 
     def _by_generations(self) -> Iterator[Generation]:
         idle = 0

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cluster.jobs import JobResult
-from fitness.splits import TEST
+from fitness.splits import TEST, Split
 from fitness.tasks.task import Task
 from operators.recipe import Recipe, Route
 
@@ -50,7 +50,7 @@ class Objective:
     step_cost: float = 0.0
     free_steps: int = 0
 
-    def has_split(self, split: str) -> bool:
+    def has_split(self, split: Split) -> bool:
         """Whether every task has examples for ``split``."""
         return all(split in t.task.splits for t in self.tasks)
 

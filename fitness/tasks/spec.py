@@ -11,6 +11,7 @@ from fitness.metrics import CALL, METRICS
 from fitness.metrics.generated_text import FUNCTION
 from fitness.metrics.metric import Metric, TaskOptions
 from fitness.requests import Request
+from fitness.splits import Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ class TaskSpec:
 
     name: str
     metric: str
-    files: tuple[tuple[str, str], ...] = ()
-    data: tuple[tuple[str, str], ...] = ()
-    limits: tuple[tuple[str, int], ...] = ()
+    files: tuple[tuple[Split, str], ...] = ()
+    data: tuple[tuple[Split, str], ...] = ()
+    limits: tuple[tuple[Split, int], ...] = ()
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     regex: str | None = None
@@ -171,8 +172,8 @@ def _fit(metric: str, sample: str) -> str:
 def check_disjoint(
     spec: TaskSpec,
     metric: Metric,
-    splits: Mapping[str, Sequence[Example]],
-    sources: Mapping[str, str],
+    splits: Mapping[Split, Sequence[Example]],
+    sources: Mapping[Split, str],
 ) -> None:
     """Check that no two splits share an input, so that no score is of an example that was searched on.
 

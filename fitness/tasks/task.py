@@ -16,6 +16,7 @@ from fitness.metrics.metric import (
 )
 from fitness.racing import example_order
 from fitness.requests import Output, Request
+from fitness.splits import Split
 from fitness.statistics import by_example, majority_vote, mean_and_error, medoid
 from fitness.tasks.spec import TaskSpec, check_disjoint, check_rows, metric_of, options_of
 
@@ -57,7 +58,7 @@ class Task:
     name: str
     metric: Metric
     options: TaskOptions
-    splits: Mapping[str, tuple[Example, ...]]
+    splits: Mapping[Split, tuple[Example, ...]]
 
     @property
     def higher_is_better(self) -> bool:
@@ -68,12 +69,12 @@ class Task:
         """Whether a model can be asked for its answers alone, so that an ensemble can vote."""
         return self.metric.voting is not None
 
-    def requests(self, split: str, part: Part | None = None) -> list[Request]:
+    def requests(self, split: Split, part: Part | None = None) -> list[Request]:
         """The requests that give a model's scores on ``split``, or on a part of it."""
         rows = (e.row for e in self._examples(split, part))
         return [r for row in rows for r in self.metric.requests(row, self.options)]
 
-    def score(self, split: str, outputs: Sequence[Output], part: Part | None = None) -> Scores:
+    def score(self, split: Split, outputs: Sequence[Output], part: Part | None = None) -> Scores:
         """Scores from the outputs of ``requests(split, part)``, in that order.
 
         Raises:
@@ -90,11 +91,11 @@ class Task:
         ]
         return _scores(scored)
 
-    def positions(self, split: str, part: Part) -> tuple[int, ...]:
+    def positions(self, split: Split, part: Part) -> tuple[int, ...]:
         """The indices of the examples of ``split`` in a part, in the order of evaluation."""
         return example_order(len(self._examples(split)))[slice(*part)]
 
-    def answer_requests(self, split: str) -> list[Request]:
+    def answer_requests(self, split: Split) -> list[Request]:
         """The requests that give a model's answers on ``split``.
 
         Raises:
@@ -104,7 +105,7 @@ class Task:
         rows = (e.row for e in self._examples(split))
         return [r for row in rows for r in voting.requests(row, self.options)]
 
-    def answers(self, split: str, outputs: Sequence[Output]) -> tuple[Answer, ...]:
+    def answers(self, split: Split, outputs: Sequence[Output]) -> tuple[Answer, ...]:
         """One answer for each example, from the outputs of ``answer_requests(split)``.
 
         Raises:
@@ -133,7 +134,7 @@ class Task:
             return tuple(majority_vote(answers_by_member))
         return tuple(medoid([str(a) for a in each]) for each in by_example(answers_by_member))
 
-    def score_answers(self, split: str, answers: Sequence[Answer]) -> Scores:
+    def score_answers(self, split: Split, answers: Sequence[Answer]) -> Scores:
         """Scores of answers, one for each example.
 
         Raises:
@@ -151,7 +152,7 @@ class Task:
         ]
         return _scores([replace(score, answer=a) for score, a in scored])
 
-    def _examples(self, split: str, part: Part | None = None) -> tuple[Example, ...]:
+    def _examples(self, split: Split, part: Part | None = None) -> tuple[Example, ...]:
         if split not in self.splits:
             raise TaskError(f"task {self.name!r} has no split {split!r}, only {list(self.splits)}.")
         examples = self.splits[split]
@@ -194,7 +195,7 @@ def load_task(spec: TaskSpec) -> Task:
     metric = metric_of(spec)
     options = options_of(spec, metric)
     if metric.row_format is None:
-        splits: dict[str, tuple[Example, ...]] = {
+        splits: dict[Split, tuple[Example, ...]] = {
             split: (Example({"data": text}, 0),) for split, text in spec.data
         }
         sources = {split: f"data.{split}" for split, _ in spec.data}

@@ -22,10 +22,9 @@ from evo.lineage.read.tables import Tables
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.committed_tables import CommittedTables
 from evo.run_dir import RunDir
+from fitness.splits import DEV
 from operators.recipe import Recipe
 from operators.recipe.canonical import from_json
-
-DEV = "dev"
 
 
 class Lineage(Tables):

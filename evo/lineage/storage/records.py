@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, cast
 import pyarrow as pa
 
 from cluster.jobs import Execution, Job, JobResult, Kind, Query, QueryResult, Timing
+from fitness.splits import Split
 from operators.recipe import Recipe
 
 Key: TypeAlias = tuple[str, str, str]
@@ -30,7 +31,7 @@ def kind_text(query: Query) -> str:
     return what_of([query])
 
 
-def query_from(task: str, split: str, text: str) -> Query:
+def query_from(task: str, split: Split, text: str) -> Query:
     """The query whose :func:`kind_text` this is."""
     kind, _, part = text.partition(":")
     start, _, stop = part.partition(":")

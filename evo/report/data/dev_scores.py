@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evo.lineage.read.best_so_far import STATIC
+from fitness.splits import DEV
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -63,7 +64,7 @@ def dev_scores_of(
     ``shares`` are the tasks' signed shares of fitness, for rows that have no fitness themselves.
     """
     merges = individuals.filter(pc.starts_with(individuals.column("operator"), STATIC)).column("id")
-    dev = evaluations.filter(pc.field("split") == "dev")
+    dev = evaluations.filter(pc.field("split") == DEV)
     rows = dev.filter(
         pc.invert(pc.is_in(dev.column("individual"), value_set=merges.combine_chunks()))
     )

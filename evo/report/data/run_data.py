@@ -21,6 +21,7 @@ from evo.report.data.dev_scores import DevScores, dev_scores_of
 from evo.run_dir import RunDir
 from evo.run_dir.manifest import RunManifest
 from evo.run_dir.summary import RunSummary
+from fitness.splits import DEV
 from operators.recipe import Recipe
 from operators.recipe.canonical import from_json
 
@@ -87,9 +88,7 @@ class RunData:
             return []
         known = self.dev_scores.place
         records = read_journal(RunDir(self.run_dir).journal).records
-        found = {
-            r.individual: r for r in records if r.key[1] == "dev" and r.individual not in known
-        }
+        found = {r.individual: r for r in records if r.key[1] == DEV and r.individual not in known}
         return list(found.values())
 
     def rows_in(self, commit: str, table: str, columns: Sequence[str]) -> pa.Table:

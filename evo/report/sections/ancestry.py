@@ -8,6 +8,7 @@ from evo.report.contract import FamilyFacts, FamilyNode
 from evo.report.data.run_data import NEAREST as NODES
 from evo.report.data.run_data import RunData
 from evo.report.sections.composition import founders_of
+from fitness.splits import DEV
 
 SWEEPS = 12
 NO_FAMILY: Final[FamilyFacts] = {"nodes": [], "edges": [], "left_out": 0}
@@ -63,7 +64,7 @@ def _entered(own: Sequence[str], of_parents: Sequence[Sequence[str] | None]) -> 
 
 def _node(data: RunData, individual: str, lane: float) -> FamilyNode:
     row, evaluated = data.about(individual), data.dev_scores
-    dev = data.scores(individual, "dev")
+    dev = data.scores(individual, DEV)
     at = evaluated.place.get(individual)
     fitness = evaluated.of(individual)
     return {

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from evo.report.contract import CostFacts, EventFacts, HostFacts, SplitCost
 from evo.report.data.run_data import RunData
+from fitness.splits import SPLITS
 
 EVENTS = 500
 HOSTS = 100
@@ -77,7 +78,7 @@ def _splits(table: pa.Table) -> list[SplitCost]:
             "seconds": rows[split]["seconds_sum"],
             "examples": rows[split]["examples_sum"],
         }
-        for split in ("dev", "select", "test")
+        for split in SPLITS
         if split in rows
     ]
 

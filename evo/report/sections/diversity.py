@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from evo.report.contract import DiversityFacts
 from evo.report.data.run_data import Floats, RunData
 from evo.report.sections.examples import commit_of
+from fitness.splits import DEV
 
 GENERATIONS = 100
 ITEMS = 2_000_000  # read for this at most, but for one generation always: half a second or so
@@ -84,7 +85,7 @@ def _matrices(data: RunData, members: dict[int, list[str]]) -> Iterator[tuple[in
     last: dict[str, int] = {}
     for number, group in members.items():
         last |= dict.fromkeys(group, number)
-    wanted = {commit_of(data, i, "dev") for i in last}
+    wanted = {commit_of(data, i, DEV) for i in last}
     held: dict[str, Floats] = {}
     for number, group in sorted(members.items()):
         name = f"{number:06d}"
@@ -103,7 +104,7 @@ def _matrices(data: RunData, members: dict[int, list[str]]) -> Iterator[tuple[in
 
 def values_of(rows: pa.Table) -> dict[str, Floats]:
     """Each individual's dev values, one after the other over tasks and examples."""
-    dev = rows.filter(pc.field("split") == "dev").combine_chunks()
+    dev = rows.filter(pc.field("split") == DEV).combine_chunks()
     if not dev.num_rows:
         return {}
     values = dev.column("value").to_numpy()

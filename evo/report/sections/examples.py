@@ -9,6 +9,7 @@ from evo.lineage.read.comparison import Comparison, compared
 from evo.lineage.schema import SCHEMAS
 from evo.lineage.storage.commits import FINAL
 from evo.report.data.run_data import RunData
+from fitness.splits import DEV
 
 _KEYS = ["task", "split", "example"]
 
@@ -16,7 +17,7 @@ _KEYS = ["task", "split", "example"]
 def commit_of(data: RunData, individual: str, split: str) -> str:
     """The name of the commit that has an individual's examples of a split."""
     at = data.dev_scores.place.get(individual)
-    if split != "dev" or at is None:
+    if split != DEV or at is None:
         return FINAL
     return f"{data.dev_scores.generation[at]:06d}"
 

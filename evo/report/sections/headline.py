@@ -4,8 +4,8 @@ from evo.lineage.read.comparison import CONFIDENCE, Comparison
 from evo.report.contract import Facts, Headline, ScoreRow, SplitScore
 from evo.report.data.run_data import RunData
 from evo.run_dir.summary import ResultRow
+from fitness.splits import DEV, SELECT, SPLITS, TEST
 
-SPLITS = ("test", "select", "dev")
 WORSE = 5  # tasks that are named
 
 
@@ -14,7 +14,9 @@ def compared_on(data: RunData) -> str | None:
     winner, founder = data.winner, data.founder
     if winner is None or founder is None:
         return None
-    return next((s for s in SPLITS if data.scores(winner, s) and data.scores(founder, s)), None)
+    return next(
+        (s for s in reversed(SPLITS) if data.scores(winner, s) and data.scores(founder, s)), None
+    )
 
 
 def headline(data: RunData, found: Comparison | None) -> Headline | None:
@@ -53,12 +55,12 @@ def _note(data: RunData, split: str, found: Comparison | None, difference: float
     said = [
         "The best founder is the one with the best dev score: the one to pick without evolution."
     ]
-    if split == "dev":
+    if split == DEV:
         said.append(
             "Scores are on dev, which drives the search: the winner's is optimistic, and only a test "
             "split says how good it is."
         )
-    if split == "select":
+    if split == SELECT:
         said.append(
             "Scores are on select, which chose the winner among the finalists: a little optimistic."
         )
@@ -129,12 +131,12 @@ def _row(
         if found:
             measured[split] = data.combine(found)
     for task, row in given.tasks.items() if given else ():
-        tasks.setdefault(task, {}).setdefault("test", {"score": row.test, "se": row.test_se})
+        tasks.setdefault(task, {}).setdefault(TEST, {"score": row.test, "se": row.test_se})
     if given is None:
         dev = data.dev_scores.of(individual) if individual else None
         known = {split: mean for split, (mean, _) in measured.items()}
-        test_se = measured["test"][1] if "test" in measured else None
-        scored = (known.get("dev") if dev is None else dev, known.get("select"), known.get("test"))
+        test_se = measured[TEST][1] if TEST in measured else None
+        scored = (known.get(DEV) if dev is None else dev, known.get(SELECT), known.get(TEST))
     else:
         scored, test_se = (given.dev, given.select, given.test), given.test_se
     return {

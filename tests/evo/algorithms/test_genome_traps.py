@@ -16,7 +16,9 @@ from models import BASE, A, B, C, built, close, founders
 from cluster.jobs import JobResult, QueryResult, Timing
 from evo.algorithms.genome import GenomePlusSettings, GenomeSearch, GenomeSettings
 from evo.algorithms.protocol import Candidate, Scored, Start
-from evo.final.finals import Finals
+from evo.final.ensemble import score_ensemble
+from evo.final.scorer import FinalScorer
+from evo.final.selection import SelectionPolicy
 from evo.lineage.storage.writer import LineageWriter
 from evo.search.evaluator import Evaluator
 from evo.search.objective import Objective, WeighedTask
@@ -239,11 +241,11 @@ def test_trap_6_select_chooses_the_ensemble_and_the_vote_is_a_vote(tmp_path):
             )
 
     evaluator = Evaluator(Table(), Objective((WeighedTask(task),)))
-    finals = Finals(evaluator, LineageWriter(tmp_path / "lineage"), 0)
+    scorer = FinalScorer(evaluator, LineageWriter(tmp_path / "lineage"), 0)
     ranked = [Scored(Candidate(Founder(n, "0"), "founder"), 0.5) for n in "dcba"]
-    order = finals.order(ranked, 4)
+    order = scorer.choose(SelectionPolicy(4), ranked, "search")
     assert [s.candidate.recipe.name for s in order] == ["a", "b", "c", "d"]
-    vote = finals.ensemble("ensemble", [s.candidate for s in order[:3]])
+    vote = score_ensemble(scorer, "ensemble", [s.candidate for s in order[:3]])
     # Two of three are right on examples 0 and 3. The maximum over members, which the published code
     # reports as a vote, would be 0.75: one of three is right on example 2.
     assert vote.test == 0.5

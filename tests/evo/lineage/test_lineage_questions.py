@@ -16,7 +16,7 @@ import evo.lineage
 from evo.algorithms import Candidate
 from evo.errors import EvoError
 from evo.evolution import Evolution
-from evo.final.baselines import static_grid
+from evo.final.static_merges import static_grid
 from evo.lineage.ancestry.graph import KeyIndex, ParentGraph, keys_of
 from evo.lineage.ancestry.shares import founder_shares
 from evo.run.recovery import set_damage_aside

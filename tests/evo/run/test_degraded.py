@@ -8,7 +8,7 @@ from toys import toy_config
 import evo.lineage
 from evo.errors import EvoError
 from evo.report.facts import facts
-from evo.report.status import status_of
+from evo.report.status import read_status
 
 
 def engine(**settings):
@@ -24,7 +24,7 @@ def test_a_model_batch_that_fails_is_an_event_of_the_run(tmp_path):
     run(config, tmp_path / "degraded")
     (event,) = [r for r in rows(tmp_path / "degraded", "events") if r["kind"] == "degraded"]
     assert "no batched kernel for this device" in event["detail"]
-    status = status_of(tmp_path / "degraded")
+    status = read_status(tmp_path / "degraded")
     assert status.events["degraded"] == 1
     assert event["detail"] in status.describe()
     shown = facts(evo.lineage.open(tmp_path / "degraded"))["events"]
