@@ -5,9 +5,8 @@ Source: mergekit 0.1.5, the command mergekit-evolve and its options' defaults.
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 
 import yaml
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
+from evo.merging.evolve_search import algorithm_lines, yaml_scalar
 from evo.merging.mergekit_evolve_format import (
     EvolveConfig,
     EvolveGenome,
@@ -23,13 +23,10 @@ from evo.merging.mergekit_evolve_format import (
     read_evolve,
     reasons,
 )
-from evo.vocabulary.files import json_of
 from fitness.metrics import METRICS
 from fitness.splits import SPLITS
-from operators.merge import MERGES
 
 EVALUATIONS = 100  # mergekit-evolve's --max-fevals
-_LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Metrics of lm-evaluation-harness, with or without their filter ("acc,none"), and ours that score alike.
 _METRICS = {
@@ -89,7 +86,7 @@ class _Writer:
         yield ""
         yield from self._tasks()
         yield ""
-        yield from self._algorithm(genome)
+        yield from algorithm_lines(self.theirs, self.notes)
         yield ""
         yield "budget:"
         yield f"  evaluations: {self.evaluations}    # was --max-fevals; the founders count too"
@@ -114,13 +111,13 @@ class _Writer:
                 "genome.base_model: there is none, but a run needs a base: the first model gives "
                 "architecture and tokenizer"
             )
-        yield f"base: {_scalar(self._place(base, 'genome.base_model'))}"
+        yield f"base: {yaml_scalar(self._place(base, 'genome.base_model'))}"
         yield ""
         yield "founders:"
         names: set[str] = set()
         for index, model in enumerate(genome.models):
             place = self._place(model, f"genome.models[{index}]", base)
-            yield f"  {_scalar(_free(Path(place).name, names))}: {_scalar(place)}"
+            yield f"  {yaml_scalar(_free(Path(place).name, names))}: {yaml_scalar(place)}"
         source = genome.tokenizer_source
         if source in ("union", "base") or (genome.base_model and source == genome.base_model.path):
             yield ""
@@ -176,10 +173,10 @@ class _Writer:
             self.notes.append(
                 f"{key}: tasks of lm-eval are not read; write its examples to tasks/{name}.*.jsonl"
             )
-            yield f"  - name: {_scalar(name)}"
+            yield f"  - name: {yaml_scalar(name)}"
             yield "    files:"
             yield from (f"      {split}: tasks/{name}.{split}.jsonl" for split in SPLITS)
-            yield f"    metric: {metric}    # was {_scalar(task.metric)}"
+            yield f"    metric: {metric}    # was {yaml_scalar(task.metric)}"
             yield f"    weight: {abs(task.weight)!r}"
             if theirs.limit is not None:
                 yield f"    limit: {{dev: {theirs.limit}}}"
@@ -206,111 +203,6 @@ class _Writer:
             )
         return metric
 
-    def _algorithm(self, genome: EvolveGenome) -> Iterator[str]:
-        method = genome.merge_method
-        if method == "slerp":
-            pair = "its two models"
-            if len(genome.models) > 2:
-                pair = "the two models that score best alone (or all, with multislerp)"
-            self.notes.append(
-                f"genome.merge_method: slerp merges {pair} and searches t itself; mergekit-evolve takes "
-                "the two models with the highest genes in each layer group, and t from their softmax"
-            )
-        yield "algorithm:"
-        yield "  name: recipe_search"
-        yield f"  method: {method}"
-        if genome.layer_granularity > 0:
-            yield from self._groups(genome)
-        filters = self._filters(genome)
-        if filters:
-            yield f"  filters: {_scalar(filters)}"
-        yield from self._parameters(genome, method)
-        self.notes.append(
-            "--sigma0 (1/6): here 1/6 of the range in which a parameter is searched (algorithm.sigma0)"
-        )
-        if genome.layer_granularity > 0 or genome.filters:
-            self.notes.append(
-                "layer groups and filters: all share their genes at first, and part after a while; "
-                "algorithm.first_stage: 0 searches all at once, as mergekit-evolve does"
-            )
-        if genome.smooth:
-            self.notes.append(
-                "genome.smooth: every layer group has its own values, none in between"
-            )
-        if self.theirs.random_init:
-            self.notes.append(
-                "random_init: the search starts at algorithm.origin, by default 1/n each"
-            )
-
-    def _filters(self, genome: EvolveGenome) -> list[str]:
-        """Those that can decide: the first that is in a tensor's name does."""
-        kept: list[str] = []
-        for index, name in enumerate(genome.filters or ()):
-            if name == "*":  # every tensor, as the default that follows the filters
-                break
-            earlier = next((k for k in kept if k in name), None)
-            if earlier is None:
-                kept.append(name)
-            else:
-                self.notes.append(
-                    f"genome.filters[{index}]: {name!r} is left out, for {earlier!r} before it takes "
-                    "every tensor with that in its name"
-                )
-        return kept
-
-    def _groups(self, genome: EvolveGenome) -> Iterator[str]:
-        size = genome.layer_granularity
-        layers = next((n for m in _with_base(genome) if (n := _layers(m))), None)
-        if layers is None:
-            yield f"  # layer_groups:    # the number of layers / {size}"
-            self.notes.append(
-                f"genome.layer_granularity: {size}: no model is here to count its layers; set "
-                f"algorithm.layer_groups to their number / {size}"
-            )
-            return
-        yield f"  layer_groups: {ceil(layers / size)}    # {layers} layers, {size} in each"
-        if layers % size:
-            self.notes.append(
-                f"genome.layer_granularity: {size} does not divide {layers} layers, which "
-                "mergekit-evolve refuses; here the groups are as equal as can be"
-            )
-
-    def _parameters(self, genome: EvolveGenome, method: str) -> Iterator[str]:
-        """mergekit-evolve searches weight, density and t, and nothing else."""
-        entry = MERGES[method]
-        fixed: dict[str, bool | float] = {}
-        usual = genome.merge_method in ("ties", "dare_ties", "linear")
-        normalize = usual if genome.normalize is None else genome.normalize
-        if entry.parameter("normalize") is not None:
-            fixed["normalize"] = normalize
-        elif genome.normalize is not None:
-            self.notes.append(f"genome.normalize: {method} has no such parameter")
-        if entry.parameter("lambda") is not None:
-            fixed["lambda"] = 1.0
-        if fixed:
-            yield f"  params: {_scalar(fixed)}    # not searched"
-        weight = entry.parameter("weight")
-        if genome.allow_negative_weights:
-            if weight is None or weight.search is None:
-                self.notes.append(f"genome.allow_negative_weights: {method} has no weights")
-            else:
-                most = max(abs(bound) for bound in weight.search)
-                yield f"  bounds: {{weight: [{-most}, {most}]}}    # was allow_negative_weights"
-        elif weight is not None and weight.search is not None:
-            low, high = weight.search
-            yield f"  bounds: {{weight: [{max(0.0, low)}, {high}]}}    # no allow_negative_weights"
-
-
-def _with_base(genome: EvolveGenome) -> tuple[EvolveModel, ...]:
-    return (*((genome.base_model,) if genome.base_model else ()), *genome.models)
-
-
-def _layers(model: EvolveModel) -> int | None:
-    config = json_of(Path(model.path).expanduser() / "config.json")
-    inner = {**config, **(config.get("text_config") or {})}
-    found = next((inner[key] for key in _LAYERS if key in inner), None)
-    return found if isinstance(found, int) and found > 0 else None
-
 
 def _free(wanted: str, taken: set[str]) -> str:
     """``wanted`` as a name that configs allow, with a number if it is taken."""
@@ -320,8 +212,3 @@ def _free(wanted: str, taken: set[str]) -> str:
         name, number = f"{plain}-{number}", number + 1
     taken.add(name)
     return name
-
-
-def _scalar(value: str | Sequence[str] | Mapping[str, object]) -> str:
-    """YAML on one line."""
-    return yaml.safe_dump([value], default_flow_style=True, width=10**6).strip()[1:-1]
