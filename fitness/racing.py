@@ -1,6 +1,6 @@
-"""Racing's arithmetic: in which order examples are met, and how sure it is that one model is better.
+"""Racing statistics: the order of the examples, and which candidates are beaten with confidence.
 
-Nothing here knows of models or tasks: what goes in are differences of per-example values.
+The input is per-example values; nothing here knows models or tasks.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _STAKES: Final = (0.25, 0.5, 0.75)  # of what may be lost; the evidence is the m
 
 @lru_cache(maxsize=32)
 def example_order(count: int) -> tuple[int, ...]:
-    """Positions 0 to ``count`` − 1 shuffled: files may be sorted, and their first lines alike.
+    """Return the positions 0 to ``count`` − 1 shuffled: a file may be sorted, and its first examples alike.
 
     The same on every machine and in every run: sorted by the SHA-256 of the position's digits.
     """
@@ -27,27 +27,27 @@ def example_order(count: int) -> tuple[int, ...]:
 
 
 def rung_ends(count: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """How many of ``count`` examples have been met after each rung; ``count`` after the last.
+    """Return how many of ``count`` examples are met after each rung; ``count`` after the last.
 
-    ``shares`` are ascending, each above 0 and below 1; rounded up, so that no rung begins with none.
+    ``shares`` are ascending, each above 0 and below 1; rounded up, so that the first rung has an example.
     """
     return (*(ceil(share * count) for share in shares), count)
 
 
 def evidence(differences: Floats, *, total: int, reach: Floats, margin: Floats) -> Floats:
-    """How much the examples met so far speak for a mean difference above ``margin`` over all examples.
+    """Return the evidence (e-value) that the mean difference over all examples is above ``margin``.
 
-    It is the wealth of somebody who began with 1 and bet on that, at odds that are fair or bad if the
-    mean of all ``total`` differences is at most ``margin``. So in such a case it exceeds 1/δ with a
-    probability of δ at most (Ville's inequality), however often one looks: no correction for the number
-    of rungs, and no estimate of a variance, which few examples, or values of 0 and 1, would make too
-    small. Examples are drawn without replacement: when nearly all are met the rest can't make up for
-    much, and evidence grows without bound.
+    It is the wealth of a bettor who starts with 1 and bets on that hypothesis, at odds that are fair or
+    unfavourable if the mean of all ``total`` differences is at most ``margin``. In that case it exceeds 1/δ
+    with a probability of at most δ (Ville's inequality), however often it is computed. So neither a
+    correction for the number of rungs is needed nor an estimate of the variance, which would be too small
+    for few examples or values of 0 and 1. Examples are drawn without replacement: when nearly all are met,
+    the rest cannot change the mean much, and the evidence grows without bound.
 
     Args:
-        differences: shape (..., met), in the order met; values of the one less those of the other.
-        total: how many examples there are, at least ``met``.
-        reach: shape (...), the greatest difference, of either sign, that an example can have.
+        differences: shape (..., met), in the order met; values of one model minus those of another.
+        total: the number of examples, at least ``met``.
+        reach: shape (...), the greatest absolute difference that an example can have.
         margin: shape (...).
 
     Source: Waudby-Smith & Ramdas 2020, "Confidence sequences for sampling without replacement",
@@ -61,13 +61,13 @@ def evidence(differences: Floats, *, total: int, reach: Floats, margin: Floats) 
     wealth = np.ones((len(_STAKES), *shape))
     seen = np.zeros(shape)
     for i in range(met):
-        # Were the mean over all at the margin, this would be the mean of those still to come.
+        # If the mean over all were the margin, this would be the mean of the remaining differences.
         expected = (total * margin - seen) / (total - i)
         room = reach + expected
         gain = differences[..., i] - expected
         possible = room > 0.0
         odds = np.where(possible, gain / np.where(possible, room, 1.0), 0.0)
-        # Below the least possible mean of the rest: the margin is exceeded whatever comes.
+        # Below the least possible mean of the rest: the margin is exceeded in any case.
         odds = np.where(~possible & (gain > 0.0), np.inf, odds)
         wealth = wealth * np.maximum(1.0 + stakes * odds, 0.0)
         seen = seen + differences[..., i]
@@ -86,31 +86,31 @@ def beaten(
     costs: Floats,
     rival_costs: Floats,
 ) -> NDArray[np.bool_]:
-    """Which candidates can't be among the best ``keeps`` of candidates and rivals.
+    """Return which candidates cannot be among the best ``keeps`` of candidates and rivals.
 
-    One that at least ``keeps`` others are better than, each of them with ``confidence``.
+    A candidate is beaten if at least ``keeps`` others are better, each of them with ``confidence``.
 
     Args:
         values: shape (candidates, met), of the examples met, in the order met.
-        rivals: shape (rivals, met), of others on the same examples.
-        total: how many examples there are.
+        rivals: shape (rivals, met), on the same examples.
+        total: the number of examples.
         keeps: at least 1.
-        confidence: of each comparison, over all times that it is made.
-        reach: how far apart two values can be; where those met are further, that is taken for it.
-        costs: shape (candidates,), what is subtracted from each one's mean.
+        confidence: of each comparison, over all its repetitions.
+        reach: the greatest difference between two values; the range of ``values`` and ``rivals`` if that is wider.
+        costs: shape (candidates,), subtracted from each candidate's mean.
         rival_costs: shape (rivals,).
 
     Returns:
         shape (candidates,).
     """
-    everybody = np.concatenate([values, rivals])
+    every = np.concatenate([values, rivals])
     all_costs = np.concatenate([costs, rival_costs])
-    spread = np.ptp(everybody)
+    spread = np.ptp(every)
     if spread == 0.0:
         return np.zeros(len(values), np.bool_)
-    differences = everybody[None, :, :] - values[:, None, :]
+    differences = every[None, :, :] - values[:, None, :]
     margin = all_costs[None, :] - costs[:, None]
     widest = np.full(margin.shape, max(spread, reach))
     found = evidence(differences, total=total, reach=widest, margin=margin)
-    surely: NDArray[np.bool_] = (found * (1.0 - confidence) >= 1.0).sum(axis=1) >= keeps
-    return surely
+    is_beaten: NDArray[np.bool_] = (found * (1.0 - confidence) >= 1.0).sum(axis=1) >= keeps
+    return is_beaten

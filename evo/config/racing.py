@@ -1,4 +1,4 @@
-"""What may be set of racing."""
+"""Settings of racing."""
 
 from itertools import pairwise
 from typing import Annotated
@@ -7,10 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class RacingConfig(BaseModel):
-    """Candidates meet the dev examples in rungs; those that can't be among the best are dropped.
+    """Candidates meet the dev examples in rungs; those that cannot be among the best are dropped.
 
-    ``rungs`` are shares of each task's dev examples, ascending; who is left after the last of them meets
-    the rest. Each comparison that drops a candidate holds with ``confidence``, over all rungs together.
+    ``rungs`` are ascending shares of each task's dev examples; a candidate that is left after the last of
+    them meets the rest. Each comparison that drops a candidate holds with ``confidence``, over all rungs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,1 +1,4 @@
-"""The search loop and its evaluator. Knows no files but the lineage writer."""
+"""The search loop: budget, rounds, racing, and the evaluator between algorithms and the pool.
+
+Nothing here opens a file; the lineage writer is given. The end of a run is in `evo.final`.
+"""

@@ -1,4 +1,4 @@
-"""When a budget is spent."""
+"""Budget: which limit of a search is reached."""
 
 from evo.config.schema import BudgetConfig
 
@@ -12,13 +12,13 @@ def spent(
     best: float,
     improved_in: int,
 ) -> str:
-    """Return the key of the budget that is spent, "" if none is.
+    """Return the key of the first limit that is reached, "" if none is.
 
     Args:
         budget: the limits.
-        evaluations: of distinct individuals on dev.
-        generation: the last finished one.
-        seconds: of search.
+        evaluations: distinct individuals evaluated on dev.
+        generation: the last finished generation.
+        seconds: of the search.
         best: the best fitness so far.
         improved_in: the generation of the best fitness.
     """

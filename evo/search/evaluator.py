@@ -1,68 +1,39 @@
-"""Evaluator: recipes in, results out; each recipe is evaluated once on each split."""
+"""Evaluator: takes recipes, returns results; evaluates each recipe once on each split."""
 
 import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from sys import intern
-from time import perf_counter
 
 from cluster.jobs import Job, JobResult, Kind, PoolEvent, Query
 from cluster.pool import Pool
-from evo.algorithms.protocol import Candidate, Contest
 from evo.errors import EvoError
 from evo.lineage.storage.records import RACED, Key, Record, what_of
+from evo.search.clock import RunClock
 from evo.search.objective import Objective
-from evo.search.racing import Estimate, race
 from evo.search.recorded import RecordedResults
 from evo.search.rungs import Rungs
 from fitness.splits import DEV, Split
 from operators.recipe import Recipe, describe
 
 
-class RunClock:
-    """Seconds that a run has searched: those before a resume included, pauses not."""
-
-    def __init__(self, before_s: float = 0.0) -> None:
-        self._before_s = before_s
-        self._started: float | None = None
-
-    def start(self) -> None:
-        """Start the clock, if it does not run."""
-        self._started = perf_counter() if self._started is None else self._started
-
-    def __call__(self) -> float:
-        return self._before_s + (0.0 if self._started is None else perf_counter() - self._started)
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Candidates to evaluate on dev, each once.
-
-    Attributes:
-        contest: whose fitness must be exact; None: that of all.
-        best: the best fitness of the run so far; no estimate reaches it.
-    """
-
-    candidates: tuple[Candidate, ...]
-    contest: Contest | None = None
-    best: float = math.inf
-
-
 class Evaluator:
-    """Gets results from a pool, which may have other users, and keeps them.
+    """Evaluates recipes in a pool, and keeps the results. Other evaluators may use the same pool.
 
     Args:
-        pool: where jobs run.
-        objective: the tasks, and what fitness is.
-        past: what was recorded of a run that is resumed. Its results are given again, in the order
-            recorded and before any job goes to the pool.
-        rungs: how candidates race; dev examples are then asked for part by part in every query, so that
-            batches, and with them the last bits of scores, are the same for all. None: no racing.
+        pool: runs the jobs.
+        objective: the tasks, and how fitness follows from their scores.
+        past: the records of a run that is resumed. Their results are returned in the order recorded,
+            before any job is submitted to the pool.
+        rungs: the parts in which candidates race. Every query on dev is then split into these parts, so
+            that batches, and with them the last bits of scores, are the same for all. None: no racing.
 
     Attributes:
+        objective, rungs: as given.
         record: called with each new result of the pool before it is used.
         at_s: the run's clock at the latest result.
+        clock: the run's clock.
     """
 
     def __init__(
@@ -74,44 +45,20 @@ class Evaluator:
         rungs: Rungs | None = None,
     ) -> None:
         self._pool = pool
-        self._rungs = rungs
         self._results: dict[Key, JobResult] = {}
         self._pending: set[Key] = set()  # submitted, without a result yet
-        self._jobs: dict[int, Key] = {}  # those that the pool has, by its key for the job
+        self._jobs: dict[int, Key] = {}  # jobs in the pool: the pool's key -> ours
         self._recorded = RecordedResults(past)
         self.objective = objective
+        self.rungs = rungs
         self.record: Callable[[JobResult], None] | None = None
         self.at_s = 0.0
         self.clock = RunClock(self._recorded.seconds)
 
     @property
     def replays(self) -> bool:
-        """Whether there are recorded results that were not asked for again yet."""
+        """Whether recorded results are left that the search has not requested again."""
         return bool(self._recorded)
-
-    def evaluate(
-        self, round_: Round, on_result: Callable[[JobResult, float], None]
-    ) -> list[Estimate]:
-        """Evaluate a round on dev; results in the order of its candidates.
-
-        With racing, candidates that cannot win the round's contest are dropped before they have met all
-        examples; their fitness is an estimate.
-
-        Args:
-            round_: the candidates.
-            on_result: called with each result and its fitness, as they complete.
-        """
-        fitness = self.objective.fitness
-        if self._rungs is not None and round_.contest is not None:
-            return race(
-                self, self._rungs, round_.candidates, round_.contest, round_.best, on_result
-            )
-        results = self.run(
-            [c.recipe for c in round_.candidates],
-            DEV,
-            on_result=lambda result: on_result(result, fitness(result)),
-        )
-        return [Estimate(result, fitness(result)) for result in results]
 
     def run(
         self,
@@ -120,44 +67,44 @@ class Evaluator:
         kind: Kind = "score",
         on_result: Callable[[JobResult], None] | None = None,
     ) -> list[JobResult]:
-        """Return results in the order of ``recipes``.
+        """Evaluate recipes on a split; return the results in the order of ``recipes``.
 
-        ``on_result`` is called with each new one, as they complete.
+        ``on_result`` is called with each new result, in the order of completion.
         """
         return self._run(recipes, [self._query(r, split, kind) for r in recipes], on_result)
 
     def submit(self, recipe: Recipe, split: Split) -> None:
-        """Request scores that were not requested before; :meth:`wait` gives them."""
+        """Submit a recipe that was not submitted before; :meth:`wait` returns its result."""
         self._submit(recipe, *self._query(recipe, split, "score"))
 
     def wait(self) -> JobResult:
-        """Wait for the next result of what was submitted.
+        """Wait for the next result of a submitted recipe.
 
         Raises:
-            EvoError: there are recorded results that the search no longer asks for.
+            EvoError: recorded results are left that the search does not request.
         """
         return self._wait()[1]
 
     def cancel(self) -> None:
-        """Cancel what was submitted and no host has begun."""
+        """Cancel the submitted jobs that no host has started."""
         for job_key in self._pool.cancel(self._jobs.keys()):
             self._pending.remove(self._jobs.pop(job_key))
 
     def drain(self) -> Iterator[JobResult]:
-        """Cancel what no host has begun, and yield the results of the rest."""
+        """Cancel the jobs that no host has started, and yield the results of the others."""
         self.cancel()
         while self._pending:
             yield self.wait()
 
     def events(self) -> tuple[PoolEvent, ...]:
-        """What happened to the pool's hosts since the last call."""
+        """Return what happened to the pool's hosts since the last call."""
         return self._pool.events()
 
     def influence(self, recipes: Sequence[Recipe]) -> dict[str, tuple[float, ...]]:
-        """Block influence of each layer by recipe id, the mean over the tasks' dev examples.
+        """Return the block influence of each layer, by recipe id: the mean over the tasks' dev examples.
 
         Raises:
-            EvoError: the layers of one of the models can't be told apart.
+            EvoError: the influence of a recipe could not be measured.
         """
         found = {}
         for recipe, result in zip(recipes, self.run(recipes, DEV, "influence"), strict=True):
@@ -167,10 +114,10 @@ class Evaluator:
             found[recipe.id] = tuple(math.fsum(v) / len(each) for v in zip(*each, strict=True))
         return found
 
-    # For a race, whose rungs are queries of their own
+    # For racing, where each rung is a job of its own
 
     def run_part(self, recipes: Sequence[Recipe], queries: tuple[Query, ...]) -> list[JobResult]:
-        """Return results of ``queries``, parts of the dev examples, without keeping them."""
+        """Evaluate ``queries``, parts of the dev examples; return the results without keeping them."""
         keyed = [(queries, (r.id, DEV, what_of(queries))) for r in recipes]
         results = self._run(recipes, keyed)
         for _, key in keyed:
@@ -178,7 +125,7 @@ class Evaluator:
         return results
 
     def recorded_race(self, recipe: Recipe) -> JobResult | None:
-        """The recorded result of an individual's whole race; None if there is none."""
+        """Return the recorded result of an individual's whole race; None if there is none."""
         for what in (RACED, "score"):
             key = (recipe.id, DEV, what)
             result = self._recorded.take(key, recipe)
@@ -188,21 +135,21 @@ class Evaluator:
         return None
 
     def exact(self, recipe_id: str) -> JobResult | None:
-        """An individual's result on all dev examples; None if it has none, or failed."""
+        """Return an individual's result on all dev examples; None if it has none, or failed."""
         found = self._results.get((recipe_id, DEV, "score"))
         return found if found and found.ok else None
 
     def keep(self, result: JobResult, key: Key) -> None:
-        """Keep a result, so that it is not asked for again."""
-        # Results are recorded in the order asked, though another may have ended last.
+        """Keep a result, so that it is not requested again."""
+        # Results are recorded in the order requested, which may differ from that of completion.
         self.at_s = max(self.at_s, result.at_s)
         self._results[key] = _packed(result)
 
     def _query(self, recipe: Recipe, split: Split, kind: Kind) -> tuple[tuple[Query, ...], Key]:
-        """What to ask, and the key of the result."""
+        """Return the queries of a job, and the key of its result."""
         key = (recipe.id, split, kind)
-        if self._rungs is not None and (split, kind) == (DEV, "score"):
-            return self._rungs.queries(), key
+        if self.rungs is not None and (split, kind) == (DEV, "score"):
+            return self.rungs.queries(), key
         return tuple(Query(t.task.name, split, kind) for t in self.objective.tasks), key
 
     def _run(
@@ -239,8 +186,8 @@ class Evaluator:
             # The pool may have jobs of other evaluators.
             result = replace(self._pool.wait(self._jobs.keys()), at_s=self.clock())
             key = self._jobs.pop(result.job.key)
-            if self._rungs is not None and key[1:] == (DEV, "score"):
-                result = self._rungs.joined([result])
+            if self.rungs is not None and key[1:] == (DEV, "score"):
+                result = self.rungs.joined([result])
             if self.record is not None:
                 self.record(result)
         self._pending.remove(key)
@@ -249,7 +196,7 @@ class Evaluator:
 
 
 def _packed(result: JobResult) -> JobResult:
-    """The same result in a quarter of the memory: all results of a run are kept."""
+    """Return the same result in a quarter of the memory: all results of a run are kept."""
     return replace(
         result,
         results=tuple(

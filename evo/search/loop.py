@@ -1,4 +1,4 @@
-"""Search: runs one algorithm until its budget is spent, by generations or in a steady state."""
+"""Search: runs an algorithm until the budget is spent, by generations or in a steady state."""
 
 import math
 from collections import deque
@@ -12,8 +12,9 @@ from evo.config.schema import BudgetConfig
 from evo.errors import EvoError
 from evo.lineage.storage.writer import LineageWriter
 from evo.search.budget import spent
-from evo.search.evaluator import Evaluator, Round
+from evo.search.evaluator import Evaluator
 from evo.search.progress import Generation, Progress
+from evo.search.rounds import Round, evaluate_round
 from fitness.splits import DEV
 
 IDLE_ROUNDS = 100  # rounds in a row without a new candidate, after which a search ends
@@ -21,23 +22,31 @@ IDLE_ASKS = 300  # the same in a steady state, which asks for one candidate at a
 
 
 class Search:
-    """Iterate over it to search: it gives each generation, and records everything in the lineage.
+    """An iterator over the generations of a search; everything is recorded in the lineage.
 
-    By generations (``in_flight`` None) the order of completion never matters: the algorithm gets
-    evaluations in the order in which it asked for them. In a steady state ``in_flight`` evaluations
-    run at any time, and the algorithm gets each as it completes: what it asks for next depends on the
-    recorded order, and on nothing else.
+    A generational search (``in_flight`` is None) passes evaluations to the algorithm in the order in which
+    it asked for them, whatever the order of completion. A steady-state search keeps ``in_flight``
+    evaluations running and passes each on as it completes; what the algorithm asks for next depends on the
+    recorded order alone.
 
-    With an evaluator that races, candidates of a round may be dropped early, unless ``races`` is False.
-    A search that was left by ``break`` or an exception goes on when it is iterated again.
+    A search that was left by ``break`` or an exception continues when it is iterated again.
+
+    Args:
+        algorithm: proposes the candidates.
+        evaluator: evaluates them. If it has rungs, candidates of a round race.
+        budget: when the search ends.
+        lineage: records individuals, evaluations, populations and events.
+        observe: called after each evaluation.
+        in_flight: the number of evaluations that run at a time in a steady state.
+        races: False: evaluate all candidates on all examples, whatever the evaluator has.
 
     Attributes:
-        scored: fitness of every individual, by id, in the order recorded.
+        scored: every individual with its fitness, by id, in the order recorded.
         best: the best individual so far.
-        failed: how many individuals failed.
-        examples: how many dev examples all individuals together were scored on.
-        reason: what ended the search: a key of the budget, or "no new candidates"; "" before.
-        seconds: what the search took, up to the last finished generation.
+        failed: the number of individuals that failed.
+        examples: the number of dev examples scored, over all individuals.
+        reason: what ended the search: a key of the budget, or "no new candidates"; "" before that.
+        seconds: of the search, up to the last finished generation.
     """
 
     def __init__(
@@ -57,13 +66,13 @@ class Search:
         self._observe = observe
         self._in_flight = in_flight
         self._races = races
-        self._estimated: set[str] = set()  # individuals that did not meet all examples
+        self._estimated: set[str] = set()  # ids of those with an estimated fitness
         self._improved_in = 0
         self._busy = [0.0, 0.0, 0.0]
         self._unfinished: list[Scored] = []  # recorded since the last finished generation
-        self._round: list[Candidate] = []  # by generations: asked for, and not told yet
-        self._pending: dict[str, list[Candidate]] = {}  # steady state: being evaluated, by id
-        self._ready: deque[Scored] = deque()  # steady state: recorded, and not told yet
+        self._round: list[Candidate] = []  # generational: asked for, not told yet
+        self._pending: dict[str, list[Candidate]] = {}  # steady state: in evaluation, by id
+        self._ready: deque[Scored] = deque()  # steady state: recorded, not told yet
         self._first_error = ""  # in the current generation
         self.scored: dict[str, Scored] = {}
         self.best: Scored | None = None
@@ -74,12 +83,12 @@ class Search:
 
     @property
     def evaluations(self) -> int:
-        """The number of distinct individuals scored on dev."""
+        """The number of distinct individuals evaluated on dev."""
         return len(self.scored)
 
     @property
     def busy(self) -> Timing:
-        """Seconds that all hosts and scorers together spent working."""
+        """The seconds that hosts and scorers spent on this search's jobs, summed."""
         return Timing(*self._busy)
 
     def __iter__(self) -> Iterator[Generation]:
@@ -88,11 +97,11 @@ class Search:
             yield from self._by_generations()
         else:
             yield from self._steadily(self._in_flight)
-        if self._unfinished:  # the budget ended within a generation: its evaluations count
+        if self._unfinished:  # the budget ended within a generation; its evaluations count
             yield self._finish(self._algorithm.generation + 1, self._unfinished)
 
     def leave(self) -> None:
-        """Cancel what no host has begun, and record the results of the rest."""
+        """Cancel the jobs that no host has started, and record the results of the others."""
         for result in self._evaluator.drain():
             self._complete(result)
 
@@ -132,7 +141,7 @@ class Search:
         known = [c for c in asked if c.id in self.scored]
         contest = contest_of(self._algorithm, asked, known) if self._races else None
         best = self.best.fitness if self.best else math.inf
-        evaluated = self._evaluator.evaluate(Round(tuple(new), contest, best), on_result)
+        evaluated = evaluate_round(self._evaluator, Round(tuple(new), contest, best), on_result)
         for candidate, found in zip(new, evaluated, strict=True):
             if not found.exact:
                 self._estimated.add(candidate.id)
@@ -164,7 +173,7 @@ class Search:
                 self.reason = self.reason or "no new candidates"
                 return
             scored = self._complete(self._evaluator.wait())
-            if not self.reason:  # what completes after the budget is recorded, and decides nothing
+            if not self.reason:  # a result after the budget's end is recorded, but not told
                 self._ready += scored
             number = algorithm.generation + 1
             self._report(number, [s.fitness for s in self._unfinished], 0)
@@ -176,7 +185,7 @@ class Search:
         return None if left is not None and len(self._pending) >= left else algorithm.ask_one()
 
     def _submit(self, candidate: Candidate) -> bool:
-        """Evaluate one candidate of a steady state. Whether it is new."""
+        """Submit a candidate of a steady state; return whether it is new."""
         known = self.scored.get(candidate.id)
         if known is not None:
             self._ready.append(Scored(candidate, known.fitness))
@@ -189,7 +198,7 @@ class Search:
         return False
 
     def _complete(self, result: JobResult) -> list[Scored]:
-        """Record a result of a steady state; return what to tell the algorithm."""
+        """Record a result of a steady state; return the evaluations to tell the algorithm."""
         candidates = self._pending.pop(result.job.recipe.id, [])
         if not candidates:
             return []
@@ -223,10 +232,10 @@ class Search:
             self.best, self._improved_in = scored, generation
 
     def _check_alive(self, generation: int) -> None:
-        """Stop a search whose founders, or all of their first children, failed.
+        """Check that not all founders, and not all of the first children, failed.
 
         Raises:
-            EvoError: they did, and so would all later ones.
+            EvoError: they did; later individuals would fail, too.
         """
         fitness = [s.fitness for s in self._unfinished]
         if generation <= 1 and fitness and not any(map(math.isfinite, fitness)):
@@ -237,7 +246,7 @@ class Search:
     def _report(self, generation: int, completed: Sequence[float], unrecorded: int) -> None:
         """Report the fitness of what has completed in this generation.
 
-        The first ``unrecorded`` are not counted in ``scored`` and ``failed`` yet.
+        The first ``unrecorded`` of them are not in ``scored`` and ``failed`` yet.
         """
         if self._observe is None:
             return

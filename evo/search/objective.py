@@ -1,4 +1,4 @@
-"""The objective: what fitness is, computed from the results of a pool."""
+"""Objective: computes fitness from the results of jobs."""
 
 import math
 from collections.abc import Mapping
@@ -37,13 +37,13 @@ class SplitFitness:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The weighted mean of the tasks' scores, less what a data-flow path costs.
+    """Fitness: the weighted mean of the tasks' scores, minus the cost of a data-flow path's length.
 
     Attributes:
         tasks: all tasks, with their weights.
         step_cost: subtracted from the fitness for each step of a path beyond ``free_steps``, and added for
-            each step less. Not on test, whose scores are reported as they are.
-        free_steps: the number of steps that costs nothing.
+            each step less. Not on test, which is reported without costs.
+        free_steps: the number of steps without a cost.
     """
 
     tasks: tuple[WeighedTask, ...]
@@ -55,7 +55,7 @@ class Objective:
         return all(split in t.task.splits for t in self.tasks)
 
     def score(self, result: JobResult) -> SplitFitness:
-        """Compute the fitness that a result gives."""
+        """Return the fitness of a result."""
         if not result.ok:
             return SplitFitness(math.nan, math.nan, {})
         means = {r.query.task: (r.mean, r.standard_error) for r in result.results}
@@ -65,17 +65,17 @@ class Objective:
         return replace(combined, fitness=combined.fitness - self.length_cost(result.job.recipe))
 
     def fitness(self, result: JobResult) -> float:
-        """The fitness alone; NaN if the evaluation failed."""
+        """Return the fitness alone; NaN if the evaluation failed."""
         return self.score(result).fitness
 
     def length_cost(self, recipe: Recipe) -> float:
-        """What is subtracted from the fitness of a path for its steps; negative for a short one."""
+        """Return what a path's steps cost in fitness; negative for a short path, 0 for other recipes."""
         if not isinstance(recipe, Route):
             return 0.0
         return self.step_cost * (len(recipe.steps) - self.free_steps)
 
     def combine(self, means: Mapping[str, tuple[float, float]]) -> SplitFitness:
-        """Weigh the tasks' (mean, standard error); tasks where lower is better count negative.
+        """Combine the tasks' (mean, standard error) by weight; tasks where lower is better count negative.
 
         The standard error takes the tasks' examples as independent.
         """

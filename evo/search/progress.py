@@ -1,4 +1,4 @@
-"""Progress: what a search reports, after each evaluation and after each generation."""
+"""Progress: the reports of a search after each evaluation and each generation."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ class Generation:
     Attributes:
         number: 0 for the founders.
         best: the best individual of the run so far.
-        mean: of the population, without those that failed.
-        spread: standard deviation of the population, without those that failed.
+        mean: mean fitness of the population, without failed individuals.
+        spread: standard deviation of that fitness.
         evaluations: of the run so far.
-        failed: of these evaluations.
+        failed: the number of these that failed.
         seconds: the run's clock at the last result that counts; the same in a replay.
     """
 

@@ -1,30 +1,27 @@
-"""Race: a round's candidates meet the dev examples rung by rung; who can't be among the best is dropped.
+"""Racing: candidates meet the dev examples rung by rung, and those that cannot be among the best are dropped.
 
-Who is dropped depends on the candidates' scores alone, never on hosts or time.
+Which ones are dropped depends on scores alone, never on hosts or time.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.jobs import JobResult
 from evo.algorithms.protocol import Candidate, Contest
+from evo.search.evaluator import Evaluator
 from evo.search.objective import Objective
 from evo.search.rungs import Rungs, restricted
 from fitness.racing import beaten, example_order
 from fitness.splits import DEV
 
-if TYPE_CHECKING:
-    from evo.search.evaluator import Evaluator
-
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A candidate's result on dev, and its fitness: estimated if it was dropped from a race."""
+class Evaluated:
+    """A candidate's result on dev and its fitness, an estimate if the candidate was dropped."""
 
     result: JobResult
     fitness: float
@@ -36,25 +33,24 @@ class Estimate:
 
 
 def race(
-    evaluator: "Evaluator",
+    evaluator: Evaluator,
     rungs: Rungs,
     candidates: Sequence[Candidate],
     contest: Contest,
     best: float,
     on_result: Callable[[JobResult, float], None],
-) -> list[Estimate]:
-    """Race ``candidates``, each once; results in their order.
+) -> list[Evaluated]:
+    """Race ``candidates``, each once; return the results in their order.
 
-    Of a resumed run, races that it has committed are taken from there, and recorded rungs are not run
-    again.
+    A resumed run takes committed results and recorded rungs from its records.
 
     Args:
         evaluator: runs the rungs.
         rungs: the parts in which examples are met.
         candidates: new ones.
-        contest: how many of them, and of which rivals, are wanted.
+        contest: how many of the candidates and which rivals are to be kept.
         best: the run's best fitness so far; no estimate reaches it.
-        on_result: called with each candidate's result and fitness, when it has met its last example.
+        on_result: called with each candidate's result and fitness, after its last rung.
     """
     objective = evaluator.objective
     rivals = [r for r in map(evaluator.exact, contest.rivals) if r is not None]
@@ -73,7 +69,7 @@ def race(
     parts: dict[str, list[JobResult]] = {c.id: [] for c in running}
     rung = 0
     while running:
-        # Once nobody can be dropped, all other rungs are run at once.
+        # When no candidate can be dropped any more, the remaining rungs are one job.
         is_open = len(running) + len(rivals) > contest.keeps
         stop = rung + 1 if is_open else len(rungs)
         for result in evaluator.run_part([c.recipe for c in running], rungs.queries(rung, stop)):
@@ -95,7 +91,7 @@ def race(
         rung = stop
     settled = [done[c.id] for c in candidates]
     fitness = _estimates(objective, settled, rivals, contest.keeps, best)
-    return [Estimate(r, fitness[r.job.recipe.id]) for r in settled]
+    return [Evaluated(r, fitness[r.job.recipe.id]) for r in settled]
 
 
 def _dropped(
@@ -106,7 +102,7 @@ def _dropped(
     rivals: Sequence[JobResult],
     keeps: int,
 ) -> set[str]:
-    """Which of ``alive`` can't be among the best ``keeps``, judged after ``stop`` rungs."""
+    """Return the ids of those in ``alive`` that cannot be among the best ``keeps``, after ``stop`` rungs."""
     met = rungs.met(stop)
     counts = [len(t.task.splits[DEV]) for t in objective.tasks]
     total, weight = sum(counts), sum(t.weight for t in objective.tasks)
@@ -125,7 +121,7 @@ def _dropped(
         total=total,
         keeps=keeps,
         confidence=rungs.confidence,
-        # Scores lie between 0 and 1; those of a function may be further apart, as the met ones show.
+        # Scores lie in [0, 1]; a user's function may have a wider range, which `beaten` takes from the values.
         reach=max(map(abs, scales)),
         costs=np.array([objective.length_cost(r.job.recipe) for r in alive]),
         rival_costs=np.array([objective.length_cost(r.job.recipe) for r in rivals]),
@@ -136,9 +132,9 @@ def _dropped(
 def _in_order(
     rungs: Rungs, scales: Sequence[float], met: Sequence[int], result: JobResult
 ) -> NDArray[np.float64]:
-    """What each example met adds to the fitness, in the order met; shape (examples met,).
+    """Return what each example met adds to the fitness, in the order met; shape (examples met,).
 
-    Tasks take turns evenly.
+    The examples of the tasks are interleaved evenly.
     """
     found, turn = [], []
     for task, scale, scored, count in zip(rungs.tasks, scales, result.results, met, strict=True):
@@ -159,11 +155,11 @@ def _estimates(
     keeps: int,
     best: float,
 ) -> Mapping[str, float]:
-    """Fitness by id; of dropped candidates an estimate.
+    """Return the fitness by id: exact, or for a dropped candidate an estimate.
 
-    The estimate adds to the fitness on the examples met what the finished ones gained, on average, on
-    the others: the first examples may be harder than the rest. It is below the fitness of the best
-    ``keeps``, and below ``best``.
+    The estimate is the fitness on the examples met, plus the mean difference that the other examples made
+    to the individuals that met all: the first examples may be harder than the rest. It is limited to below
+    the fitness of the best ``keeps`` and below ``best``.
     """
     fitness = {r.job.recipe.id: objective.fitness(r) for r in results}
     whole = [r for r in (*results, *rivals) if r.ok and not _is_partial(r)]
@@ -181,7 +177,7 @@ def _is_partial(result: JobResult) -> bool:
 
 
 def _as_far(whole: JobResult, part: JobResult) -> JobResult:
-    """``whole`` on those examples only that ``part`` has met."""
+    """Return ``whole`` reduced to the examples that ``part`` has met."""
     pairs = zip(whole.results, part.results, strict=True)
     return replace(
         whole,

@@ -1,4 +1,4 @@
-"""Rungs: the parts in which a race meets the dev examples, and one result made of the parts' results."""
+"""Rungs: the parts of the dev examples that candidates of a race meet in turn, and the joined result."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ from fitness.tasks.task import Task
 
 @dataclass(frozen=True, slots=True)
 class Rungs:
-    """The rungs of a run that races; each rung takes the same share of each task's dev examples.
+    """The rungs of a run; each has the same share of every task's dev examples.
 
     Attributes:
         tasks: the run's tasks.
-        shares: of the examples, met after each rung but the last; ascending.
-        confidence: of each comparison that drops a candidate.
+        shares: of the examples met after each rung but the last, ascending.
+        confidence: of each comparison by which a candidate is dropped.
     """
 
     tasks: tuple[Task, ...]
@@ -31,10 +31,10 @@ class Rungs:
         return len(self.shares) + 1
 
     def queries(self, first: int = 0, stop: int | None = None) -> tuple[Query, ...]:
-        """The queries from rung ``first`` to the one before ``stop``, one for each part of a task.
+        """Return the queries of the rungs from ``first`` to before ``stop``, one for each rung and task.
 
-        One for each part, so that a model's batches, and with them the last bits of its scores, do not
-        depend on how many rungs a job has.
+        One for each rung, so that batches, and with them the last bits of scores, do not depend on the
+        number of rungs in a job.
         """
         ends = [(0, *rung_ends(len(task.splits[DEV]), self.shares)) for task in self.tasks]
         return tuple(
@@ -45,15 +45,15 @@ class Rungs:
         )
 
     def met(self, rungs: int) -> tuple[int, ...]:
-        """The number of examples of each task that were met after so many rungs."""
+        """Return the number of examples met after ``rungs`` rungs, by task."""
         return tuple(
             rung_ends(len(task.splits[DEV]), self.shares)[rungs - 1] for task in self.tasks
         )
 
     def joined(self, results: Sequence[JobResult]) -> JobResult:
-        """Make one result of an individual's rungs so far, given in order; examples as in the file.
+        """Join the results of an individual's rungs so far, given in order; examples in the file's order.
 
-        It is a failure if the last one failed. If examples are missing, it has the positions of the others.
+        The joined result is a failure if the last rung failed, and has positions if examples are missing.
         """
         last = results[-1]
         queries = tuple(Query(task.name, DEV) for task in self.tasks)
@@ -89,7 +89,7 @@ class Rungs:
         )
 
     def _tokens(self, results: Sequence[JobResult]) -> tuple[int, ...]:
-        """The number of tokens by task; empty if not all were counted."""
+        """Return the number of tokens by task; empty if a rung has no count."""
         if any(len(r.execution.tokens) != len(r.job.queries) for r in results):
             return ()
         sums = dict.fromkeys((task.name for task in self.tasks), 0)
@@ -103,7 +103,7 @@ def rungs_of(config: RacingConfig | None, tasks: Sequence[Task]) -> Rungs | None
     """Return the rungs of a run; None if it does not race.
 
     Raises:
-        EvoError: a part of a task's examples gives no estimate of its score.
+        EvoError: the score of a task cannot be estimated from a part of its examples.
     """
     if config is None:
         return None
@@ -117,11 +117,11 @@ def rungs_of(config: RacingConfig | None, tasks: Sequence[Task]) -> Rungs | None
             why = "has only one dev example"
         if why:
             raise EvoError(
-                f"racing: task {task.name!r} {why}, so its score can't be estimated from a part of them. "
-                "Remove racing from the config, or the task"
+                f"racing: task {task.name!r} {why}, so its score cannot be estimated from a part of "
+                "its examples. Remove racing from the config, or the task"
             )
     sizes = [len(task.splits[DEV]) for task in tasks]
-    # With few examples, two rungs may end at the same one, or at the last.
+    # With few examples, two rungs may end at the same example, or one at the last.
     ends = {
         tuple(rung_ends(n, (share,))[0] for n in sizes): share for share in reversed(config.rungs)
     }
@@ -130,7 +130,7 @@ def rungs_of(config: RacingConfig | None, tasks: Sequence[Task]) -> Rungs | None
 
 
 def restricted(found: QueryResult, positions: Sequence[int]) -> QueryResult:
-    """A whole result, reduced to the examples at ``positions``."""
+    """Return a whole result reduced to the examples at ``positions``."""
     values = tuple(found.values[i] for i in positions)
     answers = tuple(found.answers[i] for i in positions)
     mean, error = mean_and_error(values)
