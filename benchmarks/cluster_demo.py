@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from cluster_processes import BIN, TESTS, ClusterProcesses, environment
+from cluster_processes import ClusterProcesses, environment
+from places import BIN, SUPPORT
 from results import save
 from toys import write_founders
 
@@ -57,7 +58,7 @@ def demonstrate(folder: Path) -> None:
     write_founders(project / "founders")
     (project / "demo.yaml").write_text(CONFIG)
     (project / "slow.py").write_text(SLOW)
-    (project / "toys.py").write_text((TESTS / "toys.py").read_text())
+    (project / "toys.py").write_text((SUPPORT / "toys.py").read_text())
     seconds: dict[str, float] = {}
     began = time.monotonic()
     cluster = ClusterProcesses(folder / "cluster", workers=2)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cluster.errors import CheckpointError as CheckpointError
-from cluster.founders.adapters import ADAPTER_CONFIG, adapter_digest, is_adapter, open_adapter
+from cluster.founders.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILE,
+    adapter_digest,
+    is_adapter,
+    open_adapter,
+)
 from operators.recipe import Founder
 from operators.recipe.layers import layer_count
 from operators.tensors.low_rank import Adapter
@@ -245,3 +251,14 @@ def layout_for(ancestor: Weights, dtype: torch.dtype | None) -> Layout:
         return ancestor.layout
     cast = {name: t.to(device="meta", dtype=dtype) for name, t in ancestor.tensors.items()}
     return weights_of(cast).layout
+
+
+def mapped_bytes(files: Iterable[FounderFiles]) -> int:
+    """The size of all files that a host of these founders maps.
+
+    Raises:
+        CheckpointError: a checkpoint has no tensor files.
+    """
+    paths = {entry.path for entry in files}
+    mapped = [f for p in paths for f in ((p / ADAPTER_FILE,) if is_adapter(p) else tensor_files(p))]
+    return sum(file.stat().st_size for file in mapped)

@@ -1,4 +1,4 @@
-"""Who is to blame for lost work, how often it is tried again, and since when something runs. Pure."""
+"""RetryTracker: which lost jobs run again and which have failed. TimedQueue: since when one runs."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -7,58 +7,57 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 from cluster.jobs import Job
 
 MAX_ATTEMPTS = 3
-MAX_LOSSES = 10  # with those that no candidate is to blame for, so that nothing goes on for ever
+MAX_LOSSES = 10  # with losses that are not the job's fault, so that no job runs for ever
 
 Cause: TypeAlias = Literal["host", "node", "slow", "scorer", "slow scoring", "answer", "error"]
-_BLAMELESS = ("node", "answer")
+_NOT_THE_JOBS_FAULT = ("node", "answer")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Why an attempt came to nothing. A node or an answer that goes away is not the candidate's doing."""
+    """Why an attempt gave no result."""
 
     cause: Cause
     reason: str
 
     @property
-    def blamed(self) -> bool:
-        return self.cause not in _BLAMELESS
+    def is_attempt(self) -> bool:
+        """Whether it counts as a failed attempt of the job: not where a node or an answer was lost."""
+        return self.cause not in _NOT_THE_JOBS_FAULT
 
 
 class RetryTracker:
-    """Counts what every job lost, and decides when it has lost too often."""
+    """Records the losses of every job. A job fails after `MAX_ATTEMPTS` attempts or `MAX_LOSSES` losses."""
 
     def __init__(self, deadline_s: float) -> None:
         self._deadline = f"longer than pool.deadline_s ({deadline_s:g} s)"
         self._losses: dict[int, list[Loss]] = {}
-        self._suspects: set[int] = set()
+        self._isolated: set[int] = set()
 
-    def is_suspect(self, job: Job) -> bool:
-        """Whether the job was lost before. It is to have a host to itself: whoever is with it might take
-        the blame for it, or it for them.
-        """
-        return job.key in self._suspects
+    def is_isolated(self, job: Job) -> bool:
+        """Whether the job must run alone on a host, so that failures are attributed correctly."""
+        return job.key in self._isolated
 
-    def suspect(self, jobs: Iterable[Job]) -> None:
-        """Jobs were lost in one call."""
-        self._suspects.update(job.key for job in jobs)
+    def isolate(self, jobs: Iterable[Job]) -> None:
+        """Run jobs alone from now on, as they were lost in one call."""
+        self._isolated.update(job.key for job in jobs)
 
-    def lose(self, job: Job, loss: Loss) -> Job | str:
-        """The job to do again, one attempt on if it is to blame; or why it failed for good."""
+    def record(self, job: Job, loss: Loss) -> Job | str:
+        """Record a loss; return the job to run again, or the error if it has failed."""
         losses = self._losses.setdefault(job.key, [])
         losses.append(loss)
-        blamed = [known for known in losses if known.blamed]
-        if len(blamed) < MAX_ATTEMPTS and len(losses) < MAX_LOSSES:
-            return replace(job, attempt=job.attempt + loss.blamed)
+        attempts = [known for known in losses if known.is_attempt]
+        if len(attempts) < MAX_ATTEMPTS and len(losses) < MAX_LOSSES:
+            return replace(job, attempt=job.attempt + loss.is_attempt)
         self.forget(job)
-        return self._failure(blamed if len(blamed) >= MAX_ATTEMPTS else losses)
+        return self._failure(attempts if len(attempts) >= MAX_ATTEMPTS else losses)
 
     def forget(self, job: Job) -> None:
-        """The job is done."""
+        """Drop what is known of a job that is done."""
         self._losses.pop(job.key, None)
-        self._suspects.discard(job.key)
+        self._isolated.discard(job.key)
 
     def _failure(self, losses: list[Loss]) -> str:
         causes = {loss.cause for loss in losses}
@@ -85,7 +84,7 @@ class RetryTracker:
 
 
 class TimedQueue(Generic[T]):
-    """What one process has before it, in the order it will do it, and since when it does the first."""
+    """The work of one process, in the order it will be done, and the time when the first item began."""
 
     def __init__(self) -> None:
         self._items: list[T] = []
@@ -108,14 +107,14 @@ class TimedQueue(Generic[T]):
         self._items.remove(item)
 
     def restart(self, now: float) -> None:
-        """The first begins only now."""
+        """Count the first item's time from ``now``."""
         self._since = now
 
     def clear(self) -> tuple[T, ...]:
-        """Empty the lane; what was in it."""
+        """Remove and return all items."""
         items, self._items = tuple(self._items), []
         return items
 
     def overdue(self, now: float, deadline_s: float) -> bool:
-        """Whether the first has been running for longer than ``deadline_s``."""
+        """Whether the first item has taken longer than ``deadline_s``."""
         return bool(self._items) and now - self._since > deadline_s

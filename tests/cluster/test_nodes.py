@@ -79,7 +79,7 @@ def test_a_node_that_is_drained_finishes_what_it_runs_and_is_left(play):
     found = play("node_is_drained")
     assert_done(found)
     assert len(found["by"]) == 2
-    assert [k for k in kinds(found) if k != "node lost"] == ["node draining", "host let go"]
+    assert [k for k in kinds(found) if k != "node lost"] == ["node draining", "host removed"]
 
 
 def test_answers_that_are_lost_with_their_node_are_made_again(play):

@@ -35,7 +35,7 @@ def test_a_tenth_of_a_gpu_is_ten_hosts():
     assert room(ClusterNode("n", cpus=64, gpus=1), HostNeeds(1, gpus=0.1)) == 10
 
 
-def test_a_node_that_is_drained_gets_no_hosts():
+def test_a_draining_node_gets_no_hosts():
     assert room(ClusterNode("n", cpus=8, draining=True), HostNeeds(1)) == 0
 
 
@@ -52,7 +52,7 @@ def test_a_fixed_number_of_hosts_is_kept_wherever_there_is_room():
     assert missing(3, [CPUS], HostNeeds(1), {ANYWHERE: 1}, resting=[ANYWHERE]) == ()
 
 
-def test_a_place_where_hosts_fail_to_start_is_tried_ever_more_seldom():
+def test_the_pause_after_failed_starts_doubles_up_to_a_minute():
     pauses = [pause_s(k) for k in range(1, 10)]
     assert pauses[:4] == [1, 2, 4, 8]
     assert pauses[-1] == 60
@@ -62,13 +62,13 @@ def job() -> Job:
     return Job(Founder("a", "0"), ())
 
 
-def lose_all(ledger: RetryTracker, losses: list[Loss]) -> list[Job | str]:
+def lose_all(tracker: RetryTracker, losses: list[Loss]) -> list[Job | str]:
     """Each verdict, until one is final."""
     verdicts: list[Job | str] = [job()]
     for loss in losses:
         last = verdicts[-1]
         assert isinstance(last, Job)
-        verdicts.append(ledger.lose(last, loss))
+        verdicts.append(tracker.record(last, loss))
     return verdicts[1:]
 
 
@@ -81,13 +81,13 @@ def lose_all(ledger: RetryTracker, losses: list[Loss]) -> list[Job | str]:
         (Loss("scorer", "killed"), "scoring: lost with its scorer 3 times, last: killed"),
     ],
 )
-def test_a_job_that_is_to_blame_fails_after_three_attempts(loss, text):
+def test_a_job_fails_after_three_attempts(loss, text):
     verdicts = lose_all(RetryTracker(7), [loss] * MAX_ATTEMPTS)
     assert [v.attempt for v in verdicts[:-1]] == [2, 3]
     assert verdicts[-1] == text
 
 
-def test_different_losses_are_all_told():
+def test_an_error_names_every_different_loss():
     losses = [Loss("host", "killed"), Loss("slow", ""), Loss("scorer", "gone")]
     final = lose_all(RetryTracker(7), losses)[-1]
     assert final.startswith("failed 3 times: lost with its host: killed; took longer")
@@ -100,32 +100,32 @@ def test_lost_nodes_are_not_a_jobs_fault_but_not_for_ever():
     assert verdicts[-1] == "lost with its node 10 times, last: went away"
 
 
-def test_what_a_job_lost_is_forgotten_when_it_is_done():
-    ledger = RetryTracker(7)
-    lose_all(ledger, [Loss("host", "")] * 2)
-    ledger.forget(job())
-    assert isinstance(ledger.lose(job(), Loss("host", "")), Job)
+def test_losses_are_forgotten_when_a_job_is_done():
+    tracker = RetryTracker(7)
+    lose_all(tracker, [Loss("host", "")] * 2)
+    tracker.forget(job())
+    assert isinstance(tracker.record(job(), Loss("host", "")), Job)
 
 
-def test_the_clock_of_a_lane_runs_for_the_first_in_it_alone():
-    lane: TimedQueue[str] = TimedQueue()
-    assert not lane.overdue(100, 5)
-    lane.add("first", 10)
-    lane.add("second", 12)
-    assert not lane.overdue(15, 5)
-    assert lane.overdue(16, 5)
-    lane.remove("first", 16)
-    assert not lane.overdue(21, 5)  # the second began at 16
-    assert lane.overdue(22, 5)
-    lane.restart(22)
-    assert not lane.overdue(27, 5)
+def test_a_queue_times_only_its_first_item():
+    queue: TimedQueue[str] = TimedQueue()
+    assert not queue.overdue(100, 5)
+    queue.add("first", 10)
+    queue.add("second", 12)
+    assert not queue.overdue(15, 5)
+    assert queue.overdue(16, 5)
+    queue.remove("first", 16)
+    assert not queue.overdue(21, 5)  # the second began at 16
+    assert queue.overdue(22, 5)
+    queue.restart(22)
+    assert not queue.overdue(27, 5)
 
 
-def test_what_waits_can_leave_without_stopping_the_clock():
-    lane: TimedQueue[str] = TimedQueue()
-    lane.add("first", 10)
-    lane.add("second", 12)
-    lane.remove("second", 14)
-    assert lane.overdue(16, 5)
-    assert lane.clear() == ("first",)
-    assert not lane.overdue(16, 5)
+def test_removing_a_later_item_does_not_reset_the_time():
+    queue: TimedQueue[str] = TimedQueue()
+    queue.add("first", 10)
+    queue.add("second", 12)
+    queue.remove("second", 14)
+    assert queue.overdue(16, 5)
+    assert queue.clear() == ("first",)
+    assert not queue.overdue(16, 5)

@@ -248,7 +248,7 @@ def test_a_candidate_that_kills_hosts_takes_nobody_of_its_group_with_it(ray_pool
     *in_groups, first, second, third = lost
     assert in_groups
     assert all("one of the jobs" in detail for detail in in_groups)
-    assert all(d.endswith(f"it was at job {failed.job.key}") for d in (first, second, third))
+    assert all(d.endswith(f"it was running job {failed.job.key}") for d in (first, second, third))
 
 
 def test_a_host_killed_with_a_group_loses_nobody_and_charges_nobody(ray_pool, spec):
