@@ -1,6 +1,6 @@
-"""CallSizer: how many jobs a host is given in one call, learnt from the calls before. Pure.
+"""CallSizer: how many jobs to send to a host in one call, from the times of earlier calls.
 
-What a job answers depends on nothing that this decides, so that here, and only here, time may tell.
+No result depends on the size of a call, so it may depend on time; nothing else in a run may.
 """
 
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from math import ceil, inf
 
 from cluster.jobs import HostStats, Job, Query
 
-CALL_S = 0.1  # what a call should take at least: less, and the calls themselves begin to cost
+CALL_S = 0.1  # least time of a call; the overhead of shorter calls is noticeable
 
 
 class CallSizer:
-    """Seconds that jobs took, by host and by what they asked.
+    """Seconds that jobs took, by host and queries.
 
-    ``limit_s`` is the deadline of one individual: a call takes a small part of it.
+    ``limit_s`` is the deadline of one job; a call takes at most a quarter of it.
     """
 
     def __init__(self, limit_s: float = inf) -> None:
@@ -23,10 +23,10 @@ class CallSizer:
         self._useful: dict[tuple[str, tuple[Query, ...]], int] = {}
 
     def size(self, host: str, queries: tuple[Query, ...], *, queued: int, hosts: int) -> int:
-        """How many of ``queued`` jobs to give to ``host``, at most: one as long as none was timed.
+        """The largest number of the ``queued`` jobs to send to ``host``; 1 until a job was timed.
 
-        A call is of as many as make it long enough, or as the host makes use of; and it leaves as much for
-        every other host: twice, to be even in the end, unless several take hardly longer than one.
+        A call has as many jobs as take `CALL_S` or as keep the host busy, but at most an equal share of the
+        queue; half a share if jobs run one by one, so that all hosts finish at about the same time.
         """
         seconds = self._seconds.get((host, queries))
         if seconds is None:
@@ -39,7 +39,7 @@ class CallSizer:
         return max(1, int(min(enough, share, self._longest_s / seconds)))
 
     def learn(self, jobs: Sequence[Job], before: HostStats, after: HostStats) -> None:
-        """A host did ``jobs`` between its two accounts."""
+        """Record that a host did ``jobs`` between two of its stats."""
         key = after.host, jobs[0].queries
         self._seconds[key] = (after.busy_s - before.busy_s) / len(jobs)
         self._useful[key] = after.useful

@@ -1,4 +1,4 @@
-"""What can be wrong with the files of a model, and with a pool or cluster. Imports nothing heavy."""
+"""Errors of checkpoints, pools and clusters. Imports nothing heavy."""
 
 from operators.errors import EvoError
 
@@ -8,4 +8,4 @@ class CheckpointError(EvoError):
 
 
 class PoolError(EvoError):
-    """A pool or cluster can't be used: it refuses us, hosts fail to start, or die without end."""
+    """A pool or cluster can't be used: it refuses access, or its hosts fail to start or keep dying."""

@@ -10,7 +10,7 @@ from fitness.splits import Split
 from fitness.tasks.task import Part, Task
 from operators.recipe import Recipe
 
-if TYPE_CHECKING:  # it imports torch, which who reads a journal does without
+if TYPE_CHECKING:  # its module imports torch, which readers of a journal do not need
     from cluster.founders.checkpoints import FounderFiles
 
 Kind: TypeAlias = Literal["score", "answers", "influence"]
@@ -18,7 +18,7 @@ Kind: TypeAlias = Literal["score", "answers", "influence"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One thing to find out about an individual on a task's split, or on a part of it.
+    """What to measure of an individual on a task's split, or on a ``part`` of it.
 
     Its scores, its answers, or the influence of each of its layers.
     """
@@ -31,7 +31,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Build one individual and answer all ``asks`` of it.
+    """Build one individual and answer all ``queries`` about it.
 
     The pool sets ``key`` (0, 1, 2, ... in the order submitted) and ``attempt``.
     """
@@ -57,9 +57,11 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What a host ran: the digest of what it built ("" if that failed; see ``Builder.digest``), and how
-    many tokens each ask took, read and generated, without padding (empty where the engine counts none,
-    or the asks were not all answered).
+    """What a host ran.
+
+    ``weights`` is the digest of what it built, "" if that failed; see ``Builder.digest``. ``tokens`` counts, for
+    each query, the tokens read and generated without padding; empty if the engine does not count them or a
+    query has no answer.
     """
 
     weights: str = ""
@@ -68,7 +70,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class HostResult:
-    """What a host gives a scorer: one list of outputs for each query, or an error."""
+    """A host's answers for the scorer: a tuple of outputs for each query, or an error."""
 
     outputs: tuple[tuple[Output, ...], ...]
     host: str
@@ -81,7 +83,7 @@ class HostResult:
 class QueryResult:
     """Per-example results of one query: ``values`` for scores, ``answers`` for answers.
 
-    ``positions`` are those of a candidate's examples that was dropped before it met them all.
+    ``positions`` are those of the examples that ran, if racing stopped the candidate before the last.
     """
 
     query: Query
@@ -98,9 +100,9 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """A job's end, exactly one for each job submitted: results for every query, or ``error``.
+    """The one result of a submitted job: results for every query, or ``error``.
 
-    ``at_s`` is the coordinator's to set: when the result came, by the run's clock.
+    The coordinator sets ``at_s``: seconds since the start of the run when the result arrived.
     """
 
     job: Job
@@ -118,9 +120,9 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class HostSpec:
-    """All that a host needs: founders by path, the engine, and the requests of every query.
+    """What a host needs: founders by path, the engine, and the requests of every query.
 
-    ``memory_gib`` is what a host in a process of its own may allocate beside the founders' files.
+    ``memory_gib`` limits what a host in its own process may allocate beside the founders' files.
     """
 
     base: "FounderFiles"
@@ -132,7 +134,7 @@ class HostSpec:
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """A whole pool: its hosts' spec, and the tasks that its scorers score."""
+    """What a pool needs: its hosts' spec, and the tasks that its scorer scores."""
 
     host: HostSpec
     tasks: tuple[Task, ...]
@@ -140,11 +142,10 @@ class PoolSpec:
 
 @dataclass(frozen=True, slots=True)
 class HostStats:
-    """One host's account: peak resident memory in bytes, jobs done and the seconds they took.
+    """Figures of one host: peak resident memory in bytes, jobs done, and the seconds they took.
 
-    ``useful`` is the number of jobs that keeps it fully used: as many as run in one model batch, and those
-    that are built meanwhile. ``degraded`` says why it works more slowly than it could, a line for each fast
-    way that it has disabled after an error.
+    ``useful`` is the number of jobs that keep it busy: those of a model batch, and those built meanwhile.
+    ``degraded`` has a line for each optimisation that the host disabled after an error.
     """
 
     host: str
@@ -157,9 +158,9 @@ class HostStats:
 
 @dataclass(frozen=True, slots=True)
 class PoolEvent:
-    """Something that happened to the pool itself, for the lineage: ``kind`` is a word or two.
+    """An event of the pool, for the lineage.
 
-    Such as ``host lost``, ``host joined``, ``deadline``, ``degraded``.
+    ``kind`` is one or two words, such as ``host lost``, ``node joined``, ``deadline``, ``degraded``.
     """
 
     kind: str

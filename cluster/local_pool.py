@@ -18,8 +18,8 @@ from operators.tensors.threads import torch_threads
 class LocalPool:
     """One host and one scorer in this process.
 
-    Jobs run when a result is waited for, in the order of submission; short jobs run together with those
-    behind them. Outside of the constructor and ``wait``, torch has the caller's number of threads.
+    Jobs run inside ``wait``, in the order of submission; short jobs run in one call with those behind
+    them. Outside the constructor and ``wait``, torch has the caller's number of threads.
     """
 
     def __init__(self, spec: PoolSpec) -> None:
@@ -81,7 +81,7 @@ class LocalPool:
         jobs = list(takewhile(lambda job: job.queries == queries, islice(self._queue, most)))
         with torch_threads(self._threads):
             results = list(map(self._scorer.score, jobs, self._host.run_all(jobs)))
-        # Only now: jobs that were interrupted stay in the queue.
+        # After they ran, so that interrupted jobs stay in the queue.
         for result in results:
             self._queue.popleft()
             self._completed.add(result)

@@ -1,9 +1,9 @@
-"""Pool: hosts and scorers behind one protocol.
+"""Pool: the protocol of hosts and a scorer.
 
 The contract, tested by one suite for every pool: each submitted job completes exactly once, with
-scores or with an error; jobs complete in any order; a result is given to the caller who waits for its
+scores or with an error; jobs complete in any order; a result goes to the caller that waits for its
 key, so several callers in one thread can share a pool; a lost host costs a retry, not the run; each
-event of a host is given once; closing twice is harmless.
+event is returned once; closing twice has no effect.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -12,15 +12,15 @@ from typing import Protocol
 from cluster.errors import PoolError as PoolError
 from cluster.jobs import HostStats, Job, JobResult, PoolEvent
 
-IN_FLIGHT = 2  # jobs per host: the next one is there when the current one ends
+IN_FLIGHT = 2  # calls per host: one that runs, and one that can begin as soon as it ends
 
 
 class Pool(Protocol):
-    """Runs jobs on hosts. Not thread-safe: one coordinator owns it."""
+    """Runs jobs on hosts. Not thread-safe."""
 
     @property
     def hosts(self) -> int:
-        """How many hosts can take work now; at least 1, also while all of them are being replaced."""
+        """Number of hosts that can run jobs now; at least 1, also while all are being replaced."""
         ...
 
     @property
@@ -29,7 +29,7 @@ class Pool(Protocol):
         ...
 
     def submit(self, job: Job) -> int:
-        """Queue a job; return its key, unique in the pool's life. Never blocks.
+        """Queue a job; return its key, which the pool uses once. Never blocks.
 
         The pool bounds the work in flight for each host.
         """
@@ -45,22 +45,22 @@ class Pool(Protocol):
         ...
 
     def cancel(self, keys: Collection[int]) -> frozenset[int]:
-        """Remove those of the jobs ``keys`` that have not begun; return their keys.
+        """Remove the jobs ``keys`` that have not begun; return their keys.
 
         The other jobs complete as usual.
         """
         ...
 
     def stats(self) -> tuple[HostStats, ...]:
-        """An account of each host."""
+        """Figures of each host."""
         ...
 
     def events(self) -> tuple[PoolEvent, ...]:
-        """What happened to hosts since the last call, oldest first."""
+        """Events since the last call, oldest first."""
         ...
 
     def close(self) -> None:
-        """Let go of hosts and memory; pending jobs are dropped."""
+        """End the hosts; drop pending jobs."""
         ...
 
 
@@ -74,7 +74,7 @@ def run_all(pool: Pool, jobs: Iterable[Job]) -> Iterator[JobResult]:
 
 
 class Completed:
-    """Results that nobody has taken yet, in order of completion."""
+    """Results that are not taken yet, in order of completion."""
 
     def __init__(self) -> None:
         self._results: dict[int, JobResult] = {}

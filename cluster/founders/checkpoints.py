@@ -1,4 +1,4 @@
-"""Checkpoints as founders: memory-mapped tensors, content digests, and errors that name the file."""
+"""Checkpoints as founders: memory-mapped tensors and content digests."""
 
 import hashlib
 import json
@@ -25,13 +25,13 @@ from operators.tensors.weights import Layout, Weights, check_fit, weights_of
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-_PIECE_BYTES = 64 * 2**20  # of a device's tensors, in host memory at a time
+_PIECE_BYTES = 64 * 2**20  # copied from a device to host memory at a time
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 
 
 @dataclass(frozen=True, slots=True)
 class FounderFiles:
-    """Where one founder's tensors are, and the digest of what was in them when the run began."""
+    """A founder, with the digest of its tensors at the start of the run, and the path of its files."""
 
     founder: Founder
     path: Path
@@ -39,7 +39,7 @@ class FounderFiles:
 
 @dataclass(frozen=True, slots=True)
 class FounderSet:
-    """The founders of a run and their base. ``base`` is not in the population unless listed too."""
+    """The founders of a run and their base. ``base`` is in the population only if it is a founder, too."""
 
     base: FounderFiles
     founders: tuple[FounderFiles, ...]
@@ -50,13 +50,13 @@ class FounderSet:
 
 
 def open_checkpoint(path: Path) -> Weights:
-    """The floating-point tensors of a checkpoint folder, or of one ``.safetensors`` file.
+    """Open the floating-point tensors of a checkpoint folder, or of one ``.safetensors`` file.
 
-    Tensors are private views of memory-mapped files: nothing is read before it is used, processes
-    on one machine share the pages, and writing to a tensor never reaches the file.
+    Tensors are private views of memory-mapped files: data is read when it is used, processes on one
+    machine share the pages, and writing to a tensor does not change the file.
 
     Raises:
-        CheckpointError: no such folder, no safetensors in it, pickled weights only, a damaged file.
+        CheckpointError: no such folder, no safetensors in it, pickled weights only, or a damaged file.
     """
     tensors: dict[str, Tensor] = {}
     for file, names in tensors_by_file(path).items():
@@ -66,17 +66,17 @@ def open_checkpoint(path: Path) -> Weights:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
     if not any(t.is_floating_point() for t in tensors.values()):
-        raise CheckpointError(f"{path}: holds no floating-point tensors")
+        raise CheckpointError(f"{path}: no floating-point tensors in this checkpoint")
     return weights_of(tensors)
 
 
 def tensors_by_file(path: Path) -> dict[Path, tuple[str, ...]]:
-    """The names of a checkpoint's tensors, by the file that holds them.
+    """The names of a checkpoint's tensors, by file.
 
-    A file of a sharded checkpoint counts with the tensors that the index gives to it and no others.
+    In a sharded checkpoint, only the tensors that the index assigns to a file count.
 
     Raises:
-        CheckpointError: as `tensor_files`, and where a file is damaged or lacks a tensor of the index.
+        CheckpointError: as `tensor_files`; a file is damaged or lacks a tensor of the index.
     """
     files = tensor_files(path)
     index = path / INDEX_FILE
@@ -92,7 +92,7 @@ def tensors_by_file(path: Path) -> dict[Path, tuple[str, ...]]:
             wanted = tuple(n for n, f in listed.items() if f == file.name)
             if lacking := sorted(set(wanted) - set(there)):
                 raise CheckpointError(
-                    f"{file}: lacks {lacking[0]!r}, which {INDEX_FILE} gives to it"
+                    f"{file}: lacks {lacking[0]!r}, which {INDEX_FILE} assigns to it"
                 )
             there = wanted
         named[file] = there
@@ -128,8 +128,8 @@ def tensor_files(path: Path) -> tuple[Path, ...]:
         return (path / SINGLE_FILE,)
     if (path / ADAPTER_CONFIG).is_file():
         raise CheckpointError(
-            f"{path}: is a PEFT adapter, which may be a founder, but not a base or a model to merge: "
-            "merge it into its base first (peft's merge_and_unload)"
+            f"{path}: is a PEFT adapter, which can be a founder, but not a base or a model to merge. "
+            "Merge it into its base first (peft's merge_and_unload)"
         )
     pickled = next((name for name in _PICKLED if (path / name).exists()), None)
     if pickled:
@@ -151,7 +151,7 @@ def digest_of(weights: Weights) -> str:
 
 
 def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
-    """The bytes of a tensor, in pieces; those of one on a device come to host memory one after another."""
+    """The bytes of a tensor, in pieces that are copied to host memory one after another."""
     flat = tensor.contiguous().reshape(-1).view(torch.uint8)
     for piece in torch.split(flat, _PIECE_BYTES):
         yield piece.cpu().numpy().data
@@ -160,12 +160,12 @@ def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
 def load_founders(base: Path, founders: Mapping[str, Path]) -> FounderSet:
     """Open, check and digest a run's checkpoints: whole models, or PEFT adapters of the base.
 
-    The base may be a founder too, by its own path or as a copy: a population may hold it.
+    The base may be a founder too, by its own path or as a copy.
 
     Raises:
-        CheckpointError: a checkpoint or adapter can't be read, holds NaN, or is there twice; an
-            adapter is not plain LoRA or not of this base.
-        WeightsMismatchError: a founder's tensors don't fit the base's: says which and where.
+        CheckpointError: a checkpoint or adapter can't be read, holds NaN, or is listed twice; an
+            adapter is not plain LoRA or belongs to another base.
+        WeightsMismatchError: a founder's tensors don't fit the base's.
     """
     ancestor = open_checkpoint(base)
     _check_finite(ancestor, base)
@@ -197,19 +197,19 @@ def load_founders(base: Path, founders: Mapping[str, Path]) -> FounderSet:
 
 
 def _check_finite(weights: Weights, path: Path) -> None:
-    # Every child of such a founder would fail, and nobody would know why.
+    # Every child of such a founder would fail, with an error that does not name the founder.
     bad = next((n for n, t in weights.tensors.items() if not bool(torch.isfinite(t).all())), None)
     if bad is not None:
         raise CheckpointError(f"{path}: tensor {bad!r} holds NaN or infinite values")
 
 
 def map_founders(files: Sequence[FounderFiles]) -> dict[Founder, Weights | Adapter]:
-    """Memory-map the checkpoints, and check that they hold what they held when the run began.
+    """Memory-map the checkpoints, and check that they have not changed since the run began.
 
-    The first of ``files`` is the base: adapters are changes of it, and it is mapped once for all.
+    The first of ``files`` is the base, which adapters change.
 
     Raises:
-        CheckpointError: a file has changed since, or can't be read.
+        CheckpointError: a file has changed, or can't be read.
     """
     ancestor = _unchanged(files[0])
     mapped: dict[Founder, Weights | Adapter] = {files[0].founder: ancestor}
@@ -240,8 +240,8 @@ def _unchanged(entry: FounderFiles) -> Weights:
 def _check_digest(entry: FounderFiles, digest: str) -> None:
     if digest != entry.founder.digest:
         raise CheckpointError(
-            f"{entry.path}: its tensors are not those that founder {entry.founder.name!r} had "
-            "when the run began (digests differ). Restore the files, or start a new run"
+            f"{entry.path}: the tensors of founder {entry.founder.name!r} have changed since the run began "
+            "(digests differ). Restore the files, or start a new run"
         )
 
 

@@ -1,7 +1,7 @@
-"""Founders' files for nodes that lack them: sent once per node, checked, kept by content.
+"""Transfer of founders' files to nodes that lack them: once per node, checked, stored by content.
 
-A manifest names a founder's files with their sizes and SHA-256. A node takes them piece by piece into
-a folder named after the manifest's digest. Nothing here knows Ray: bytes come from a `FileSource`.
+A manifest lists a founder's files with their sizes and SHA-256. A node fetches them in pieces from a
+`FileSource` into a folder named by the manifest's digest.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from cluster.jobs import HostSpec
 Shipping: TypeAlias = Literal["auto", "always", "never"]
 
 CACHE_VARIABLE = "EVO_FOUNDERS_CACHE"
-PIECE_BYTES = 16 * 2**20  # a few of them must fit into Ray's object store
+PIECE_BYTES = 16 * 2**20  # several must fit into Ray's object store
 _BESIDE = (".json", ".txt", ".model", ".jinja")  # configs and tokenizers
 _CODE = ".py"
 
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file of a founder: its plain name, bytes and SHA-256."""
+    """One file of a founder: its name without folders, size in bytes and SHA-256."""
 
     name: str
     size: int
@@ -41,41 +41,41 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class FounderManifest:
-    """A founder's files, in order of name. ``single``: the founder is the one file, not a folder."""
+    """A founder's files, in order of name. ``single``: the founder is one file, not a folder."""
 
     files: tuple[FileEntry, ...]
     single: bool
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that the manifest says."""
+        """SHA-256 of the manifest."""
         parts = [[f.name, f.size, f.sha256] for f in self.files]
         return hashlib.sha256(json.dumps([self.single, parts]).encode()).hexdigest()
 
 
 class FileSource(Protocol):
-    """Where the bytes are. Founders go by their place in `parts_of`'s order."""
+    """Reads founders' files. ``founder`` is an index into `parts_of`."""
 
     def outline(self, founder: int) -> tuple[tuple[str, int], ...]:
-        """Names and sizes of a founder's files: quick."""
+        """Names and sizes of a founder's files; does not read them."""
         ...
 
     def manifest(self, founder: int) -> FounderManifest:
-        """Their content as well: reads every byte the first time."""
+        """The founder's manifest; the first call reads all its files."""
         ...
 
     def read(self, founder: int, name: str, offset: int, size: int) -> bytes:
-        """A piece of a file that the manifest names."""
+        """Up to ``size`` bytes at ``offset`` of a file that the manifest lists."""
         ...
 
 
 def parts_of(spec: HostSpec) -> tuple[FounderFiles, ...]:
-    """What a host needs, in the order that sources number it: the base, then the founders."""
+    """The files that a host needs: the base, then the founders."""
     return (spec.base, *spec.founders)
 
 
 class LocalFileSource:
-    """The founders' files on this machine; a checkpoint's Python files only if they are trusted."""
+    """Founders' files on this machine; Python files only with ``engine.trust_remote_code``."""
 
     def __init__(self, spec: HostSpec) -> None:
         self._paths = [part.path for part in parts_of(spec)]
@@ -94,7 +94,7 @@ class LocalFileSource:
 
     def read(self, founder: int, name: str, offset: int, size: int) -> bytes:
         if name not in {f.name for f in self.manifest(founder).files}:
-            raise CheckpointError(f"{name!r} is no file of founder {founder}")
+            raise CheckpointError(f"{name!r} is not a file of founder {founder}")
         path = self._paths[founder]
         with (path if self.manifest(founder).single else path / name).open("rb") as file:
             file.seek(offset)
@@ -103,17 +103,17 @@ class LocalFileSource:
         return piece
 
     def sent(self) -> int:
-        """Bytes given out so far."""
+        """Bytes read so far."""
         return self._sent
 
 
 def needed_files(path: Path, *, code: bool) -> tuple[Path, ...]:
-    """The files that make a founder: tensors, configs, tokenizer; in order of name.
+    """The files of a founder: tensors, configs, tokenizer; in order of name.
 
-    Never pickles; Python files only where the run's user trusts them (``code``).
+    No pickles, and Python files only if ``code``.
 
     Raises:
-        CheckpointError: ``path`` is no checkpoint.
+        CheckpointError: ``path`` is not a checkpoint.
     """
     if path.is_file():
         return tensor_files(path)
@@ -124,10 +124,10 @@ def needed_files(path: Path, *, code: bool) -> tuple[Path, ...]:
 
 
 def manifest_of(path: Path, *, code: bool = False) -> FounderManifest:
-    """Read all files of a founder.
+    """Read all files of a founder; return their manifest.
 
     Raises:
-        CheckpointError: ``path`` is no checkpoint, or a file can't be read.
+        CheckpointError: ``path`` is not a checkpoint, or a file can't be read.
     """
     try:
         parts = tuple(
@@ -139,13 +139,13 @@ def manifest_of(path: Path, *, code: bool = False) -> FounderManifest:
 
 
 def localise(spec: HostSpec, source: FileSource, mode: Shipping) -> HostSpec:
-    """``spec`` with paths that lead, on this node, to the files that ``source`` has.
+    """``spec`` with paths of this node; files are fetched from ``source`` if necessary.
 
-    ``auto`` uses a path that holds files of the same names and sizes. Whether they are the same
-    tensors is checked when founders are mapped, by digest.
+    ``auto`` keeps a path with files of the same names and sizes; digests are checked when founders are
+    mapped. ``always`` fetches all, ``never`` none.
 
     Raises:
-        CheckpointError: files can't be had, or can't be written here.
+        CheckpointError: files can't be fetched, or can't be written here.
     """
     if mode == "never":
         return spec
@@ -172,19 +172,19 @@ def _localised(
 
 
 def cache_folder() -> Path:
-    """Where a node keeps founders that were sent to it; may be deleted when no run uses it."""
+    """The folder of fetched founders on this node; may be deleted when no run uses it."""
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named) if named else Path.home() / ".cache" / "evo-models" / "founders"
 
 
 def fetch(manifest: FounderManifest, read: Callable[[str, int, int], bytes], cache: Path) -> Path:
-    """The founder's path in ``cache``, its files fetched by ``read(name, offset, size)`` if need be.
+    """The founder's path in ``cache``; fetches its files by ``read(name, offset, size)`` if necessary.
 
-    Whoever comes first on a node fetches and the others wait. An entry is complete or absent, and
-    one that is damaged is fetched again.
+    The first process on a node fetches and the others wait. An entry is complete or absent, and a
+    damaged one is fetched again.
 
     Raises:
-        CheckpointError: a name that could leave the folder, wrong bytes, or no room.
+        CheckpointError: a file name leads out of the folder, wrong bytes arrived, or the disk is full.
     """
     _check_names(manifest)
     entry = cache / manifest.digest
@@ -220,7 +220,7 @@ def _fetch_file(part: FileEntry, read: Callable[[str, int, int], bytes], out: Pa
         os.fsync(file.fileno())
     if done != part.size or digest.hexdigest() != part.sha256:
         raise CheckpointError(
-            f"{part.name}: what arrived is not what the run's founder holds (its digest differs). Did the "
+            f"{part.name}: the file that arrived differs from the run's founder (digests differ). Did the "
             "file change since the run began?"
         )
 
@@ -231,11 +231,11 @@ def _check_names(manifest: FounderManifest) -> None:
         if not name or name in (".", "..") or any(c in name for c in "/\\\0"):
             raise CheckpointError(f"a founder's file is called {name!r}, which leaves its folder")
     if len(set(names)) != len(names) or not names or (manifest.single and len(names) != 1):
-        raise CheckpointError("a founder's list of files contradicts itself")
+        raise CheckpointError("a founder's list of files is empty or names a file twice")
 
 
 def _holds(entry: Path, manifest: FounderManifest) -> bool:
-    """Whether ``entry`` has just the files of ``manifest``, byte for byte."""
+    """Whether ``entry`` has exactly the files of ``manifest``, by SHA-256."""
     try:
         sizes = {f.name: f.stat().st_size for f in entry.iterdir()}
         return sizes == {p.name: p.size for p in manifest.files} and all(
@@ -256,6 +256,6 @@ def _writing(cache: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(
-            f"{cache}: founders can't be kept on this node ({error}). Make room there, set "
+            f"{cache}: founders can't be stored on this node ({error}). Free disk space there, set "
             f"{CACHE_VARIABLE} to another folder, or put the founders on a path that every node sees"
         ) from error

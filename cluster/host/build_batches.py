@@ -1,4 +1,4 @@
-"""BatchBuilder: individuals built and digested before they run, several in one pass, ahead where that pays."""
+"""BatchBuilder: builds and digests individuals, several in one pass, on a GPU while others run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,15 +12,15 @@ from operators.recipe import Recipe, Route
 from operators.tensors.low_rank import Adapted
 from operators.tensors.weights import Stack, Weights
 
-FACTOR_BATCH = 16  # individuals of one pass that are factors: beside their base they are nothing
-BATCH_BYTES = 64 * 2**20  # of individuals that are built together; a large model is built alone
+FACTOR_BATCH = 16  # individuals as factors in one batch; they are small beside their base
+BATCH_BYTES = 64 * 2**20  # size of a build batch; a larger model is built alone
 
 Form: TypeAlias = Literal["whole", "path", "factors"]
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltIndividual:
-    """What was built and its digest; or why it could not be, and no digest."""
+    """What was built and its digest, or the error."""
 
     built: Weights | LayerPath | Adapted | None
     digest: str = ""
@@ -29,7 +29,7 @@ class BuiltIndividual:
 
 @dataclass(frozen=True, slots=True)
 class BuildBatch:
-    """Individuals of one pass, in ``seconds`` all together. Where they lie in one allocation: ``stack``."""
+    """Individuals of one pass, which took ``seconds``; ``stack`` is their weights in one allocation, if so."""
 
     members: tuple[BuiltIndividual, ...]
     seconds: float
@@ -40,12 +40,12 @@ class BatchBuilder:
     """Builds what a host runs next.
 
     Args:
-        explain: what an exception says, as an error of the individual that could not be built.
-        ahead: build the next batch in a thread of its own while one is run, into memory of its own.
+        explain: turns an exception into the error of the individual that could not be built.
+        ahead: build the next batch in a second thread and second memory while one runs.
 
     Attributes:
-        ahead: whether it builds while another batch is run.
-        wide: whether it takes more memory than one individual needs.
+        ahead: whether it builds a batch while another runs.
+        wide: whether it has allocated memory for more than one individual.
         fallbacks: why individuals are built one by one where building several at once failed.
     """
 
@@ -61,23 +61,23 @@ class BatchBuilder:
         self.fallbacks: list[str] = []
 
     def form(self, recipe: Recipe) -> Form:
-        """How an individual is built; those of one batch are of one form."""
+        """The form of an individual; those of a batch have the same form."""
         if isinstance(recipe, Route):
             return "path"
         try:
             return "whole" if self._builder.adapted(recipe) is None else "factors"
-        # Building it will fail in the same way, as that individual's own failure.
+        # Building it raises the same, which is then recorded as the failure of this individual.
         except Exception:
             return "whole"
 
     def batch_size(self, together: int) -> int:
-        """How many to build at once that run ``together`` at a time."""
-        if self.ahead:  # as few as can run, so that there is something to build meanwhile
+        """The size of a build batch for model batches of ``together`` individuals."""
+        if self.ahead:  # one model batch, so that the next can be built while it runs
             return together
         return max(1, self._most // together) * together
 
     def build(self, groups: Sequence[Sequence[Recipe]]) -> Iterator[BuildBatch]:
-        """Each batch, in order. It is good until the next is taken."""
+        """Build each group and yield it, in order; it is valid until the next one is taken."""
         if not self.ahead or len(groups) < 2:
             for recipes in groups:
                 yield self._build(0, recipes)
@@ -92,7 +92,7 @@ class BatchBuilder:
                 yield batch
 
     def narrow(self) -> None:
-        """From now on one individual at a time, in the memory of one."""
+        """Build one individual at a time from now on, in the memory of one."""
         self._rooms = [None, None]
         self._most, self.ahead, self.wide = 1, False, False
 
@@ -100,9 +100,11 @@ class BatchBuilder:
         started = perf_counter()
         stack = None
         if self.form(recipes[0]) == "factors":
-            members: tuple[BuiltIndividual, ...] = tuple(self._by_itself(r, None) for r in recipes)
+            members: tuple[BuiltIndividual, ...] = tuple(
+                self._build_alone(r, None) for r in recipes
+            )
         elif len(recipes) == 1 and (room == 0 or isinstance(recipes[0], Route)):
-            members = (self._by_itself(recipes[0], None),)
+            members = (self._build_alone(recipes[0], None),)
         else:
             self.wide = True
             try:
@@ -110,18 +112,20 @@ class BatchBuilder:
             except Exception as raised:
                 members = (BuiltIndividual(None, error=self._explain(raised)),) * len(recipes)
             else:
-                members = self._at_once(recipes, stack)
+                members = self._build_together(recipes, stack)
         return BuildBatch(members, perf_counter() - started, stack)
 
-    def _at_once(self, recipes: Sequence[Recipe], stack: Stack) -> tuple[BuiltIndividual, ...]:
+    def _build_together(
+        self, recipes: Sequence[Recipe], stack: Stack
+    ) -> tuple[BuiltIndividual, ...]:
         places = [stack[i] for i in range(len(recipes))]
         try:
             built = self._builder.build_all(recipes, places)
             return tuple(BuiltIndividual(one, self._builder.digest(one)) for one in built)
-        # An operator raises what a candidate's recipe makes it raise. Each by itself says whose failure it is.
+        # Operators may raise anything on a recipe. Build each alone, so that failures are attributed correctly.
         except Exception as raised:
             reason = self._explain(raised)
-        members = tuple(map(self._by_itself, recipes, places))
+        members = tuple(map(self._build_alone, recipes, places))
         if not any(member.error for member in members):
             self._most = 1
             self.fallbacks.append(
@@ -129,8 +133,8 @@ class BatchBuilder:
             )
         return members
 
-    def _by_itself(self, recipe: Recipe, place: Weights | None) -> BuiltIndividual:
-        # Whatever a candidate's recipe makes an operator raise is that candidate's failure.
+    def _build_alone(self, recipe: Recipe, place: Weights | None) -> BuiltIndividual:
+        # Whatever an operator raises on a recipe is the failure of this individual.
         try:
             built: Weights | LayerPath | Adapted
             if place is None:
@@ -144,6 +148,6 @@ class BatchBuilder:
     def _room(self, number: int, count: int) -> Stack:
         room = self._rooms[number]
         if room is None or len(room) < count:
-            self._rooms[number] = None  # the old one goes before the new one comes
+            self._rooms[number] = None  # free the old one before the new one is allocated
             room = self._rooms[number] = self._builder.allocate(count)
         return room[:count]

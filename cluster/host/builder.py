@@ -1,6 +1,6 @@
-"""Builder: an individual's weights from recipe and founders, and the digest that says what was built.
+"""Builder: builds an individual from recipe and founders, and computes its digest.
 
-A host builds here what it runs, and a rebuild years later the same, bit for bit: there is one way.
+Hosts and rebuilds use the same code, so a rebuilt individual has the same bits.
 """
 
 import hashlib
@@ -30,26 +30,26 @@ from operators.recipe import Recipe, Route
 from operators.tensors.low_rank import Adapted, Adapter, Factors
 from operators.tensors.weights import Stack, Weights, allocate, allocate_stack
 
-# Individuals whose factors are kept: a host asks whether there are any before it builds a group.
+# Number of individuals whose factors are cached: a host asks for their form before it builds them.
 _APPLIED: Final = 64
 
 
 class Builder:
-    """Maps founders, and holds one model's worth of weights, filled again by every build.
+    """Memory-mapped founders, and a buffer of one model's size that every build overwrites.
 
     Args:
-        base: of the run; individuals have its tensors' names and shapes.
-        dtype: of individuals ("bfloat16"); "" for the base's own dtypes.
-        device: where individuals are built to. The sums are done in host memory, wherever that is, so
-            the bits do not depend on it.
-        adapters: ``merge`` adds changes of low rank to the base's weights; ``apply`` leaves every
-            individual that is the base with such a change as factors.
+        base: the run's base; individuals have its tensor names and shapes.
+        dtype: dtype of individuals ("bfloat16"); "" for the base's dtypes.
+        device: where individuals are stored. Sums are computed in host memory, so the bits do not
+            depend on it.
+        adapters: ``merge`` adds low-rank changes to the base's weights; ``apply`` keeps an individual
+            that is the base with such a change as factors.
 
     Attributes:
-        buffer: the weights built last, unless that was a path.
+        buffer: the weights built last.
 
     Raises:
-        CheckpointError: founders that can't be read, or changed since the run began.
+        CheckpointError: founders can't be read, or changed since the run began.
         EngineError: torch has no such dtype.
     """
 
@@ -67,27 +67,26 @@ class Builder:
         layout = layout_for(base_weights(base.founder, self._founders), dtype_of(dtype))
         self._materializer = Materializer(layout, self._founders)
         self._paths: PathBuilder | None = None
-        self._plain: Weights | None = None  # the base, under factors
+        self._plain: Weights | None = None  # the base of individuals as factors
         self._applied: OrderedDict[Recipe, Adapted | None] = OrderedDict()
-        self._known = WeakIdKeyDictionary()  # digests of tensors that paths lead through
+        self._known = WeakIdKeyDictionary()  # digests of the tensors of paths
         self.buffer = allocate(layout, device)
 
     def build(self, recipe: Recipe) -> Weights | LayerPath | Adapted:
-        """The individual, until the next build; a ``Route`` as a path, laid through models that stay.
-
-        What is built as factors stays, too.
+        """Build an individual. Weights are valid until the next build; paths and factors stay valid.
 
         Raises:
             MissingFounderError: the recipe names a founder that is not here.
-            EngineError, ArchitectureError: a path through models that have none.
+            EngineError, ArchitectureError: the models of a path do not support paths.
         """
         if isinstance(recipe, Route):
             return self._path_builder().build(recipe)
         return self.adapted(recipe) or self._materializer.build(recipe, self.buffer)
 
     def adapted(self, recipe: Recipe) -> Adapted | None:
-        """The individual as factors, in the dtypes of the tensors that they change; None where they are
-        not to be applied, or where it is not the base with some change of low rank.
+        """Build an individual as factors, in the dtypes of the tensors that they change.
+
+        None if ``adapters`` is ``merge``, or the individual is not the base with a low-rank change.
 
         Raises:
             MissingFounderError: the recipe names a founder that is not here.
@@ -102,7 +101,7 @@ class Builder:
 
     def _as_factors(self, recipe: Recipe) -> Adapted | None:
         factors = self._materializer.factors(recipe)
-        if not factors:  # the base itself is a whole model
+        if not factors:  # the base itself runs as whole weights
             return None
         if self._plain is None:
             self._plain = allocate(self._materializer.layout, self._device)
@@ -115,13 +114,13 @@ class Builder:
         return Adapted(base, {n: Factors(like(f.b, n), like(f.a, n)) for n, f in factors.items()})
 
     def whole(self, recipe: Recipe) -> Weights:
-        """The weights of an individual that is no path, added up, until the next build."""
+        """Build an individual that is not a path as whole weights, valid until the next build."""
         return self._materializer.build(recipe, self.buffer)
 
     def build_all(self, recipes: Sequence[Recipe], outs: Sequence[Weights]) -> tuple[Weights, ...]:
-        """Individuals that are no paths, in one pass over the founders: each as :meth:`build` makes it.
+        """Build individuals that are not paths in one pass over the founders, with the bits of :meth:`build`.
 
-        They are written into ``outs``, as many weights of :attr:`buffer`'s layout, none of them twice.
+        They are written into ``outs``: distinct weights of :attr:`buffer`'s layout, one for each recipe.
 
         Raises:
             MissingFounderError: a recipe names a founder that is not here.
@@ -130,26 +129,24 @@ class Builder:
 
     @property
     def bytes(self) -> int:
-        """The size of one individual."""
+        """The size of one individual's weights in bytes."""
         return sum(s.elements * s.dtype.itemsize for s in self._materializer.layout)
 
     def allocate(self, count: int) -> Stack:
-        """Room for so many individuals, where they are built to."""
+        """Allocate weights for ``count`` individuals on the device."""
         return allocate_stack(self._materializer.layout, count, self._device)
 
     def digest(self, built: Weights | LayerPath | Adapted) -> str:
-        """SHA-256 over what was built, to the last bit; a GPU's tensors are read piece by piece.
+        """SHA-256 over all bits of what was built; tensors on a GPU are read in pieces.
 
-        Of weights it is :func:`~cluster.founders.checkpoints.digest_of`, so an exported checkpoint of the individual,
-        in the dtype that it was run in, has the same.
+        Weights: :func:`~cluster.founders.checkpoints.digest_of`. A checkpoint exported in the dtype in which the
+        individual ran has the same digest.
 
-        Of factors it is :func:`~cluster.founders.adapters.adapter_digest`, over the base's digest and the factors as
-        they run: no weights are added up for it.
+        Factors: :func:`~cluster.founders.adapters.adapter_digest` of the base's digest and the factors.
 
-        Of a path it is over the canonical JSON of ``{"layers", "scales", "tensors"}``: of each step the
-        layer's number in its model, and its scale; and name, dtype, shape and the bytes' own SHA-256 of
-        each tensor of the path laid out, steps numbered in order. An exported path is another model, its
-        scales folded into the tensors, and has another digest.
+        Path: over the canonical JSON of ``{"layers", "scales", "tensors"}``: each step's layer number in its
+        model and its scale; and name, dtype, shape and SHA-256 of the bytes of each tensor, with steps
+        numbered in order. An exported path has its scales folded into the tensors, so another digest.
         """
         if isinstance(built, Weights):
             return digest_of(built)
@@ -159,11 +156,11 @@ class Builder:
             [s.name, str(s.dtype), list(s.shape), self._tensor_digest(built.weights[s.name])]
             for s in built.weights.layout
         ]
-        said = {"layers": built.layers, "scales": built.scales, "tensors": tensors}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        content = {"layers": built.layers, "scales": built.scales, "tensors": tensors}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _tensor_digest(self, tensor: Tensor) -> str:
-        # Once for each tensor, not for each path: models that paths lead through are never refilled.
+        # Cached by tensor: the models of paths are never overwritten.
         if tensor not in self._known:
             digest = hashlib.sha256()
             for piece in bytes_of(tensor):

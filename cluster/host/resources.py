@@ -1,4 +1,4 @@
-"""What this machine has, and what this process took of it."""
+"""Processor cores, and the memory of this process."""
 
 import os
 import re
@@ -21,10 +21,10 @@ def peak_memory() -> int:
 
 
 def limit_memory(more_bytes: int) -> None:
-    """Let this process allocate so much more than it has, and refuse what goes beyond (Linux).
+    """Limit what this process may allocate to ``more_bytes`` more than now (Linux).
 
-    What is refused raises in Python and in torch, where the system's own remedy is to kill. Private
-    mappings that can be written, such as founders' files, count as allocated: leave room for them.
+    Beyond the limit, Python and torch raise; without it, the system would kill the process. Private
+    writable mappings, such as founders' files, count as allocated, so add their size.
     """
     status = Path("/proc/self/status")
     if not status.is_file():

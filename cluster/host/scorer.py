@@ -1,4 +1,4 @@
-"""FitnessScorer: turns a host's outputs into per-example scores. Knows nothing of Ray or models."""
+"""FitnessScorer: turns a host's outputs into per-example scores."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -10,13 +10,13 @@ from fitness.tasks.task import Task
 
 
 class FitnessScorer:
-    """Holds tasks and scores what models answered."""
+    """Scores models' outputs by the tasks."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         self._tasks = {task.name: task for task in tasks}
 
     def score(self, job: Job, answer: HostResult) -> JobResult:
-        """One result for the job; a scoring function that raises fails the job, not the run."""
+        """Score the job's answers; an exception of a scoring function fails the job, not the run."""
         started = perf_counter()
         results: tuple[QueryResult, ...] = ()
         error = answer.error
@@ -26,7 +26,7 @@ class FitnessScorer:
                     self._score(query, outputs)
                     for query, outputs in zip(job.queries, answer.outputs, strict=True)
                 )
-            # User code: any exception of theirs is a failed evaluation with its message.
+            # User code may raise anything; it fails this evaluation alone.
             except Exception as raised:
                 error = f"scoring: {type(raised).__name__}: {raised}"
         timing = replace(answer.timing, score_s=perf_counter() - started)
@@ -48,7 +48,7 @@ class FitnessScorer:
 def requests_for(
     tasks: Iterable[Task], parts: Iterable[Query] = ()
 ) -> dict[Query, tuple[Request, ...]]:
-    """The requests of every ask that the tasks can be asked, and of ``parts`` of them."""
+    """The requests of every query on the tasks' splits, and of the queries ``parts``."""
     tasks = tuple(tasks)
     table: dict[Query, tuple[Request, ...]] = {}
     for task in tasks:

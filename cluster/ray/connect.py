@@ -1,7 +1,7 @@
-"""The one way to a Ray: one of our own on this machine, or a running cluster. Import ray from here.
+"""Start a private Ray on this machine, or join a running cluster. Import ray from here.
 
-Ray's ports listen on every interface, so even a private Ray runs with authentication on; its random
-token lives in the environment of our processes, not in a file. The user's own is put back before a
+Ray's ports listen on every interface, so even a private Ray runs with authentication on. Its random
+token is in the environment of its processes, not in a file. The user's own token is restored before a
 cluster is joined.
 """
 
@@ -20,15 +20,15 @@ from cluster.errors import PoolError
 from cluster.ray.credentials import MODE_VARIABLE, TOKEN_VARIABLE, Token, find_token, refusal
 
 OBJECT_STORE_BYTES = 128 * 2**20  # requests and scores only: weights never pass through it
-PROBE_S = 1.5  # to find out whether a cluster is there and takes us: Ray itself waits 20 to 40 s
+PROBE_S = 1.5  # time for a cluster to answer and accept the token; Ray itself waits 20 to 40 s
 
-_users: dict[str, str | None] = {}  # what a Ray of our own has put its own settings in place of
+_users: dict[str, str | None] = {}  # the user's settings, while a private Ray replaces them
 _HOST_PORT = re.compile(r"[^\s:/]+:\d{1,5}|\[[0-9A-Fa-f:.]+\]:\d{1,5}")
 _core: Any = ray._raylet  # Ray's core, without types
 
 
 def _apply_settings() -> None:
-    """Have Ray's core read the environment again, as Ray's own _enable_token_auth does."""
+    """Make Ray's core read the environment again, as Ray's own _enable_token_auth does."""
     _core.Config.initialize("")
     _core.AuthenticationTokenLoader.instance().reset_cache()
 
@@ -39,14 +39,14 @@ if not ray.is_initialized():
 
 
 def start_ray(cpus: int) -> None:
-    """Start a Ray of our own on this machine, closed to everybody without its random token.
+    """Start a private Ray on this machine, protected by a random token.
 
     Raises:
         PoolError: the user has switched authentication off.
     """
     if (mode := os.environ.get(MODE_VARIABLE, "token")) != "token":
         raise PoolError(
-            f"RAY_AUTH_MODE={mode}: without authentication, everybody who reaches this "
+            f"RAY_AUTH_MODE={mode}: without authentication, everybody who can reach this "
             "machine could run code on it. Unset it, or call ray.init() yourself before evo"
         )
     _take_own_settings()
@@ -63,14 +63,14 @@ def start_ray(cpus: int) -> None:
 def join_ray(address: str) -> None:
     """Join the running cluster at ``address``: ``HOST:PORT`` of its head, or ``auto``.
 
-    ``auto`` is the cluster of the job that this process is, of ``RAY_ADDRESS``, or of this machine.
+    ``auto`` is the cluster of the Ray job that this process belongs to, of ``RAY_ADDRESS``, or of this machine.
 
     Raises:
-        PoolError: as `check_cluster`; this machine is no node of it; its Ray is of another version.
+        PoolError: as `check_cluster`; this machine is not a node of it; its Ray has another version.
     """
     where = check_cluster(address)
     try:
-        # Under a job Ray takes address and runtime environment from variables that it has set.
+        # Inside a job, Ray reads address and runtime environment from variables that it has set.
         ray.init(
             address=None if _in_job() and address == "auto" else where,
             log_to_driver=False,
@@ -78,22 +78,22 @@ def join_ray(address: str) -> None:
         )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise PoolError(
-            f"{where}: the cluster takes us, but can't be joined from here: {_first_line(error)}. "
-            "This must be run on one of its nodes, with the same versions of Ray and Python; from "
-            "elsewhere use evo submit"
+            f"{where}: the cluster accepts the token, but can't be joined from here: {_first_line(error)}. "
+            "Run this on one of its nodes, with the same versions of Ray and Python; elsewhere use "
+            "evo submit"
         ) from error
 
 
 def check_cluster(address: str) -> str:
-    """The ``HOST:PORT`` of the cluster at ``address``, once it has answered and taken our token.
+    """The ``HOST:PORT`` of the cluster at ``address``, after it answered and accepted the user's token.
 
     Raises:
-        PoolError: within two seconds, if nobody answers there, or refuses us; says why.
+        PoolError: within two seconds, if no cluster answers or the token is refused.
     """
     where = _resolve(address)
     token = _take_users_settings()
     answer: Queue[BaseException | None] = Queue()
-    Thread(target=_knock, args=(where, token is not None, answer), daemon=True).start()
+    Thread(target=_probe, args=(where, token is not None, answer), daemon=True).start()
     try:
         error = answer.get(timeout=PROBE_S)
     except Empty:
@@ -109,7 +109,7 @@ def check_cluster(address: str) -> str:
 
 
 def _take_own_settings() -> None:
-    """A random token, whatever tokens the user has for clusters."""
+    """Use a random token in place of the user's."""
     if _users:
         return
     for name, own in ((MODE_VARIABLE, "token"), (TOKEN_VARIABLE, secrets.token_hex(32))):
@@ -119,7 +119,7 @@ def _take_own_settings() -> None:
 
 
 def _take_users_settings() -> Token | None:
-    """The user's token, which switches tokens on unless they say otherwise: Ray's own rule."""
+    """Restore and return the user's token; it enables tokens unless RAY_AUTH_MODE is set, as in Ray."""
     for name, value in _users.items():
         os.environ.pop(name, None)
         if value is not None:
@@ -135,13 +135,13 @@ def _take_users_settings() -> Token | None:
 def _resolve(address: str) -> str:
     if "://" in address:
         raise PoolError(
-            f"{address}: is no HOST:PORT of a cluster's head. An http address is the dashboard's, for "
+            f"{address}: not the HOST:PORT of a cluster's head. An http address is the dashboard's, for "
             "evo submit; Ray's client protocol (ray://) is not used"
         )
-    # Ray would take others, such as `local` or nothing, for a wish to find a cluster by itself.
+    # With other values, such as `local` or nothing, Ray would look for a cluster itself.
     if address != "auto" and not _HOST_PORT.fullmatch(address):
         raise PoolError(
-            f"{address!r}: is no address of a cluster. Give HOST:PORT as `ray start --head` printed it, or "
+            f"{address!r}: not the address of a cluster. Give HOST:PORT as `ray start --head` printed it, or "
             "`auto` on one of the cluster's nodes"
         )
     try:
@@ -153,12 +153,14 @@ def _resolve(address: str) -> str:
     return found
 
 
-def _knock(where: str, has_token: bool, answer: "Queue[BaseException | None]") -> None:
+def _probe(where: str, has_token: bool, answer: "Queue[BaseException | None]") -> None:
     host, _, port = where.rpartition(":")
     try:
         # Ray's client would wait 40 s for a port that is closed.
         socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S).close()
-        if os.environ.get(MODE_VARIABLE) == "token" and not has_token:  # and abort without a token
+        if (
+            os.environ.get(MODE_VARIABLE) == "token" and not has_token
+        ):  # Ray would abort the process
             raise ray.exceptions.AuthenticationError("no token")
         _core.GcsClient(address=where)
     except (OSError, ValueError, ray.exceptions.RayError) as error:

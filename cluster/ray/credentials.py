@@ -1,6 +1,6 @@
-"""The user's token of a Ray cluster: where Ray itself looks for it, and who else can read it.
+"""The user's token of a Ray cluster, from where Ray itself looks for it.
 
-Free of Ray, so that a refusal takes no time. A token is never printed, logged or recorded.
+Does not import Ray, so that a refusal is fast. A token is never printed, logged or recorded.
 """
 
 import logging
@@ -22,20 +22,20 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token and where it was found. Its text does not show in a repr."""
+    """A token and where it was found. Its repr leaves the text out."""
 
     text: str = field(repr=False)
     source: str
 
 
 def find_token() -> Token | None:
-    """The user's token, in Ray's order: the variable, the file a variable names, ~/.ray/auth_token.
+    """Find the user's token, in Ray's order: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
 
-    A file that others can read is warned about. It is not refused: secrets that Kubernetes mounts
-    are often like this.
+    Warns about a file that other users can read. Such a file is not refused: secrets that Kubernetes
+    mounts are often like this.
 
     Raises:
-        PoolError: there is one that no header can carry; Ray's client would abort the process.
+        PoolError: the token can't be sent in a header; Ray's client would abort the process.
     """
     if text := os.environ.get(TOKEN_VARIABLE, "").strip():
         return Token(_plain(text, TOKEN_VARIABLE), TOKEN_VARIABLE)
@@ -47,7 +47,7 @@ def find_token() -> Token | None:
         return None
     if text and mode & 0o077:
         _LOG.warning(
-            "%s: others on this machine can read the cluster's token (mode %04o), and who has it can "
+            "%s: other users of this machine can read the cluster's token (mode %04o), with which they can "
             "run code on the cluster. Run: chmod 600 %s",
             *(path, mode, path),
         )
@@ -55,17 +55,15 @@ def find_token() -> Token | None:
 
 
 def refusal(where: str, token: Token | None) -> str:
-    """What to say when a cluster turned the user away."""
+    """The error for a user whom the cluster refused."""
     if (mode := os.environ.get(MODE_VARIABLE, "token")) != "token":
-        return (
-            f"{where} wants a token, and {MODE_VARIABLE}={mode} keeps it from being sent. Unset it"
-        )
+        return f"{where} wants a token, and {MODE_VARIABLE}={mode} prevents sending one. Unset it"
     if token is None:
         path = _token_file()
         state = "is empty or can't be read" if path.exists() else "does not exist"
         return f"{where} wants a token, and none was found ({path} {state}). {HOW_TO_GET_ONE}"
     return (
-        f"{where} refuses the token from {token.source}: it is that of another cluster, or an old one. "
+        f"{where} refuses the token from {token.source}: it belongs to another cluster, or is an old one. "
         f"{HOW_TO_GET_ONE}"
     )
 
@@ -78,6 +76,6 @@ def _token_file() -> Path:
 def _plain(text: str, source: str) -> str:
     if not re.fullmatch(r"[!-~]+", text):
         raise PoolError(
-            f"{source}: holds no token, which is one word of plain characters. {HOW_TO_GET_ONE}"
+            f"{source}: not a token, which is one word of ASCII characters. {HOW_TO_GET_ONE}"
         )
     return text

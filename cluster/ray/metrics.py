@@ -1,8 +1,8 @@
-"""Numbers for Prometheus, by Ray's own metrics: each node's agent serves them at its metrics port.
+"""Metrics for Prometheus through Ray: each node's agent serves them at its metrics port.
 
-Ray puts ``ray_`` before the names (and ``_total`` after counters), gathers them every ten seconds
-(``RAY_metrics_report_interval_ms``), and needs what ``ray[default]`` brings for it. The port is open to
-whoever reaches the node: Ray's token does not close it.
+Ray adds ``ray_`` before the names and ``_total`` after counters, collects them every ten seconds
+(``RAY_metrics_report_interval_ms``), and needs ``ray[default]`` for it. Ray's token does not protect the
+port: everybody who can reach the node can read it.
 """
 
 from functools import cache
@@ -19,14 +19,14 @@ _best: dict[str, float] = {}  # by run
 
 
 class PoolMetrics:
-    """Counts what one pool does for ``run``, a name to tell runs apart by; nothing where it is None."""
+    """Metrics of one pool with the label ``run``; none if ``run`` is None."""
 
     def __init__(self, run: str | None) -> None:
         self._tags = {"run": run or ""}
         self._on = run is not None
 
     def done(self, result: JobResult) -> None:
-        """A job has ended, with scores or without."""
+        """Count a job that ended, with scores or an error."""
         if not self._on:
             return
         _counter("evo_evaluations", "Evaluations that ended, failed ones included").inc(
@@ -38,35 +38,35 @@ class PoolMetrics:
         stages = {"build": timing.build_s, "model": timing.model_s, "score": timing.score_s}
         for stage, seconds in stages.items():
             if seconds > 0:
-                name, text = "evo_busy_seconds", "What hosts and the scorer spent, by stage"
+                name, text = "evo_busy_seconds", "Time of hosts and the scorer, by stage"
                 _counter(name, text, "stage").inc(seconds, tags=self._tags | {"stage": stage})
 
     def retry(self) -> None:
-        """A job is done again, as its host, scorer or node was lost."""
+        """Count a retry after the loss of a host, scorer or node."""
         if self._on:
-            _counter("evo_retries", "Evaluations that were begun again").inc(tags=self._tags)
+            _counter("evo_retries", "Evaluations that were started again").inc(tags=self._tags)
 
     def now(self, *, hosts: int, in_flight: int) -> None:
-        """How many hosts are ready, and how many jobs are with them and the scorer; every second or so."""
+        """Set the numbers of ready hosts and of jobs at hosts and the scorer."""
         if self._on:
             _gauge("evo_hosts", "Model hosts that are ready").set(hosts, tags=self._tags)
-            _gauge("evo_in_flight", "Evaluations under way").set(in_flight, tags=self._tags)
-            # Ray forgets a gauge that was not set for two of its reports; a generation may take longer.
+            _gauge("evo_in_flight", "Evaluations in progress").set(in_flight, tags=self._tags)
+            # Ray drops a gauge that is not set for two of its reports; a generation may take longer.
             if self._tags["run"] in _best:
                 set_best(self._tags["run"], _best[self._tags["run"]])
 
 
 def set_best(run: str, fitness: float) -> None:
-    """The best fitness so far of a run, on dev."""
+    """Set the best fitness so far of a run, on dev."""
     _best[run] = fitness
     _gauge("evo_best_fitness", "Best fitness so far, on dev").set(fitness, tags={"run": run})
 
 
 def exported_at() -> str:
-    """Where this node serves the numbers; every node of the cluster has a port of its own.
+    """The URL of this node's metrics; every node has a port of its own.
 
     Raises:
-        PoolError: it serves none.
+        PoolError: the node serves no metrics.
     """
     here = ray.get_runtime_context().get_node_id()
     node: dict[str, Any] = next(n for n in ray.nodes() if n["NodeID"] == here)

@@ -1,16 +1,16 @@
-"""Where hosts go: which nodes have room for how many, as pure functions of what the nodes are."""
+"""Placement: on which nodes to start how many hosts, as pure functions."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import floor
 
-ANYWHERE = ""  # in place of a node's id: Ray finds a node with room, now or later
+ANYWHERE = ""  # in place of a node's id: Ray chooses a node with room, now or later
 _EPSILON = 1e-6  # Ray counts in ten-thousandths; 1 / 0.1 must be ten
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterNode:
-    """A living node and what it has in all, used or not. ``memory`` in bytes."""
+    """A node that is alive, and its total resources. ``memory`` in bytes."""
 
     id: str
     cpus: float
@@ -22,7 +22,7 @@ class ClusterNode:
 
 @dataclass(frozen=True, slots=True)
 class HostNeeds:
-    """What one host takes of a node. ``gpus`` may be a fraction; ``memory`` in bytes, 0 for any."""
+    """Resources of one host. ``gpus`` may be a fraction; ``memory`` in bytes, 0 for no limit."""
 
     cpus: int
     gpus: float = 0.0
@@ -40,13 +40,13 @@ class HostNeeds:
 
 
 def room(node: ClusterNode, needs: HostNeeds) -> int:
-    """How many hosts the node can hold in all."""
+    """The number of hosts that the node can hold if it is empty."""
     if node.draining or any(node.labels.get(k) != v for k, v in needs.labels.items()):
         return 0
     fits = [floor(node.cpus / needs.cpus + _EPSILON)]
     if needs.gpus >= 1:
         fits.append(floor(node.gpus / needs.gpus + _EPSILON))
-    elif needs.gpus:  # a host's fraction is of one GPU: three halves do not fit on 1.5 of two
+    elif needs.gpus:  # a host can't use parts of two GPUs
         fits.append(floor(node.gpus) * floor(1 / needs.gpus + _EPSILON))
     if needs.memory:
         fits.append(floor(node.memory / needs.memory))
@@ -58,24 +58,25 @@ def missing(
     nodes: Sequence[ClusterNode],
     needs: HostNeeds,
     placed: Mapping[str, int],
-    resting: Collection[str] = (),
+    paused: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """Where to start hosts: one node id for each, or `ANYWHERE`.
+    """The place of each host to start: a node's id, or `ANYWHERE`.
 
-    ``wanted`` is how many there shall be, wherever Ray has room; None follows the cluster: as many as
-    every node has room for. ``placed`` counts those that live or are starting, by the place that they
-    were started for. No host is started for a place that is ``resting``.
+    Args:
+        wanted: number of hosts, wherever Ray has room; None for as many as each node has room for.
+        placed: number of hosts that run or are starting, by their place.
+        paused: places where no host is started now.
     """
     if wanted is not None:
-        return () if ANYWHERE in resting else (ANYWHERE,) * (wanted - sum(placed.values()))
+        return () if ANYWHERE in paused else (ANYWHERE,) * (wanted - sum(placed.values()))
     return tuple(
         node.id
         for node in nodes
-        if node.id not in resting
+        if node.id not in paused
         for _ in range(room(node, needs) - placed.get(node.id, 0))
     )
 
 
 def pause_s(failures: int) -> float:
-    """Seconds to leave a place alone after so many failed starts there in a row: 1, 2, 4 ... 60."""
+    """Seconds before the next start at a place after so many failures there in a row: 1, 2, 4 ... 60."""
     return min(60.0, 2.0 ** (failures - 1))

@@ -1,4 +1,4 @@
-"""Shipping by Ray: the source is an actor beside the coordinator, and hosts call it."""
+"""Transfer of founders through Ray: hosts call an actor on the coordinator's node."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from cluster.ray.connect import ray
 
 @dataclass(frozen=True, slots=True)
 class RemoteFileSource:
-    """A `LocalFileSource` in another process, as a host sees it; ``mode`` is how much the host asks."""
+    """A `FileSource` that calls an actor of `LocalFileSource`; ``mode`` says when a host fetches."""
 
     actor: Any
     mode: Shipping
@@ -27,12 +27,12 @@ class RemoteFileSource:
         return ray.get(self.actor.read.remote(founder, name, offset, size))  # type: ignore[no-any-return]
 
     def sent(self) -> int:
-        """Bytes given out so far, to all hosts."""
+        """Bytes sent to all hosts so far."""
         return ray.get(self.actor.sent.remote())  # type: ignore[no-any-return]
 
 
 def start_source(spec: HostSpec, mode: Shipping) -> RemoteFileSource:
-    """An actor on the coordinator's node, where the founders' paths lead somewhere."""
+    """Start a source on the coordinator's node, which has the founders' files."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(LocalFileSource).options(
         num_cpus=0, max_restarts=0, max_task_retries=0, scheduling_strategy=here
@@ -41,5 +41,5 @@ def start_source(spec: HostSpec, mode: Shipping) -> RemoteFileSource:
 
 
 def localised(spec: HostSpec, source: RemoteFileSource | None) -> HostSpec:
-    """``spec`` as it holds on this node; as it is where nothing is shipped."""
+    """``spec`` with paths of this node; unchanged if there is no source."""
     return spec if source is None else localise(spec, source, source.mode)

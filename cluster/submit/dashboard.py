@@ -1,7 +1,7 @@
-"""The dashboard of a cluster, where jobs are handed in: is it there, is it guarded, does it take us?
+"""The dashboard of a cluster, which accepts jobs: whether it answers, and accepts the user's token.
 
-All is asked before anything is sent, and answered within two seconds. Whether a cluster is open is
-found out without the token, so that an open one never sees it.
+Both are checked before anything is sent, within two seconds. The first request has no token, so a
+cluster without authentication never receives it.
 """
 
 import ipaddress
@@ -20,7 +20,7 @@ from cluster.ray.credentials import Token, find_token, refusal
 
 _TIMEOUTS_S = (1.0, 5.0)  # to connect, to answer: a busy head is slow to answer
 _GUARDED = (401, 403)  # HTTP: no token, another token
-# Ray's client would take these in place of the address that it is given.
+# Ray's client would use these in place of the address in its arguments.
 _ELSEWHERE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 _CHATTY = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")
 _LOG = logging.getLogger(__name__)
@@ -28,18 +28,18 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """A dashboard that takes us. ``token`` is None where the cluster asks for none."""
+    """A dashboard that accepts the user. ``token`` is None if the cluster needs none."""
 
     address: str
     token: Token | None
 
 
 def open_dashboard(address: str, *, insecure: bool = False) -> Dashboard:
-    """Ask the dashboard at ``address`` (``http://HOST:8265``) who it is and whether it takes us.
+    """Check that a dashboard at ``address`` (``http://HOST:8265``) answers and accepts the user.
 
     Raises:
-        PoolError: nobody answers, it wants a token or another token, or it wants none although it is
-            not on this machine and ``insecure`` is not given.
+        PoolError: no dashboard answers, it refuses the token, or it needs none although it is on
+            another machine and ``insecure`` is False.
     """
     address = address.rstrip("/")
     try:
@@ -48,7 +48,7 @@ def open_dashboard(address: str, *, insecure: bool = False) -> Dashboard:
     except ValueError:
         known = False
     if not known or parts.hostname is None:
-        shown = address.rpartition("@")[2]  # what may stand before it is a secret
+        shown = address.rpartition("@")[2]  # the part before it may be a secret
         raise PoolError(
             f"--address {shown}: expected the cluster's dashboard, http://HOST:8265. (HOST:6379, the "
             "address of the head itself, is for evo run on a node of the cluster)"
@@ -57,9 +57,9 @@ def open_dashboard(address: str, *, insecure: bool = False) -> Dashboard:
     if answer.status_code == 200:
         if not _on_this_machine(parts.hostname) and not insecure:
             raise PoolError(
-                f"{address}: this cluster takes jobs from anybody who can reach it, so everybody there "
+                f"{address}: this cluster accepts jobs without a token, so everybody who can reach it "
                 "can run code as you. Start it with RAY_AUTH_MODE=token (docs/cluster.md), or give "
-                "--insecure if nobody else can reach it"
+                "--insecure if no one else can reach it"
             )
         _check_dashboard(address, answer)
         return Dashboard(address, None)
@@ -83,10 +83,10 @@ def open_dashboard(address: str, *, insecure: bool = False) -> Dashboard:
 
 @contextmanager
 def job_client(dashboard: Dashboard) -> Iterator[Any]:
-    """Ray's own JobSubmissionClient for ``dashboard`` and no other. Its refusals become PoolErrors.
+    """Ray's JobSubmissionClient for ``dashboard``; its errors become PoolErrors.
 
     Raises:
-        PoolError: Ray is installed without its job client; the cluster refuses or went away.
+        PoolError: Ray is installed without its job client; the cluster refuses or is lost.
     """
     from cluster.ray.connect import ray
 
@@ -104,8 +104,6 @@ def job_client(dashboard: Dashboard) -> Iterator[Any]:
     except (RuntimeError, ConnectionError, OSError, ray.exceptions.RayError) as error:
         if "ray[default]" in str(error):
             raise _without_client() from error
-        if isinstance(error, PoolError):
-            raise
         raise PoolError(f"{dashboard.address}: {error}") from error
     finally:
         os.environ.update(kept)
@@ -116,7 +114,7 @@ def _without_client() -> PoolError:
 
 
 def _ask(address: str, token: Token | None) -> requests.Response:
-    """One question whose answer is the same everywhere. Redirects could carry the token elsewhere."""
+    """Get the dashboard's version. Redirects are refused: they could send the token elsewhere."""
     headers = {"Authorization": f"Bearer {token.text}"} if token else {}
     try:
         return requests.get(
@@ -135,7 +133,7 @@ def _ask(address: str, token: Token | None) -> requests.Response:
 
 
 def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """In place of requests' own way to find credentials: a ~/.netrc would replace the token."""
+    """Replaces the authentication of requests, which would use ~/.netrc instead of the token."""
     return request
 
 
@@ -150,7 +148,7 @@ def _check_dashboard(address: str, answer: requests.Response) -> None:
 
 def _no_dashboard(address: str, answer: requests.Response) -> PoolError:
     return PoolError(
-        f"{address}: something answers there (HTTP {answer.status_code}), but it is no Ray dashboard"
+        f"{address}: answers with HTTP {answer.status_code}, but it is not a Ray dashboard"
     )
 
 

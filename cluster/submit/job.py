@@ -1,7 +1,7 @@
-"""Runs as jobs of a Ray cluster: hand in, follow, stop.
+"""Runs as jobs of a Ray cluster: submit, follow, stop.
 
-A job's working folder is gone some time after the job; its run folder is not in it. What a job
-prints, Ray keeps as one stream, and gives again from its beginning to whoever asks.
+Ray deletes a job's working folder some time after the job, so the run directory is not in it. Ray keeps
+what a job prints as one stream, which every client reads from its beginning.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any
 from cluster.errors import PoolError
 from cluster.submit.dashboard import Dashboard, job_client
 
-STOP_WAIT_S = 60  # a run that is told to stop writes its journal and ends; then it is killed
+STOP_WAIT_S = 60  # time for a stopped run to write its journal; then it is killed
 START_WAIT_S = 30
 SCRIPT = "evo-submit.sh"
 CONFIG = "evo-submit.json"
@@ -29,7 +29,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True, slots=True)
 class JobEnd:
-    """How a job ended: its exit code as a shell would give it, and Ray's word for it."""
+    """How a job ended: its exit code as in a shell, and Ray's status and message."""
 
     code: int
     status: str
@@ -37,21 +37,21 @@ class JobEnd:
 
 
 def new_job_id(stem: str) -> str:
-    """An id that tells people which config it is, and that no other job has."""
+    """A unique id that contains the config's name."""
     return f"evo-{re.sub(r'[^A-Za-z0-9_-]+', '-', stem)[:40]}-{secrets.token_hex(4)}"
 
 
 def default_run_dir(job_id: str) -> str:
-    """Where a job's run is kept on the head unless told otherwise; ``~`` is the home there."""
+    """The default run directory of a job, on the head; ``~`` is the home there."""
     return f"~/evo-runs/{job_id}"
 
 
 def script(run_dir: str, version: str) -> str:
-    """What the job runs: evo, if it is there in our version, in the place of this shell.
+    """The job's shell script: checks that evo has the same version there, then becomes evo.
 
-    The signal that stops a job then reaches evo, and evo's exit code is the job's. A run that begins
-    does so in a copy of the shipped folder beside ``run_dir``: Ray deletes its own after the job, and
-    the run's resume and export need the founders.
+    So the signal that stops a job reaches evo, and evo's exit code is the job's. A new run starts in a copy
+    of the working folder beside ``run_dir``: Ray deletes its own after the job, and resume and export
+    need the founders.
     """
     place = shlex.quote(run_dir)
     if run_dir.startswith("~/"):
@@ -76,13 +76,13 @@ exec evo run {CONFIG} --run-dir "$run" --resume
 
 
 def submit(dashboard: Dashboard, package: Path, job_id: str, run_dir: str) -> None:
-    """Hand in the working folder ``package`` (a zip with `SCRIPT` in it) as the job ``job_id``.
+    """Submit the working folder ``package`` (a zip with `SCRIPT` in it) as the job ``job_id``.
 
     Raises:
-        PoolError: the cluster does not take it.
+        PoolError: the cluster refuses it.
     """
     with job_client(dashboard) as client:
-        _hand_in(
+        _submit(
             client,
             entrypoint=f"exec sh {SCRIPT}",
             submission_id=job_id,
@@ -95,23 +95,23 @@ def submit(dashboard: Dashboard, package: Path, job_id: str, run_dir: str) -> No
 
 
 def run_dir_of(dashboard: Dashboard, job_id: str) -> str:
-    """Where on the cluster the run of a job is.
+    """The run directory of a job, on the cluster.
 
     Raises:
-        PoolError: there is no such job, or it is none of ours.
+        PoolError: there is no such job, or evo did not submit it.
     """
     with job_client(dashboard) as client:
         found = (_details(client, job_id).metadata or {}).get(_RUN_DIR)
     if not found:
-        raise PoolError(f"{job_id}: was not submitted by evo, so it has no run folder")
+        raise PoolError(f"{job_id}: was not submitted by evo, so it has no run directory")
     return str(found)
 
 
 def follow(dashboard: Dashboard, job_id: str, write: Callable[[str], None]) -> JobEnd:
-    """Give all that the job prints to ``write``, from its beginning, until it has ended.
+    """Pass all that the job prints to ``write``, from its beginning, until it has ended.
 
     Raises:
-        PoolError: there is no such job, or the connection can't be had again.
+        PoolError: there is no such job, or the connection can't be restored.
     """
     with job_client(dashboard) as client:
         _details(client, job_id)
@@ -125,21 +125,19 @@ def follow(dashboard: Dashboard, job_id: str, write: Callable[[str], None]) -> J
                 lost = 0
             except (RuntimeError, OSError, _client_errors()) as error:
                 lost += 1
-                if isinstance(error, PoolError):
-                    raise
                 if lost == _RECONNECTS:
                     raise PoolError(
-                        f"the connection is lost ({error}), and {job_id} goes on. To follow it again: "
+                        f"the connection is lost ({error}), and {job_id} continues. To follow it again: "
                         f"evo submit --attach {job_id} --address {dashboard.address}"
                     ) from error
             time.sleep(1)
 
 
 def stop(dashboard: Dashboard, job_id: str) -> JobEnd:
-    """Tell the job to end and wait until it has.
+    """Stop the job and wait until it has ended.
 
     Raises:
-        PoolError: there is no such job, or it ended before.
+        PoolError: there is no such job, or it has ended already.
     """
     with job_client(dashboard) as client:
         if _details(client, job_id).status.is_terminal():
@@ -150,23 +148,23 @@ def stop(dashboard: Dashboard, job_id: str) -> JobEnd:
 
 
 def output_of(dashboard: Dashboard, entrypoint: str, job_id: str) -> str:
-    """Run a short command on the head as the job ``job_id``; what it printed.
+    """Run a short command on the head as the job ``job_id``; return what it printed.
 
     Raises:
-        PoolError: it failed; with what it said.
+        PoolError: it failed; contains the end of its output.
     """
     with job_client(dashboard) as client:
-        _hand_in(client, entrypoint=entrypoint, submission_id=job_id)
+        _submit(client, entrypoint=entrypoint, submission_id=job_id)
         end = _end(client, job_id)
         output = str(client.get_job_logs(job_id))
     if end.code:
-        said = [line for line in output.splitlines() if line.strip()][-3:]
-        raise PoolError(f"{job_id}: {' '.join(said) or end.message}")
+        last_lines = [line for line in output.splitlines() if line.strip()][-3:]
+        raise PoolError(f"{job_id}: {' '.join(last_lines) or end.message}")
     return output
 
 
-def _hand_in(client: Any, **job: Any) -> None:
-    """Submit; a cluster that has just been started has nobody yet to run jobs."""
+def _submit(client: Any, **job: Any) -> None:
+    """Submit a job; wait for the job agent of a cluster that was just started."""
     until = time.monotonic() + START_WAIT_S
     while True:
         try:
@@ -186,21 +184,21 @@ def _hand_in(client: Any, **job: Any) -> None:
 
 @dataclass(slots=True)
 class _Tail:
-    """Reads what a job prints; after a lost connection, what was given already is skipped."""
+    """Reads what a job prints; skips what was read before a connection was lost."""
 
     client: Any
     job_id: str
     write: Callable[[str], None]
-    given: int = 0  # characters
+    written: int = 0  # characters
 
     async def read(self) -> None:
         met = 0
         async for text in self.client.tail_job_logs(self.job_id):
-            fresh = text[max(0, self.given - met) :]
+            new = text[max(0, self.written - met) :]
             met += len(text)
-            if fresh:
-                self.write(fresh)
-                self.given = met
+            if new:
+                self.write(new)
+                self.written = met
 
 
 def _client_errors() -> type[Exception]:
@@ -228,10 +226,10 @@ def _end(client: Any, job_id: str) -> JobEnd:
 
 def _details(client: Any, job_id: str) -> Any:
     if not _ID.fullmatch(job_id):
-        raise PoolError(f"{job_id!r} is no job's id")
+        raise PoolError(f"{job_id!r} is not the id of a job")
     try:
         return client.get_job_info(job_id)
     except RuntimeError as error:
         if "404" in str(error):
-            raise PoolError(f"{job_id}: the cluster knows no such job") from error
+            raise PoolError(f"{job_id}: the cluster has no such job") from error
         raise

@@ -1,6 +1,6 @@
-"""A run folder as text, to be carried home in what a job prints, and back into a folder.
+"""A run directory as text, which a job prints to send it back, and the text as a folder.
 
-A run's folder is small: config, lineage, journal, summary. Weights are not in it, or stay there.
+A run directory is small: config, lineage, journal, summary. Weights are left out.
 """
 
 import base64
@@ -21,10 +21,10 @@ _WEIGHTS = (".safetensors", ".bin", ".pt")
 
 
 def packed(run_dir: Path) -> str:
-    """All files of ``run_dir`` but weights, as text between markers, with a digest.
+    """All files of ``run_dir`` except weights, as text between markers, with a digest.
 
     Raises:
-        PoolError: no such folder, or more than `MAX_BYTES`.
+        PoolError: no such folder, or larger than `MAX_BYTES`.
     """
     if not run_dir.is_dir():
         raise PoolError(f"{run_dir}: no such folder on the cluster's head")
@@ -49,22 +49,22 @@ def packed(run_dir: Path) -> str:
 
 
 def check_free(out: Path) -> None:
-    """Refuse to write into a folder that holds something.
+    """Check that ``out`` does not exist or is an empty folder.
 
     Raises:
-        PoolError: it does.
+        PoolError: it exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PoolError(f"{out}: exists already; choose another folder to fetch to")
 
 
 def unpack(text: str, out: Path) -> None:
-    """Write the folder that ``text`` holds, among other lines, to ``out``, whole or not at all.
+    """Write the folder in ``text``, which may contain other lines, to ``out``, completely or not at all.
 
-    What comes from a cluster is not trusted with places: every file stays in ``out``.
+    File names from a cluster are not trusted: every file stays in ``out``.
 
     Raises:
-        PoolError: nothing complete in it, a wrong digest, too much, or a name that leaves the folder.
+        PoolError: the text is incomplete, its digest is wrong, it is too large, or a name leaves the folder.
     """
     check_free(out)
     _, begin, rest = text.partition(_BEGIN + "\n")
@@ -75,7 +75,7 @@ def unpack(text: str, out: Path) -> None:
     except binascii.Error:
         data = b""
     if not begin or not end or hashlib.sha256(data).hexdigest() != digest.strip():
-        raise PoolError("what came back of the run folder is not complete; fetch it again")
+        raise PoolError("the run directory that came back is not complete; fetch it again")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         inside = Path(temporary) / "run"
@@ -83,7 +83,9 @@ def unpack(text: str, out: Path) -> None:
         try:
             _extract(data, inside)
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise PoolError(f"the run folder that came back can't be unpacked: {error}") from error
+            raise PoolError(
+                f"the run directory that came back can't be unpacked: {error}"
+            ) from error
         if out.is_dir():
             out.rmdir()
         os.replace(inside, out)
@@ -95,9 +97,11 @@ def _extract(data: bytes, folder: Path) -> None:
         for number, member in enumerate(archive):
             left -= member.size
             if left < 0 or number >= MAX_FILES:
-                raise PoolError(f"the run folder that came back is larger than {MAX_BYTES} bytes")
+                raise PoolError(
+                    f"the run directory that came back is larger than {MAX_BYTES} bytes"
+                )
             if not member.isreg():
                 raise PoolError(
-                    f"the run folder that came back holds {member.name!r}, which is no file"
+                    f"the run directory that came back has {member.name!r}, which is not a file"
                 )
             archive.extract(member, folder, filter="data")

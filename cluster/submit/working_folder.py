@@ -1,7 +1,7 @@
-"""A working folder as one zip file, for a job that runs elsewhere.
+"""A working folder as one zip file, for a job on a cluster.
 
-Left out: what is hidden (.git, .venv, .env: nobody means to send those), caches, folders of runs, and
-links that lead out of the folder.
+Left out: hidden files and folders (.git, .venv, .env), caches, run directories, and links that lead out of
+the folder.
 """
 
 import os
@@ -11,22 +11,22 @@ from pathlib import Path
 
 from cluster.errors import PoolError
 
-MAX_BYTES = 400 * 2**20  # Ray keeps packages in the head's memory and takes 512 MiB
+MAX_BYTES = 400 * 2**20  # Ray keeps packages in the head's memory and refuses more than 512 MiB
 _LEFT_OUT = ("__pycache__", "runs", "node_modules", "venv")
-_A_RUN_HAS = ("lineage", "config.json")
-_DATE = (1980, 1, 1, 0, 0, 0)  # the same files give the same package, which Ray then has already
+_IN_A_RUN = ("lineage", "config.json")
+_DATE = (1980, 1, 1, 0, 0, 0)  # fixed, so that Ray has the package of the same files already
 
 
 def is_left_out(relative: Path) -> bool:
-    """Whether the file or folder at ``relative`` stays here because of its name."""
+    """Whether the file or folder at ``relative`` is left out because of its name."""
     return any(part.startswith(".") or part in _LEFT_OUT for part in relative.parts)
 
 
 def pack(folder: Path, more: Mapping[str, bytes], out: Path) -> None:
-    """Write the files of ``folder`` and ``more`` (by name, in its top) to the zip file ``out``.
+    """Write the files of ``folder``, and ``more`` (content by name), to the zip file ``out``.
 
     Raises:
-        PoolError: they are too large for a job; names the largest.
+        PoolError: they are too large for a job; names the largest file.
     """
     files = sorted(_files(folder))
     sizes = {file: file.stat().st_size for file in files}
@@ -58,7 +58,7 @@ def _files(folder: Path) -> Iterator[Path]:
         folders[:] = [
             f
             for f in folders
-            if not is_left_out(Path(f)) and not all((here / f / n).exists() for n in _A_RUN_HAS)
+            if not is_left_out(Path(f)) and not all((here / f / n).exists() for n in _IN_A_RUN)
         ]
         for name in names:
             file = here / name

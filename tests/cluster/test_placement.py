@@ -1,4 +1,4 @@
-"""Where hosts go, which work is redone and when time is up: pure, so tested without Ray."""
+"""Placement, retries and deadlines, without Ray."""
 
 import pytest
 
@@ -43,13 +43,13 @@ def test_hosts_that_follow_the_cluster_fill_every_node():
     needs = HostNeeds(4)
     assert missing(None, [GPUS, CPUS], needs, {}) == ("g",) * 4 + ("c",)
     assert missing(None, [GPUS, CPUS], needs, {"g": 3, "c": 1}) == ("g",)
-    assert missing(None, [GPUS, CPUS], needs, {"g": 5}, resting=["c"]) == ()
+    assert missing(None, [GPUS, CPUS], needs, {"g": 5}, paused=["c"]) == ()
 
 
 def test_a_fixed_number_of_hosts_is_kept_wherever_there_is_room():
     assert missing(3, [CPUS], HostNeeds(1), {ANYWHERE: 1}) == (ANYWHERE,) * 2
     assert missing(3, [CPUS], HostNeeds(1), {ANYWHERE: 3}) == ()
-    assert missing(3, [CPUS], HostNeeds(1), {ANYWHERE: 1}, resting=[ANYWHERE]) == ()
+    assert missing(3, [CPUS], HostNeeds(1), {ANYWHERE: 1}, paused=[ANYWHERE]) == ()
 
 
 def test_the_pause_after_failed_starts_doubles_up_to_a_minute():

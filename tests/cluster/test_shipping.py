@@ -138,7 +138,7 @@ def test_a_damaged_copy_is_fetched_again(checkpoint, cache, damage):
 
 def test_wrong_bytes_and_a_lost_sender_leave_nothing(checkpoint, cache):
     manifest = manifest_of(checkpoint)
-    with pytest.raises(CheckpointError, match=r"config\.json: what arrived is not"):
+    with pytest.raises(CheckpointError, match=r"config\.json: the file that arrived differs"):
         fetch(manifest, lambda name, offset, size: b"x" * size, cache)
 
     def dies(name: str, offset: int, size: int) -> bytes:
@@ -219,7 +219,7 @@ def test_a_source_gives_only_what_its_manifest_names(tmp_path):
     spec = toy_spec(tmp_path / "founders")
     (tmp_path / "founders" / "secret").write_text("s")
     for name in ("secret", "../secret", "a.safetensors"):
-        with pytest.raises(CheckpointError, match="is no file of founder 0"):
+        with pytest.raises(CheckpointError, match="is not a file of founder 0"):
             LocalFileSource(spec).read(0, name, 0, 10)
 
 

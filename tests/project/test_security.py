@@ -234,7 +234,7 @@ def test_a_token_that_no_header_can_carry_is_refused_where_it_stands(tmp_path, m
     file.chmod(0o600)
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
-    with pytest.raises(PoolError, match=rf"{file}: holds no token") as raised:
+    with pytest.raises(PoolError, match=rf"{file}: not a token") as raised:
         find_token()
     assert text not in str(raised.value)
 
@@ -249,4 +249,4 @@ def test_a_refusal_says_why_there_is_no_token(tmp_path, monkeypatch):
     assert f"{file} is empty" in refusal("head:6379", find_token())
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
-    assert "RAY_AUTH_MODE=disabled keeps it from being sent" in refusal("head:6379", find_token())
+    assert "RAY_AUTH_MODE=disabled prevents sending one" in refusal("head:6379", find_token())
