@@ -1,12 +1,12 @@
-"""Runs that are killed at random instants, resumed, and compared with ones that nobody touched.
+"""Kill processes of runs at random times, resume the runs, and compare them with undisturbed ones.
 
 python benchmarks/chaos.py [--runs 30] [--seed 0]
 
-A cluster of a head and two workers, each a process of its own with a token. Every run is killed up to
-five times: its driver, a model host, the fitness actor, a worker node, in turn, each with SIGKILL at an
-instant drawn at random. A driver that was killed is started again by `evo resume`, a node by a new one.
-Then individuals, scores and survivors must be, to the last bit, those of a run in one process that ended
-undisturbed. Reported: kills, evaluations done twice, and seconds from a kill to the next result.
+A cluster of a head and two workers, each in its own process, with a token. In every run, up to five
+processes are killed with SIGKILL at random times: the driver, a model host, the scorer, a worker node, in
+turn. A killed driver is restarted by `evo resume`, a killed node is replaced. Individuals, scores and
+survivors must then equal, to the last bit, those of an undisturbed run in one process. Reported: kills,
+evaluations done twice, and seconds from a kill to the next result.
 """
 
 import argparse
@@ -33,17 +33,17 @@ import evo.lineage
 from evo.config.schema import RunConfig
 from evo.evolution import Evolution
 
-KINDS = ("driver", "host", "fitness actor", "node")
+KINDS = ("driver", "host", "scorer", "node")
 ALGORITHMS = ("recipe_search", "genome", "genome_plus", "differential_evolution", "random_search")
 EVALUATIONS = 60
-# What depends on where and when, not on what.
+# Columns that depend on time and place.
 TIMES = {"seconds", "build_seconds", "model_seconds", "at_seconds", "host", "attempt"}
 DRIVER = [sys.executable, "-c", "from evo.cli import main; main()"]
-WORKER_NAMES = {"host": "ray::HostActor", "fitness actor": "ray::ScorerActor"}
+WORKER_NAMES = {"host": "ray::HostActor", "scorer": "ray::ScorerActor"}
 
 
 def config_for(folder: Path, number: int, **pool: Any) -> RunConfig:
-    """A run on a model that costs nothing, whose evaluations take a tenth of a second and are counted."""
+    """A run of a tiny model, whose evaluations take 0.1 s and are counted."""
     founders = {}
     for i, name in enumerate(("base", "a", "b", "c")):
         founders[name] = folder / f"{name}.safetensors"
@@ -74,11 +74,11 @@ def config_for(folder: Path, number: int, **pool: Any) -> RunConfig:
 
 
 def calls_of(folder: Path, number: int) -> int:
-    """How often a model was asked, each for one split."""
+    """Number of evaluations, one for each individual and split."""
     return (folder / f"calls-{number}").stat().st_size
 
 
-def told(run_dir: Path) -> dict[str, Any]:
+def tables_of(run_dir: Path) -> dict[str, Any]:
     """Individuals, scores and survivors."""
     lineage = evo.lineage.open(run_dir)
     tables = {}
@@ -89,7 +89,7 @@ def told(run_dir: Path) -> dict[str, Any]:
 
 
 def undisturbed(folder: Path, number: int) -> tuple[dict[str, Any], int]:
-    """What a run in this process recorded, and how often its model was asked."""
+    """The tables of a run in this process, and its number of evaluations."""
     run_dir = folder / f"whole-{number}"
     with Evolution(config_for(folder, number, kind="local"), run_dir) as evolution:
         for _ in evolution:
@@ -97,11 +97,11 @@ def undisturbed(folder: Path, number: int) -> tuple[dict[str, Any], int]:
         evolution.finish()
     calls = calls_of(folder, number)
     (folder / f"calls-{number}").write_bytes(b"")
-    return told(run_dir), calls
+    return tables_of(run_dir), calls
 
 
 class Disturbed:
-    """One run on the cluster, and what is killed of it."""
+    """One run on the cluster, whose processes are killed."""
 
     def __init__(self, cluster: ClusterProcesses, folder: Path, number: int) -> None:
         self.cluster, self.folder, self.number = cluster, folder, number
@@ -121,11 +121,11 @@ class Disturbed:
         )
 
     def progress(self) -> int:
-        """Grows with every evaluation that a host has done."""
+        """The number of evaluations that hosts have done."""
         return calls_of(self.folder, self.number)
 
     def recorded(self) -> tuple[int, int]:
-        """Changes with every result that is recorded."""
+        """Time and size of the journal, which change with every recorded result."""
         journal = self.run_dir / "lineage" / "journal.arrows"
         try:
             found = journal.stat()
@@ -134,7 +134,7 @@ class Disturbed:
         return found.st_mtime_ns, found.st_size
 
     def await_(self, condition: Any, limit_s: float = 120.0) -> bool:
-        """Whether it came true before the driver ended."""
+        """Wait for ``condition``; whether it was true before the driver ended."""
         until = time.monotonic() + limit_s
         while not condition():
             if self.driver.poll() is not None:
@@ -145,9 +145,9 @@ class Disturbed:
         return True
 
     def disturb(self, kind: str, at: int, chance: random.Random) -> bool:
-        """Kill something of ``kind`` at the ``at``-th call, and see that the run goes on.
+        """Kill a process of ``kind`` after ``at`` evaluations, and wait for the next result.
 
-        False if there was nothing to kill: the run had ended, or that process was being replaced.
+        False if there was no such process: the run had ended, or the process was being replaced.
         """
         if not self.await_(lambda: self.progress() >= at and self.recorded()[0]):
             return False
@@ -218,7 +218,7 @@ def main() -> None:
                 for at in instants:
                     done += run.disturb(KINDS[done % len(KINDS)], at, chance)
                 code = run.finish()
-                same = code == 0 and told(run.run_dir) == expected
+                same = code == 0 and tables_of(run.run_dir) == expected
                 rows.append(
                     {
                         "algorithm": ALGORITHMS[number % len(ALGORITHMS)],

@@ -96,6 +96,21 @@ def simulated_speeds(repeats: int) -> dict[str, Any]:
     return {loop: medians(found) for loop, found in rows.items()}
 
 
+def searched(config: RunConfig, run_dir: Path) -> dict[str, float]:
+    """The search of a run with one task: the share of the hosts' time in use, and evaluations a second."""
+    with Evolution(config, run_dir) as evolution:
+        began = perf_counter()
+        for _ in evolution:
+            pass
+        seconds = perf_counter() - began
+        busy = evolution.lineage.table("evaluations")["seconds"].to_pylist()
+    hosts = int(config.pool.hosts)
+    return {
+        "utilisation": sum(busy) / (hosts * seconds),
+        "evaluations_per_second": len(busy) / seconds,
+    }
+
+
 def real_speeds(repeats: int) -> dict[str, Any]:
     """Five real hosts on Ray, whose evaluations take 0.1 to 0.5 s."""
     rows: dict[str, list[dict[str, float]]] = {"generational": [], "steady_state": []}
@@ -113,15 +128,7 @@ def real_speeds(repeats: int) -> dict[str, Any]:
                     budget={"evaluations": 150},
                     algorithm={"name": "recipe_search", "population": 10},
                 )
-                with Evolution(config, folder / "run") as evolution:
-                    for _ in evolution:
-                        pass
-                    search = evolution._search
-                    busy, seconds = search.busy.total_s, search.seconds
-                    done = search.evaluations
-                found.append(
-                    {"utilisation": busy / (5 * seconds), "evaluations_per_second": done / seconds}
-                )
+                found.append(searched(config, folder / "run"))
     return {loop: medians(found) for loop, found in rows.items()}
 
 
@@ -217,25 +224,22 @@ def ray_ceiling() -> dict[str, float]:
             budget={"evaluations": 2000},
             algorithm={"name": "recipe_search", "population": 100},
         )
-        with Evolution(config, Path(text) / "run") as evolution:
-            for _ in evolution:
-                pass
-            rate = evolution._search.evaluations / evolution._search.seconds
+        rate = searched(config, Path(text) / "run")["evaluations_per_second"]
     return {"bare_calls_per_second": calls, "evaluations_per_second": rate}
 
 
 def headline(data: dict[str, Any]) -> str:
-    told = []
+    parts = []
     if "thousand" in data:
         waiting, rate = data["thousand"]["waiting"][0], data["thousand"]["no_wait"]
-        told.append(
+        parts.append(
             f"{waiting['hosts']} hosts of {waiting['seconds_per_evaluation']:g} s an evaluation are "
             f"{waiting['utilisation']['in_flow']:.0%} busy; at most "
             f"{rate['evaluations_per_second']:.0f} evaluations a second"
         )
     if "ray" in data:
-        told.append(f"{data['ray']['evaluations_per_second']:.0f} a second through Ray, 2 hosts")
-    return "; ".join(told)
+        parts.append(f"{data['ray']['evaluations_per_second']:.0f} a second through Ray, 2 hosts")
+    return "; ".join(parts)
 
 
 def main() -> None:

@@ -139,7 +139,7 @@ def main() -> None:
     from evo.evolution import Evolution
 
     with Evolution(load_config(options.config, options.set), options.run_dir) as evolution:
-        watch = watch_host(evolution._pool) if options.parts else None
+        watch = watch_host(evolution._run.pool) if options.parts else None
         profiler = cProfile.Profile(process_time)
         before = processors()
         if options.profile:
@@ -149,7 +149,7 @@ def main() -> None:
         profiler.disable()
         after = processors()
         parts = watch.parts() if watch else {}
-        found, hosts = evolution._search, evolution._open_pool.hosts
+        found, hosts = evolution._run.search, evolution._run.pool.hosts
     account = {
         "evaluations": found.evaluations,
         "best": found.best.fitness if found.best else None,

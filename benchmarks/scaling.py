@@ -82,7 +82,7 @@ def point(folder: Path, sizes: dict[str, int]) -> dict[str, float]:
         began = process_time()
         for _ in run:
             pass
-        cpu, found = process_time() - began, run._search
+        cpu, found = process_time() - began, run._run.search
     return {
         "parameters": float((zoo / "parameters").read_text()),
         "cpu_s": cpu / found.evaluations,

@@ -125,8 +125,8 @@ def instant(module: Point, data: str) -> list[float]:
 
 
 def by_host(module: Point, data: str) -> list[float]:
-    """Takes 0.1 to 0.5 s: each host process takes the next number in the folder ``data`` for its pace."""
-    if not hasattr(by_host, "pace"):
+    """Takes 0.1 to 0.5 s: each host process takes the next number in the folder ``data``."""
+    if not hasattr(by_host, "seconds"):
         number = 0
         while True:
             try:
@@ -134,8 +134,8 @@ def by_host(module: Point, data: str) -> list[float]:
                 break
             except FileExistsError:
                 number += 1
-        by_host.pace = 0.1 * (1 + number % 5)  # type: ignore[attr-defined]
-    time.sleep(by_host.pace)  # type: ignore[attr-defined]
+        by_host.seconds = 0.1 * (1 + number % 5)  # type: ignore[attr-defined]
+    time.sleep(by_host.seconds)  # type: ignore[attr-defined]
     return instant(module, data)
 
 

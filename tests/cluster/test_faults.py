@@ -1,4 +1,4 @@
-"""What may happen to hosts and scorers, done to real processes: SIGKILL, hangs, greed, bad starts.
+"""Faults of hosts and scorers, in real processes: SIGKILL, hangs, too much memory, failed starts.
 
 Nodes that come and go are in test_nodes.py.
 """
@@ -47,7 +47,7 @@ def _heal(request) -> None:
 
 
 def work_until(pool: Pool, spec: PoolSpec, done: Callable[[], object], timeout_s=30) -> None:
-    """Give the pool small jobs, which let it look about, until ``done``."""
+    """Run small jobs, so that the pool checks its hosts, until ``done``."""
     until = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < until
@@ -100,7 +100,7 @@ def test_a_scorer_killed_costs_rescoring_and_no_model_is_run_again(pool, spec):
     assert "scorer lost" in kinds(pool.events())
 
 
-def test_an_individual_that_hangs_fails_after_three_hosts_and_nobody_else_does(pool, spec):
+def test_an_individual_that_hangs_fails_after_three_hosts_and_no_other_does(pool, spec):
     results = by_name(list(run_all(pool, jobs_for(spec, "hangs_for_b"))))
     assert results["b"].error == "took longer than pool.deadline_s (1.5 s) on 3 hosts"
     assert results["a"].ok
@@ -109,7 +109,7 @@ def test_an_individual_that_hangs_fails_after_three_hosts_and_nobody_else_does(p
     assert kinds(pool.events()).count("deadline") == 3
 
 
-def test_a_slow_host_costs_a_move(pool, spec):
+def test_a_slow_host_costs_a_retry(pool, spec):
     results = list(run_all(pool, jobs_for(spec, "hangs_once")))
     assert all(r.ok for r in results)
     assert sorted(r.job.attempt for r in results) == [1, 1, 2]
@@ -122,7 +122,7 @@ def test_waiting_in_a_queue_is_not_held_against_a_job(pool, spec):
 
 
 @pytest.mark.slow
-def test_scoring_that_hangs_fails_by_its_own_deadline_and_lets_others_pass(pool, spec):
+def test_scoring_that_hangs_fails_by_its_own_deadline_after_the_other_jobs(pool, spec):
     results = list(run_all(pool, jobs_for(spec, "score_hangs_for_b")))
     assert [r.job.recipe.name for r in results][-1] == "b"
     named = by_name(results)
@@ -131,7 +131,7 @@ def test_scoring_that_hangs_fails_by_its_own_deadline_and_lets_others_pass(pool,
     assert "host lost" not in kinds(pool.events())
 
 
-def test_results_that_nobody_took_for_a_while_are_no_deadlines(pool, spec):
+def test_results_that_are_not_taken_for_a_while_miss_no_deadline(pool, spec):
     for job in [*jobs_for(spec, "nearness"), *jobs_for(spec, "score_plainly")]:
         pool.submit(job)
     pool.wait()  # and by then answers are on their way to the scorer
@@ -148,7 +148,7 @@ def test_scoring_that_kills_its_scorer_fails_alone(pool, spec):
     assert named["c"].ok
 
 
-def test_an_individual_that_wants_too_much_memory_fails_and_its_host_lives_on(pool, spec):
+def test_an_individual_that_needs_too_much_memory_fails_and_its_host_survives(pool, spec):
     pids = pool.host_pids
     named = by_name(list(run_all(pool, jobs_for(spec, "greedy_for_b"))))
     assert named["b"].error.startswith("out of memory on host-")
@@ -160,13 +160,13 @@ def test_an_individual_that_wants_too_much_memory_fails_and_its_host_lives_on(po
     assert pool.events() == ()
 
 
-def test_memory_that_one_of_a_group_lacks_is_that_ones_failure_alone(pool, spec):
+def test_out_of_memory_in_a_call_of_several_fails_one_individual(pool, spec):
     a, b, c = (f.founder for f in spec.host.founders)
-    crowd = [linear({a: k / 40, c: 1 - k / 40}) for k in range(1, 40)]
-    assert all(r.ok for r in run_all(pool, jobs_for(spec, "greedy_for_b", crowd)))  # and timed
+    recipes = [linear({a: k / 40, c: 1 - k / 40}) for k in range(1, 40)]
+    assert all(r.ok for r in run_all(pool, jobs_for(spec, "greedy_for_b", recipes)))  # and timed
     pids = pool.host_pids
-    crowd[20:20] = [b]
-    results = list(run_all(pool, jobs_for(spec, "greedy_for_b", crowd)))
+    recipes[20:20] = [b]
+    results = list(run_all(pool, jobs_for(spec, "greedy_for_b", recipes)))
     (failed,) = (r for r in results if not r.ok)
     assert failed.job.recipe == b
     assert failed.error.startswith("out of memory on host-")
@@ -174,7 +174,7 @@ def test_memory_that_one_of_a_group_lacks_is_that_ones_failure_alone(pool, spec)
     assert pool.host_pids == pids
 
 
-def test_what_a_signals_handler_raises_gets_through_to_who_waits(pool, spec):
+def test_an_exception_of_a_signal_handler_leaves_wait(pool, spec):
     def stop(number, frame):
         raise SystemExit
 

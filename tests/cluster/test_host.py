@@ -145,7 +145,7 @@ def test_individuals_built_ahead_are_those_built_in_turn_and_stay_until_the_next
     assert digests(ahead=True) == digests(ahead=False)
 
 
-def test_a_call_is_of_as_many_as_are_worth_one_and_leaves_some_for_the_others(spec):
+def test_a_call_has_as_many_jobs_as_take_a_tenth_of_a_second_and_at_most_a_share(spec):
     queries = (Query("nearness", "dev"),)
     jobs = [Job(spec.host.founders[0].founder, queries)] * 4
     sizer = CallSizer()

@@ -12,12 +12,12 @@ import pytest
 from places import SUPPORT
 
 pytestmark = pytest.mark.slow
-Play = Callable[[str], dict[str, Any]]
+RunScenario = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def play(tmp_path_factory) -> Iterator[Play]:
-    """Plays a scenario of `node_driver.Driver`. They share a cluster and each begins by itself."""
+def run_scenario(tmp_path_factory) -> Iterator[RunScenario]:
+    """Runs a scenario of `node_driver.Driver`. Scenarios share a cluster, in any order."""
     folder = tmp_path_factory.mktemp("nodes")
     here = SUPPORT
     with open(folder / "log", "w") as log:
@@ -33,17 +33,17 @@ def play(tmp_path_factory) -> Iterator[Play]:
     assert driver.stdin is not None
     assert driver.stdout is not None
 
-    def play(scenario: str) -> dict[str, Any]:
+    def run(scenario: str) -> dict[str, Any]:
         driver.stdin.write(scenario + "\n")
-        heard, _, _ = select.select([driver.stdout], [], [], 90)
-        line = driver.stdout.readline() if heard else ""
+        ready, _, _ = select.select([driver.stdout], [], [], 90)
+        line = driver.stdout.readline() if ready else ""
         assert line, (folder / "log").read_text()[-3000:]
         found: dict[str, Any] = json.loads(line)
         assert "failed" not in found, found["failed"]
         print(found)
         return found
 
-    yield play
+    yield run
     driver.stdin.close()
     try:
         driver.wait(20)
@@ -57,14 +57,14 @@ def kinds(found: dict[str, Any]) -> list[str]:
 
 
 def assert_done(found: dict[str, Any]) -> None:
-    """Every job once, none failed, none blamed."""
+    """Every job has one result, no error and one attempt."""
     assert found["errors"] == []
     assert found["twice"] == 0
     assert found["attempts"] == [1]
 
 
-def test_a_node_that_joins_gets_work_and_when_it_is_lost_nobody_is_blamed(play):
-    found = play("node_joins_and_is_lost")
+def test_a_node_that_joins_gets_work_and_its_loss_costs_no_attempt(run_scenario):
+    found = run_scenario("node_joins_and_is_lost")
     joined, lost = found["joined"], found["lost"]
     assert_done(joined)
     assert kinds(joined) == ["node joined", "host ready"]
@@ -75,43 +75,43 @@ def test_a_node_that_joins_gets_work_and_when_it_is_lost_nobody_is_blamed(play):
     assert {"host lost", "node lost"} <= set(kinds(lost))
 
 
-def test_a_node_that_is_drained_finishes_what_it_runs_and_is_left(play):
-    found = play("node_is_drained")
+def test_a_draining_node_finishes_its_jobs_and_its_host_is_removed(run_scenario):
+    found = run_scenario("node_is_drained")
     assert_done(found)
     assert len(found["by"]) == 2
     assert [k for k in kinds(found) if k != "node lost"] == ["node draining", "host removed"]
 
 
-def test_answers_that_are_lost_with_their_node_are_made_again(play):
-    found = play("answers_are_lost")
+def test_answers_lost_with_their_node_are_computed_again(run_scenario):
+    found = run_scenario("answers_are_lost")
     assert_done(found)
     assert "answer lost" in kinds(found)
 
 
-def test_a_fixed_number_of_hosts_is_filled_up_by_a_node_that_joins(play):
-    found = play("fixed_number_is_refilled")
+def test_a_fixed_number_of_hosts_is_filled_up_by_a_node_that_joins(run_scenario):
+    found = run_scenario("fixed_number_is_refilled")
     assert_done(found)
     assert len(found["hosts"]) == 2
     assert "scorer lost" not in kinds(found)  # it lives where the coordinator does
 
 
-def test_hosts_take_fractions_of_gpus_and_live_where_labels_say(play):
-    found = play("fractions_and_labels")
+def test_hosts_take_fractions_of_gpus_and_live_where_labels_say(run_scenario):
+    found = run_scenario("fractions_and_labels")
     assert found["auto"] == [True, True]  # each on the right node
     assert found["one"] == [True]
     assert "no node of the cluster has room" in found["nowhere"]
     assert "zone=nowhere" in found["nowhere"]
 
 
-def test_a_pool_on_a_cluster_in_use_begins_with_what_is_free(play):
-    found = play("cluster_in_use")
+def test_a_pool_on_a_cluster_in_use_begins_with_what_is_free(run_scenario):
+    found = run_scenario("cluster_in_use")
     assert found["first"] == 1
     assert_done(found)
     assert len(found["hosts"]) == 2
 
 
-def test_a_run_that_lost_all_nodes_ends_and_says_that_it_can_be_resumed(play):
-    found = play("all_nodes_are_lost")
+def test_a_run_that_lost_all_nodes_ends_and_says_that_it_can_be_resumed(run_scenario):
+    found = run_scenario("all_nodes_are_lost")
     assert "all hosts are lost" in found["error"]
     assert "resume the run" in found["error"]
     assert 3 < found["seconds"] < 30

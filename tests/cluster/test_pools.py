@@ -117,7 +117,7 @@ def test_weights_that_are_not_finite_fail_by_the_tensors_name(pool, spec):
     assert "tensor x is not finite" in result.error
 
 
-def test_outputs_that_are_not_finite_fail_and_the_weights_are_cleared_of_it(pool, spec):
+def test_outputs_that_are_not_finite_fail_and_the_error_says_that_weights_are_finite(pool, spec):
     result = next(iter(run_all(pool, jobs_for(spec, "overflows")[:1])))
     assert "not finite" in result.error
     assert "all weights are finite" in result.error
@@ -131,7 +131,7 @@ def test_a_scoring_function_that_raises_fails_its_job_alone(pool, spec):
     assert results["c"].ok
 
 
-def test_events_are_told_once(pool):
+def test_each_event_is_returned_once(pool):
     for event in pool.events():
         assert event.kind
         assert event.detail
@@ -139,7 +139,7 @@ def test_events_are_told_once(pool):
 
 
 @pytest.mark.parametrize("kind", ["local", "ray"])
-def test_a_host_that_is_degraded_says_so_once(kind, spec, request):
+def test_a_degraded_host_gives_one_event(kind, spec, request):
     engine = EngineSpec("toy_engines:GROUPING", build="toys:build", options={"fails": "kernel"})
     own = replace(spec, host=replace(spec.host, engine=engine))
     if kind == "local":
@@ -167,7 +167,7 @@ def test_an_unknown_founder_fails_its_job_not_the_pool(pool, spec):
     assert other.ok
 
 
-def test_waiting_for_nothing_is_an_error_not_a_hang(pool):
+def test_waiting_without_a_pending_job_is_an_error(pool):
     with pytest.raises(LookupError):
         pool.wait()
 
@@ -210,7 +210,7 @@ def test_a_job_that_lost_its_host_is_done_again(ray_pool, spec):
     assert max(r.job.attempt for r in results) == 2
 
 
-def test_a_candidate_that_kills_every_host_fails_for_good_and_alone(ray_pool, spec):
+def test_a_candidate_that_kills_every_host_fails_and_no_other_does(ray_pool, spec):
     results = {r.job.recipe.name: r for r in run_all(ray_pool, jobs_for(spec, "deadly"))}
     assert "lost with its host 3 times" in results["b"].error
     assert results["a"].ok
@@ -218,14 +218,14 @@ def test_a_candidate_that_kills_every_host_fails_for_good_and_alone(ray_pool, sp
 
 
 def crowd(spec: PoolSpec, function: str, size: int = 41) -> list[Job]:
-    """Small jobs, and founder b in the midst of them."""
+    """Small jobs, with founder b in the middle."""
     a, b, c = (f.founder for f in spec.host.founders)
     recipes = [linear({a: k / size, c: 1 - k / size}) for k in range(1, size)]
     return jobs_for(spec, function, [*recipes[: size // 2], b, *recipes[size // 2 :]])
 
 
 def warm_up(pool: Pool, spec: PoolSpec, function: str) -> None:
-    """Until every host has been timed, and small jobs go out in groups."""
+    """Run jobs until every host was timed, so that small jobs share calls."""
     while pool.hosts < 2 or any(s.jobs < 2 for s in pool.stats()):
         list(run_all(pool, [j for j in crowd(spec, function) if j.recipe.id != b_of(spec).id]))
     pool.events()
@@ -235,7 +235,7 @@ def b_of(spec: PoolSpec) -> Founder:
     return spec.host.founders[1].founder
 
 
-def test_a_candidate_that_kills_hosts_takes_nobody_of_its_group_with_it(ray_pool, spec):
+def test_a_candidate_that_kills_hosts_does_not_fail_the_jobs_of_its_call(ray_pool, spec):
     warm_up(ray_pool, spec, "deadly")
     results = list(run_all(ray_pool, crowd(spec, "deadly")))
     assert len({r.job.key for r in results}) == 41
@@ -244,14 +244,14 @@ def test_a_candidate_that_kills_hosts_takes_nobody_of_its_group_with_it(ray_pool
     assert "lost with its host 3 times" in failed.error
     assert all(r.job.attempt <= 2 for r in results if r.ok)
     lost = [e.detail for e in ray_pool.events() if e.kind == "host lost"]
-    # It was in a group at first; one that was answered and not yet delivered may be lost with that.
-    *in_groups, first, second, third = lost
-    assert in_groups
-    assert all("one of the jobs" in detail for detail in in_groups)
+    # It was in a call with others at first. A call whose answers were not delivered may be lost, too.
+    *in_calls, first, second, third = lost
+    assert in_calls
+    assert all("one of the jobs" in detail for detail in in_calls)
     assert all(d.endswith(f"it was running job {failed.job.key}") for d in (first, second, third))
 
 
-def test_a_host_killed_with_a_group_loses_nobody_and_charges_nobody(ray_pool, spec):
+def test_a_host_killed_in_a_call_of_several_jobs_costs_none_an_attempt(ray_pool, spec):
     warm_up(ray_pool, spec, "naps")
     jobs = crowd(spec, "naps", 61)
     for job in jobs:
@@ -266,7 +266,7 @@ def test_a_host_killed_with_a_group_loses_nobody_and_charges_nobody(ray_pool, sp
     assert {r.job.attempt for r in results} == {1}
 
 
-def test_groups_change_no_result(pool, spec):
+def test_calls_of_several_jobs_change_no_result(pool, spec):
     jobs = crowd(spec, "broken_for_b")
     alone = [next(iter(run_all(pool, [job]))) for job in jobs]
     many = in_order(run_all(pool, jobs))
