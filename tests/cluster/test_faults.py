@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from fault_pools import fault_spec
 from safetensors.torch import save_file
-from toy_pools import jobs_for
+from toy_pools import fault_spec, jobs_for
 
 from cluster.jobs import Job, JobResult, PoolEvent, PoolSpec
 from cluster.pool import Pool, PoolError, run_all

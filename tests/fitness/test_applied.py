@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from hf_engines import PAIRS
+from lm_requests import PAIRS, REQUESTS
 from lora_models import ALL, make_adapter
-from populations import REQUESTS
-from prefix_rows import model_of
-from tiny_lm import CHARACTERS, build_model, copy_weights, save
+from tiny_lm import CHARACTERS, build_model, copy_weights, model_of, save
 from warm_evo import evo as evo_command
 
 from cluster.founders.adapters import adapter_digest

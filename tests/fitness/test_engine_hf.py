@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hf_engines import PAIRS
+from lm_requests import PAIRS
 from tiny_lm import (
     CHARACTERS,
     CONTEXT,

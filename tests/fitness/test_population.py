@@ -7,12 +7,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from hf_engines import PAIRS
+from lm_requests import PAIRS, REQUESTS
 from path_models import CONFIGS
-from populations import REQUESTS
-from populations import eager as eager
-from prefix_rows import model_of
-from tiny_lm import KINDS, build_model, save
+from tiny_lm import KINDS, build_model, model_of, save
 from torch import Tensor
 
 from fitness.engines.base import NonFiniteOutputError

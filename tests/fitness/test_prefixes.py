@@ -8,8 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prefix_rows import model_of
-from tiny_lm import CHARACTERS, build_engine, build_model, copy_weights, save
+from tiny_lm import CHARACTERS, build_engine, build_model, copy_weights, model_of, save
 
 import fitness.engines.hf.scores
 from fitness.engines.hf.engine import HFEngine

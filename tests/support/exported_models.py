@@ -1,9 +1,9 @@
-"""Shared by tests: taken out of test_export."""
+"""Models as a host runs them, and their logits, to compare exports with."""
 
 import torch
 
-from cluster.host.model_host import ModelHost
-from cluster.jobs import EngineSpec, HostSpec
+from cluster.host.builder import Builder
+from fitness.engines import EngineSpec, engine_kind
 
 NAMES = ("base", "a", "b")
 
@@ -18,7 +18,7 @@ def logits_of(model, text="12+3=15 abc"):
 
 def as_the_host_runs_it(recipe, founders, dtype=""):
     """The model as a host has it while it is scored."""
-    spec = HostSpec(founders.base, founders.founders, EngineSpec(dtype=dtype), {})
-    host = ModelHost(spec)
-    host._engine.install(host._builder.build(recipe))
-    return host._engine.model
+    builder = Builder(founders.base, founders.founders, dtype=dtype)
+    engine = engine_kind("hf").make(EngineSpec(dtype=dtype), founders.base.path)
+    engine.install(builder.build(recipe))
+    return engine.model

@@ -1,4 +1,4 @@
-"""Shared by tests: taken out of test_resume."""
+"""Runs that are interrupted after a number of results, resumed, and compared with runs that were not."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from evo.run.pool import start_pool
 from evo.run.setup import load_tasks, open_founders
 from evo.run_dir import RunDir
 
-EVENTS_OF_SITTINGS = {"resume", "repair", "drift"}
+EVENTS_OF_RESUMES = {"resume", "repair", "drift"}
 
 
 class Stop(KeyboardInterrupt):
@@ -59,14 +59,14 @@ def resume(run_dir, **options):
         return evolution.finish()
 
 
-def told(run_dir):
+def recorded_in(run_dir):
     """The tables without what only says how often the run was stopped."""
     found = tables(run_dir)
     events = found.pop("events")
     kept = [
         (k, d)
         for k, d in zip(events["kind"], events["detail"], strict=True)
-        if k not in EVENTS_OF_SITTINGS
+        if k not in EVENTS_OF_RESUMES
     ]
     return found, kept
 

@@ -170,7 +170,7 @@ def fits(value: Any, hint: Any) -> bool:
     return type(value) in ((float, int) if hint is float else (hint,))
 
 
-def told(run_dir: Path) -> Facts:
+def report_of(run_dir: Path) -> Facts:
     """The facts of a run: as the contract has them, and JSON without NaN."""
     found = facts(evo.lineage.open(run_dir))
     for part, hint in get_type_hints(Facts).items():

@@ -1,4 +1,4 @@
-"""Shared by tests: taken out of test_lora."""
+"""LoRA adapters of random models, and of a 6x6 layer for which the best merge is known."""
 
 import json
 from pathlib import Path

@@ -23,9 +23,8 @@ os.environ |= {
     "RAY_health_check_failure_threshold": "2",
 }
 
-from fault_pools import fault_spec
 from ray.cluster_utils import Cluster
-from toy_pools import jobs_for
+from toy_pools import fault_spec, jobs_for
 
 from cluster.jobs import Job, JobResult
 from cluster.pool import PoolError

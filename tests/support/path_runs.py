@@ -1,4 +1,4 @@
-"""Shared by tests: taken out of test_path_runs."""
+"""Runs on two tiny Llamas, for algorithms that search data-flow paths."""
 
 from pathlib import Path
 

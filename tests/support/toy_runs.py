@@ -1,4 +1,4 @@
-"""Shared by tests: taken out of test_evolution."""
+"""Whole runs on toys, and what their lineage says."""
 
 import pyarrow.compute as pc
 

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from lineages import told
+from lineages import report_of
 from toys import toy_config
 
 import evo.lineage
@@ -54,7 +54,7 @@ def genome(folder):
 
 @pytest.fixture(scope="module")
 def found(genome):
-    return told(genome)
+    return report_of(genome)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_the_family_has_all_ancestors_in_their_generations(genome, found):
     lanes = {(n["generation"], n["lane"]) for n in nodes}
     assert len(lanes) == len(nodes)
     assert all(0 < lane < 1 for _, lane in lanes)
-    assert told(genome)["family"] == family
+    assert report_of(genome)["family"] == family
 
 
 def test_changed_examples_are_those_whose_score_is_another(genome, found):
@@ -265,7 +265,7 @@ def test_a_run_that_goes_on_counts_what_is_in_no_commit_yet(folder):
 
     def look(progress):
         if progress.evaluations == 43:
-            heard.append((progress, told(folder / "going")))
+            heard.append((progress, report_of(folder / "going")))
 
     config = toy_config(folder / "founders", algorithm="genome", budget={"evaluations": 60})
     with Evolution(config, folder / "going", observe=look) as evolution:
@@ -280,19 +280,19 @@ def test_a_run_that_goes_on_counts_what_is_in_no_commit_yet(folder):
     assert [r["kind"] for r in says["scores"]] == ["winner", "founder", "founder", "founder"]
     assert {line["name"] for line in says["fitness"]["baselines"]} == {"a", "b", "c"}
     assert says["problem"] is None
-    assert told(folder / "going")["run"]["state"] == "stopped"
+    assert report_of(folder / "going")["run"]["state"] == "stopped"
 
 
 def test_before_anything_is_committed_there_is_nothing_to_say(folder):
     with Evolution(toy_config(folder / "founders"), folder / "new") as evolution:
         (folder / "new" / "lineage").mkdir(exist_ok=True)
-        says = told(folder / "new")
+        says = report_of(folder / "new")
         assert (says["run"]["state"], says["run"]["evaluations"]) == ("running", 0)
         assert says["headline"] is says["changed"] is says["diversity"] is says["shares"] is None
         assert says["family"]["nodes"] == says["scores"] == says["operators"] == []
         assert says["problem"] is None
         next(iter(evolution))
-    says = told(folder / "new")
+    says = report_of(folder / "new")
     assert says["run"]["generations"] == 1
     assert says["headline"]["difference"] == 0
     assert says["headline"]["winner"]["id"] == says["headline"]["founder"]["id"]
@@ -303,7 +303,7 @@ def test_before_anything_is_committed_there_is_nothing_to_say(folder):
 def test_failed_individuals_are_counted_and_are_nobodys_best(folder):
     data = {s: s for s in ("dev", "select", "test")}
     task = {"name": "toy", "metric": "toys:broken_for_b", "data": data}
-    says = told(finish(folder / "failed", folder / "founders", tasks=[task]))
+    says = report_of(finish(folder / "failed", folder / "founders", tasks=[task]))
     assert says["run"]["failed"] == 1
     assert sum(h["failed"] for h in says["cost"]["hosts"]) >= 1
     assert says["headline"]["founder"]["name"] != "b"
@@ -316,7 +316,7 @@ def test_failed_individuals_are_counted_and_are_nobodys_best(folder):
 @pytest.mark.parametrize("algorithm", ["recipe_search", "differential_evolution"])
 def test_the_family_of_a_search_over_recipes_begins_with_the_founders(folder, algorithm):
     """It records neighbours as parents; what the first children are made of is drawn too."""
-    says = told(finish(folder / algorithm, folder / "founders", algorithm=algorithm))
+    says = report_of(finish(folder / algorithm, folder / "founders", algorithm=algorithm))
     nodes = says["family"]["nodes"]
     assert {"a", "b", "c"} <= {n["name"] for n in nodes}
     linked = {end for edge in says["family"]["edges"] for end in edge}
@@ -325,7 +325,7 @@ def test_the_family_of_a_search_over_recipes_begins_with_the_founders(folder, al
 
 def test_a_steady_state_is_told_as_any_other(folder):
     loop = {"kind": "steady_state", "in_flight": 3}
-    says = told(finish(folder / "steady", folder / "founders", loop=loop, algorithm="genome"))
+    says = report_of(finish(folder / "steady", folder / "founders", loop=loop, algorithm="genome"))
     assert says["run"]["evaluations"] == says["fitness"]["evaluations"][-1] == 60
     assert len(says["diversity"]["generation"]) == len(says["fitness"]["generation"])
 
@@ -344,16 +344,16 @@ def damaged(genome, folder, name):
 def test_what_was_recorded_before_a_damaged_file_is_told(genome, folder, table):
     ending = "json" if table == "commits" else "parquet"
     copy, path = damaged(genome, folder, f"lineage/{table}/000003.{ending}")
-    says = told(copy)
+    says = report_of(copy)
     assert str(path) in says["problem"]
     assert says["run"]["generations"] == 3
     assert says["fitness"]["generation"] == [0, 1, 2]
-    assert says["fitness"]["best"] == told(genome)["fitness"]["best"][:3]
+    assert says["fitness"]["best"] == report_of(genome)["fitness"]["best"][:3]
 
 
 def test_damaged_examples_cost_what_is_made_of_them(genome, folder):
     copy, path = damaged(genome, folder, "lineage/items/final.parquet")
-    says, whole = told(copy), told(genome)
+    says, whole = report_of(copy), report_of(genome)
     assert str(path) in says["problem"]
     assert says["changed"] is says["headline"]["low"] is None
     assert says["headline"]["difference"] == pytest.approx(whole["headline"]["difference"])
@@ -366,7 +366,7 @@ def test_a_damaged_small_file_is_named_and_the_lineage_told(genome, folder, name
     copy = folder / f"{name}-{len(text)}-{text[0] == '['}"
     shutil.copytree(genome, copy)
     (copy / name).write_text(text)
-    says = told(copy)
+    says = report_of(copy)
     assert str(copy / name) in says["problem"]
     assert says["run"]["evaluations"] == 90
     assert says["headline"] is not None

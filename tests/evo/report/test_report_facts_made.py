@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from lineages import Child, Written, founder, told
+from lineages import Child, Written, founder, report_of
 
 from evo.report.sections.ancestry import crossings, laid_out
 from evo.report.sections.fitness import thinned
@@ -36,7 +36,7 @@ def test_a_lower_score_that_is_better_counts_as_better(tmp_path):
     child = Child(mixed(0), {"bits": [1.0, 4.5, 3.0], "right": [1.0, 1.0]}, "mix", [A.id, B.id])
     run.generation(0, [first, second], [A, B])
     run.generation(1, [child], [child.recipe, A])
-    says = told(run.run_dir)
+    says = report_of(run.run_dir)
     head = says["headline"]
     assert (head["winner"]["id"], head["founder"]["name"]) == (child.recipe.id, "a")
     assert head["winner_score"] == pytest.approx(-0.75 * 8.5 / 3 + 0.25)
@@ -63,7 +63,7 @@ def asked(tmp_path, rows_now=None):
     run.generation(0, [Child(A, {"t": [1, 0, 0]}, answers=["1", "1", None])], [A])
     child = Child(mixed(0), {"t": [1, 1, 0]}, "mix", [A.id], ["1", "2", None])
     run.generation(1, [child], [child.recipe])
-    (example,) = told(run.run_dir)["changed"]["examples"]
+    (example,) = report_of(run.run_dir)["changed"]["examples"]
     return example
 
 
@@ -92,7 +92,7 @@ def test_a_path_is_its_models_and_steps(tmp_path):
     run = written(tmp_path)
     run.generation(0, [Child(A, {"t": [0, 0]}), Child(B, {"t": [0, 0]})], [A, B])
     run.generation(1, [Child(route, {"t": [1, 0]}, "swap", [A.id])], [route])
-    says = told(run.run_dir)
+    says = report_of(run.run_dir)
     path = says["path"]
     assert [m["name"] for m in path["models"]] == ["a", "b"]
     assert (path["embed"], path["head"], path["layers"]) == (0, 0, 2)
@@ -113,7 +113,7 @@ def test_a_path_over_merged_models_has_the_shares_of_each_step(tmp_path):
     run = written(tmp_path)
     run.generation(0, [Child(A, {"t": [0, 0]}), Child(B, {"t": [0, 0]})], [A, B])
     run.generation(1, [Child(route, {"t": [1, 0]}, "weights", [A.id])], [route])
-    says = told(run.run_dir)
+    says = report_of(run.run_dir)
     assert [m["name"] for m in says["path"]["models"]] == ["a", mixed(0).id[:12], "b"]
     assert says["shares"]["groups"] == ["embedding", "step 0: layer 1", "step 1: layer 0", "head"]
     assert says["shares"]["founders"] == ["a", "b"]
@@ -125,7 +125,7 @@ def test_a_task_on_which_the_winner_loses_is_named(tmp_path):
     run.generation(0, [Child(A, {"up": [0.0], "down": [0.75]})], [A])
     child = Child(mixed(0), {"up": [1.0], "down": [0.25]}, "mix", [A.id])
     run.generation(1, [child], [child.recipe])
-    note = told(run.run_dir)["headline"]["note"]
+    note = report_of(run.run_dir)["headline"]["note"]
     assert "The winner is worse on down (0.250 against 0.750)." in note
 
 
@@ -134,7 +134,7 @@ def test_what_was_fixed_and_what_was_broken_take_turns(tmp_path):
     run.generation(0, [Child(A, {"t": [1, 0, 0, 0, 0, 1]})], [A])
     child = Child(mixed(0), {"t": [0, 1, 1, 1, 1, 0]}, "mix", [A.id])
     run.generation(1, [child], [child.recipe])
-    changed = told(run.run_dir)["changed"]["examples"]
+    changed = report_of(run.run_dir)["changed"]["examples"]
     assert [r["change"] for r in changed] == [*(("fixed", "broken") * 2), "fixed", "fixed"]
     assert [r["example"] for r in changed] == [1, 0, 2, 5, 3, 4]
 
@@ -146,7 +146,7 @@ def test_a_founder_that_enters_late_is_in_the_family(tmp_path):
     run.generation(1, [first], [first.recipe])
     second = Child(linear({A: 0.5, B: 0.5}), {"t": [1, 1, 0]}, "mutation", [first.recipe.id])
     run.generation(2, [second], [second.recipe])
-    family = told(run.run_dir)["family"]
+    family = report_of(run.run_dir)["family"]
     names = {n["id"]: n["name"] for n in family["nodes"]}
     edges = {tuple(family["nodes"][at]["id"] for at in edge) for edge in family["edges"]}
     assert set(names.values()) >= {"a", "b"}
@@ -175,7 +175,7 @@ def test_everything_is_bounded_and_what_is_left_out_is_counted(tmp_path):
         for kind in ("failed", "retry") if number == 50 else ["failed"] * 6:
             run.event(kind, number)
     run.commit("final")
-    says = told(run.run_dir)
+    says = report_of(run.run_dir)
     family = says["family"]
     assert (len(family["nodes"]), family["left_out"]) == (150, 2 * 110 + 1 - 150)
     assert {"a", "b"} <= {n["name"] for n in family["nodes"]}
@@ -201,7 +201,7 @@ def test_one_member_disagrees_with_nobody_and_failed_ones_are_left_out(tmp_path)
     run = written(tmp_path)
     run.generation(0, [Child(A, {"t": [1, 0]}), Child(B, None)], [A, B])
     run.generation(1, [Child(mixed(0), {"t": [1, 1]}, "mix", [A.id, B.id])], [A, mixed(0), B])
-    says = told(run.run_dir)
+    says = report_of(run.run_dir)
     assert says["diversity"] == {
         "generation": [0, 1],
         "disagreement": [None, 0.5],
@@ -215,7 +215,7 @@ def test_models_that_were_scored_on_other_numbers_of_examples_are_not_compared(t
     run = written(tmp_path)
     run.generation(0, [Child(A, {"t": [1, 0]}), Child(B, {"t": [0]})], [A, B])
     run.generation(1, [Child(mixed(0), {"t": [1, 1, 1]}, "mix", [A.id])], [mixed(0), A])
-    says = told(run.run_dir)
+    says = report_of(run.run_dir)
     assert says["diversity"]["disagreement"] == [None, None]
     assert says["headline"]["difference"] == 0.5
     assert says["headline"]["low"] is says["changed"] is None

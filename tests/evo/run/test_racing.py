@@ -10,7 +10,7 @@ import pytest
 from docs_world import SIZES, build_world
 from hypothesis import given
 from hypothesis import strategies as st
-from interrupted_runs import CLI, Stop, environment, pool_for, resume, stopped_run, told
+from interrupted_runs import CLI, Stop, environment, pool_for, recorded_in, resume, stopped_run
 from pydantic import ValidationError
 from toy_runs import run, task
 from toys import toy_config
@@ -237,7 +237,7 @@ def test_a_run_that_was_stopped_in_a_race_ends_as_one_that_was_not(after, raced,
     read_status(tmp_path / "run")
     again = pool_for(config, tmp_path / "again", 10_000)
     summary = resume(tmp_path / "run", pool=again)
-    assert told(tmp_path / "run") == told(raced[1])
+    assert recorded_in(tmp_path / "run") == recorded_in(raced[1])
     assert summary.examples == raced[0]["examples"]
     whole = pool_for(config, tmp_path / "whole", 10_000)
     run(config, tmp_path / "whole", pool=whole)
@@ -263,7 +263,7 @@ def test_a_run_that_was_stopped_just_after_a_commit_goes_on(
         with pytest.raises(Stop):
             run(config_for(world), tmp_path / "run")
     resume(tmp_path / "run")
-    assert told(tmp_path / "run") == told(raced[1])
+    assert recorded_in(tmp_path / "run") == recorded_in(raced[1])
 
 
 @pytest.mark.slow
@@ -279,14 +279,14 @@ def test_a_killed_command_goes_on_with_its_race(raced, world, tmp_path):
     assert read_status(run_dir).state == "stopped"
     done = evo_command("resume", run_dir)
     assert done.returncode == 0, done.stderr
-    assert told(run_dir) == told(raced[1])
+    assert recorded_in(run_dir) == recorded_in(raced[1])
 
 
 @pytest.mark.slow
 def test_hosts_change_nothing(raced, world, tmp_path, ray_session):
     pool = {"kind": "ray", "hosts": 2, "address": "auto"}
     run(config_for(world, pool=pool), tmp_path / "run")
-    assert told(tmp_path / "run") == told(raced[1])
+    assert recorded_in(tmp_path / "run") == recorded_in(raced[1])
 
 
 @pytest.mark.parametrize("name", ["genome", "genome_plus", "path_ga", "dataflow", "sequence"])

@@ -22,10 +22,10 @@ from interrupted_runs import (
     config_for,
     environment,
     pool_for,
+    recorded_in,
     results,
     resume,
     stopped_run,
-    told,
 )
 from manifests import change_manifest, made_manifest
 from places import SUPPORT
@@ -63,7 +63,7 @@ def whole(tmp_path_factory, founders):
         if name not in made:
             run_dir = tmp_path_factory.mktemp(name) / "run"
             summary = run(config_for(founders, name), run_dir)
-            made[name] = results(summary), told(run_dir), run_dir
+            made[name] = results(summary), recorded_in(run_dir), run_dir
         return made[name]
 
     return get
@@ -81,7 +81,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(name, after, whole, fou
     expected, lineage, _ = whole(name)
     stopped_run(config_for(founders, name), tmp_path / "run", after)
     assert results(resume(tmp_path / "run")) == expected
-    assert told(tmp_path / "run") == lineage
+    assert recorded_in(tmp_path / "run") == lineage
 
 
 def test_a_run_may_be_stopped_again_and_again(whole, founders, tmp_path):
@@ -92,7 +92,7 @@ def test_a_run_may_be_stopped_again_and_again(whole, founders, tmp_path):
         with pytest.raises(Stop):
             resume(tmp_path / "run", pool=pool_for(config, tmp_path / "run", 3))
     assert results(resume(tmp_path / "run")) == expected
-    assert told(tmp_path / "run") == lineage
+    assert recorded_in(tmp_path / "run") == lineage
 
 
 def test_nothing_recorded_is_evaluated_again(whole, founders, tmp_path):
@@ -119,7 +119,7 @@ def test_a_torn_last_record_is_dropped_wherever_it_is_torn(whole, founders, tmp_
         (other / "lineage" / "journal.arrows").write_bytes(data[: len(data) - cut])
         assert len(read_journal(other / "lineage" / "journal.arrows").records) < whole_records
         assert results(resume(other)) == expected
-        assert told(other) == lineage
+        assert recorded_in(other) == lineage
 
 
 def test_a_commit_that_was_torn_does_not_count_and_is_made_again(
@@ -146,7 +146,7 @@ def test_a_commit_that_was_torn_does_not_count_and_is_made_again(
         for table in left:
             next((other / "lineage" / table).glob(f"{last}.*")).unlink()
         assert results(resume(other)) == expected
-        assert told(other) == lineage
+        assert recorded_in(other) == lineage
 
 
 @pytest.mark.parametrize("algorithm", ["recipe_search", "random_search"])
@@ -373,7 +373,7 @@ def test_damage_is_named_overwrites_nothing_and_can_be_repaired(
         others = {t: evo.lineage.open(run_dir).table(t) for t in evo.lineage.SCHEMAS if t != name}
         assert all(t.num_rows for t in others.values())
     assert results(resume(run_dir, repair=True)) == expected
-    assert told(run_dir) == lineage
+    assert recorded_in(run_dir) == lineage
     if damage != "gone":
         kept = (run_dir / "damaged" / path.relative_to(folder)).read_bytes()
         assert kept == bytes(data[: len(kept)])
@@ -392,7 +392,7 @@ def test_a_last_commit_that_is_gone_is_named_and_is_no_shorter_lineage(
     last.unlink()
     drift(tmp_path / "run", f"{last.name}: damaged .the file is gone")
     assert results(resume(tmp_path / "run", repair=True)) == expected
-    assert told(tmp_path / "run") == lineage
+    assert recorded_in(tmp_path / "run") == lineage
 
 
 def test_a_repair_that_is_stopped_in_the_middle_can_be_done_again(
@@ -417,7 +417,7 @@ def test_a_repair_that_is_stopped_in_the_middle_can_be_done_again(
             Evolution.resume(run_dir, repair=True)
     monkeypatch.undo()
     assert results(resume(run_dir, repair=True)) == expected
-    assert told(run_dir) == lineage
+    assert recorded_in(run_dir) == lineage
 
 
 @pytest.mark.parametrize("change", [{"layers": 3}, {"search": {}}, {"scores": []}])
@@ -520,7 +520,7 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(room, stopped, whole, tm
     assert read_journal(run_dir / "lineage" / "journal.arrows").records[: len(before)] == before
     assert not list(run_dir.rglob("*.tmp"))
     assert results(resume(run_dir)) == expected
-    assert told(run_dir) == lineage
+    assert recorded_in(run_dir) == lineage
 
 
 def test_a_read_only_folder_is_a_clear_error(stopped, tmp_path):
@@ -569,7 +569,7 @@ def test_a_killed_command_goes_on(way, founders, tmp_path):
     assert done.returncode == 0, done.stderr
     assert read_status(run_dir).state == "finished"
     run(toy_config(founders, tasks=[task("slow_for_a")], seed=3), tmp_path / "whole")
-    assert told(run_dir) == told(tmp_path / "whole")
+    assert recorded_in(run_dir) == recorded_in(tmp_path / "whole")
 
 
 def test_going_on_with_another_config_is_refused_by_key(founders, tmp_path):

@@ -1,8 +1,6 @@
-"""Shared by tests: taken out of test_engine_hf."""
+"""Requests to a language model: pairs of prompt and answer, and all kinds that one forward pass takes."""
 
-from fitness.requests import (
-    LogLikelihood,
-)
+from fitness.requests import LogLikelihood, RollingLogLikelihood
 
 PAIRS = [
     LogLikelihood("the sum 1+2=", "3", end=True),
@@ -13,4 +11,10 @@ PAIRS = [
     LogLikelihood("empty answer", "", end=True),
     LogLikelihood("x" * 30, "y" * 15, end=True),
     LogLikelihood("a", "bc"),
+]
+
+REQUESTS = [
+    *PAIRS,
+    RollingLogLikelihood("some text " * 8),
+    *(LogLikelihood("choices share a long beginning: ", f"{c}{c}") for c in "abcd"),
 ]
