@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Self
+from typing import Any, Self
 
 from cluster.host.resources import peak_memory
 from cluster.pool import Pool
@@ -13,7 +13,7 @@ from evo.errors import EvoError
 from evo.final.finalize import finalize, time_use
 from evo.final.scorer import FinalScorer
 from evo.lineage.read.lineage import Lineage
-from evo.lineage.storage.commits import FINAL
+from evo.lineage.storage.commits import final_name
 from evo.run.assembly import Hooks, Run, resume_run, start_run
 from evo.run_dir import RunDir
 from evo.run_dir.summary import PeakMemory, RunSummary
@@ -75,6 +75,7 @@ class Evolution:
         pool: Pool | None = None,
         observe: Callable[[Progress], None] | None = None,
         callbacks: Sequence[Callback] = (),
+        evaluations: int | None = None,
     ) -> Self:
         """Resume the run in ``run_dir``, which was stopped at any instant.
 
@@ -91,10 +92,11 @@ class Evolution:
                 evaluate again what they held. The lineage's events name the files.
             algorithm: the same as when the run started.
             pool, observe, callbacks: as for a new run; a callback gets no generation twice.
+            evaluations: a new budget; see :meth:`extend`.
 
         Raises:
-            EvoError: there is no run, or it is damaged, finished, or in the hands of another process; or
-                founders, tasks, config or code have changed since the run started.
+            EvoError: there is no run, it is damaged or finished, or another process works on it; or founders,
+                tasks, config or code have changed since the run started.
         """
         started = perf_counter()
         folder = RunDir(Path(run_dir))
@@ -105,9 +107,39 @@ class Evolution:
         )
         hooks = Hooks(algorithm, pool, observe, tuple(callbacks))
         self = cls.__new__(cls)
-        run = resume_run(config, folder, hooks, accept_drift=accept_drift, repair=repair)
+        run = resume_run(
+            config,
+            folder,
+            hooks,
+            accept_drift=accept_drift,
+            repair=repair,
+            evaluations=evaluations,
+        )
         self._set(run, started)
         return self
+
+    @classmethod
+    def extend(cls, run_dir: Path | str, *, evaluations: int, **options: Any) -> Self:
+        """Continue a run that has finished or was stopped with a budget of ``evaluations`` in all.
+
+        The individuals, scores and survivors are those of a run that had this budget from the start. An
+        algorithm that depends on the budget, as ``sequence`` does, keeps the number that the run started
+        with. With racing, the round in which the first budget ended is raced in two parts.
+
+        The winner is chosen again, and test is scored again. The lineage's event ``extended`` and
+        ``RunSummary.looks_at_test`` record it: if you extend a run because of its test score, the next one
+        is optimistic.
+
+        Args:
+            run_dir: the folder of the run.
+            evaluations: of distinct individuals on dev, those of before included.
+            options: those of :meth:`resume`.
+
+        Raises:
+            EvoError: the run has as many evaluations already, or its search was stopped by another key of the
+                budget; or as :meth:`resume`.
+        """
+        return cls.resume(run_dir, evaluations=evaluations, **options)
 
     def _set(self, run: Run, started: float) -> None:
         self._run, self._started = run, started
@@ -203,7 +235,7 @@ class Evolution:
         """
         run, final_started = self._run, perf_counter()
         run.search.leave()
-        scorer = FinalScorer(run.evaluator, run.writer, self._generation)
+        scorer = FinalScorer(run.evaluator, run.writer, self._generation, run.scored_before)
         outcome = finalize(run.config, run.start, run.search, scorer, run.run_dir)
         self._winner = outcome.winner
         for event in run.evaluator.events():  # of hosts, since the search
@@ -228,10 +260,11 @@ class Evolution:
                 peak_memory(), {s.host: s.peak_bytes for s in run.pool.stats()}
             ),
             versions=versions(),
+            looks_at_test=run.look,
         )
         run.run_dir.write_summary(summary)
         run.tracking.finish(summary)
-        run.writer.commit(FINAL)  # last: a run without a summary has not finished
+        run.writer.commit(final_name(run.look))  # last: a run without a summary has not finished
         return summary
 
     def close(self) -> None:

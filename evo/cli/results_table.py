@@ -7,7 +7,9 @@ from evo.run_dir.summary import RunSummary
 
 def results_table(summary: RunSummary, title: str) -> Table:
     """Return the table of a run's results, with the winner in bold."""
-    table = Table(title=title)
+    look = summary.looks_at_test
+    caption = f"look {look} at test: the run was extended after it had finished"
+    table = Table(title=title, caption=caption if look > 1 else None)
     for column in ("model", "kind", "dev", "select", "test", "± s.e."):
         table.add_column(column, justify="left" if column in ("model", "kind") else "right")
     for row in sorted(

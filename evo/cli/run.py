@@ -14,9 +14,9 @@ from evo.run_dir.summary import RunSummary
 
 if TYPE_CHECKING:
     from evo.cli.run_progress import RunProgress
-    from evo.config.schema import PoolConfig, RunConfig
+    from evo.config.schema import BudgetConfig, RunConfig
     from evo.evolution import Evolution
-    from evo.trackers import TrackersConfig
+    from evo.run.resume import ResumeSettings
 
 EXIT_TERMINATED = 143
 
@@ -65,7 +65,7 @@ def run(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a key of pool or trackers; repeats.",
+    help="Change budget.evaluations, or a key of pool or trackers; repeats.",
 )
 @click.option("--address", metavar="auto|HOST:PORT", help="Join the Ray cluster there.")
 @click.option("--repair", is_flag=True, help="Set damaged files aside and evaluate again.")
@@ -77,13 +77,16 @@ def resume(
     repair: bool,
     accept_drift: bool,
 ) -> None:
-    """Resume the run in RUN_DIR: it ends as if it had never stopped."""
+    """Resume the run in RUN_DIR: it ends as if it had never stopped.
+
+    With --set budget.evaluations=N, a run that has finished continues, too, and test is scored again.
+    """
     if address is not None:
         overrides += _joining(address)
     from evo.run.resume import settings_on_resume
 
-    pool, trackers = settings_on_resume(run_dir, overrides)
-    resume_run(run_dir, pool, trackers, repair=repair, accept_drift=accept_drift)
+    settings = settings_on_resume(run_dir, overrides)
+    resume_run(run_dir, settings, repair=repair, accept_drift=accept_drift)
 
 
 def _joining(address: str) -> tuple[str, ...]:
@@ -107,7 +110,7 @@ def run_config(
     """
     from evo.config.loader import load_config
     from evo.evolution import Evolution
-    from evo.run.resume import check_same_run
+    from evo.run.resume import ResumeSettings, check_same_run
 
     loaded = load_config(config, overrides)
     if loaded.pool.kind != "local" and loaded.pool.address is not None:
@@ -116,16 +119,15 @@ def run_config(
         check_cluster(loaded.pool.address)  # before the founders are read, which takes longer
     if resumes and RunDir(run_dir).has_run:
         check_same_run(loaded, run_dir, config)
-        return resume_run(run_dir, loaded.pool, loaded.trackers, loaded.reuse)
-    with _progress(loaded, run_dir) as progress:
+        return resume_run(run_dir, ResumeSettings(loaded.pool, loaded.trackers), loaded.reuse)
+    with _progress(loaded.budget, run_dir) as progress:
         progress.note(f"starting {loaded.algorithm.name} on {len(loaded.founders)} founders")
         return _finish(Evolution(loaded, run_dir, observe=progress.observe), progress)
 
 
 def resume_run(
     run_dir: Path,
-    pool: "PoolConfig | None" = None,
-    trackers: "TrackersConfig | None" = None,
+    settings: "ResumeSettings | None" = None,
     reuse: Sequence[Path] | None = None,
     *,
     repair: bool = False,
@@ -134,19 +136,25 @@ def resume_run(
     """Resume a run and return its summary; one that has finished is only shown."""
     from evo.evolution import Evolution
     from evo.report.status import read_status
+    from evo.run.resume import ResumeSettings
 
+    settings = settings or ResumeSettings()
     config = RunDir(run_dir).read_config(check_files=False)
-    if not repair and read_status(run_dir).state == "finished":
+    if settings.evaluations is None and not repair and read_status(run_dir).state == "finished":
         summary = RunDir(run_dir).read_summary()
         if summary is not None:
             _show(summary, run_dir, config)
             return summary
-    with _progress(config, run_dir) as progress:
+    budget = config.budget
+    if settings.evaluations is not None:
+        budget = budget.model_copy(update={"evaluations": settings.evaluations})
+    with _progress(budget, run_dir) as progress:
         progress.note("replaying what was recorded")
         evolution = Evolution.resume(
             run_dir,
-            pool_settings=pool,
-            trackers=trackers,
+            pool_settings=settings.pool,
+            trackers=settings.trackers,
+            evaluations=settings.evaluations,
             reuse=reuse,
             accept_drift=accept_drift,
             repair=repair,
@@ -191,14 +199,14 @@ def _show(summary: RunSummary, run_dir: Path, config: "RunConfig") -> None:
 
 
 @contextmanager
-def _progress(config: "RunConfig", run_dir: Path) -> Iterator["RunProgress"]:
+def _progress(budget: "BudgetConfig", run_dir: Path) -> Iterator["RunProgress"]:
     """The live line of a run. If the run is interrupted, say how to resume it."""
     from cluster.errors import PoolError
     from evo.cli.run_progress import RunProgress
 
     _exit_on_sigterm()
     try:
-        with RunProgress(config.budget) as progress:
+        with RunProgress(budget) as progress:
             yield progress
     except (KeyboardInterrupt, SystemExit, OSError, PoolError):
         if RunDir(run_dir).has_run:

@@ -1,7 +1,7 @@
 """FinalScorer: scores individuals after the search, and records their evaluations."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from evo.algorithms import Candidate, Scored
 from evo.errors import EvoError
@@ -20,13 +20,20 @@ class FinalScorer:
         evaluator: runs them.
         lineage: of the run.
         generation: the last one of the search; the evaluations are recorded under it.
+        recorded: individual and split of the evaluations that an earlier final commit holds.
     """
 
-    def __init__(self, evaluator: Evaluator, lineage: LineageWriter, generation: int) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        lineage: LineageWriter,
+        generation: int,
+        recorded: Collection[tuple[str, str]] = (),
+    ) -> None:
         self.evaluator = evaluator
         self._lineage = lineage
         self._generation = generation
-        self._recorded: set[tuple[str, Split]] = set()
+        self._recorded = set(recorded)
 
     def score(self, candidates: Sequence[Candidate], split: Split) -> list[SplitFitness]:
         """Evaluate candidates on a split; return their fitness in the same order."""

@@ -1,6 +1,6 @@
 """Assembly: from a config and a run directory to the parts of a run, new or resumed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -10,11 +10,13 @@ from evo.algorithms import Algorithm, Candidate, Start, make, traits
 from evo.by_hand import start_of
 from evo.config.schema import RunConfig
 from evo.errors import EvoError
+from evo.lineage.storage.commits import looks
 from evo.lineage.storage.journal import Journal
 from evo.lineage.storage.writer import LineageWriter
 from evo.run.autotune import autotuned
 from evo.run.changes import check_changes
 from evo.run.evaluation_cache import ReusingPool, find_reusable
+from evo.run.extension import extension_of, record_extension
 from evo.run.fingerprint import fingerprint
 from evo.run.pool import pool_kind, start_pool
 from evo.run.recovery import Past, read_past, set_damage_aside
@@ -59,7 +61,13 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The parts of a run that is ready to iterate. ``resources`` closes all that is open."""
+    """The parts of a run that is ready to iterate.
+
+    Attributes:
+        look: how many times test will have been scored at the end of the run, from 1.
+        scored_before: individual and split of what earlier ends of the run scored.
+        resources: closes all that is open.
+    """
 
     config: RunConfig
     run_dir: RunDir
@@ -71,6 +79,8 @@ class Run:
     evaluator: Evaluator
     writer: LineageWriter
     search: Search
+    look: int
+    scored_before: Collection[tuple[str, str]]
     tracking: Tracking
     reused: tuple[str, ...]
     resources: ExitStack
@@ -103,29 +113,40 @@ def resume_run(
     *,
     accept_drift: bool = False,
     repair: bool = False,
+    evaluations: int | None = None,
 ) -> Run:
-    """Assemble a run from what is recorded of it.
+    """Assemble a run from what is recorded of it; with ``evaluations``, extend it to this budget.
 
     Raises:
-        EvoError: the run is damaged, finished or in the hands of another process; or founders, tasks,
-            config or code have changed.
+        EvoError: the run is damaged or finished, or another process works on it; founders, tasks, config
+            or code have changed; or it can't be extended to this budget.
     """
     with _locked(config, run_dir, hooks) as stack:
         moved = set_damage_aside(run_dir) if repair else []
         past = read_past(run_dir)
-        if past.is_finished:
+        extension = None if evaluations is None else extension_of(run_dir, past, evaluations)
+        if past.is_finished and extension is None:
             raise EvoError(
-                f"{run_dir.path}: the run has finished; see {run_dir.summary_path.name} and its lineage"
+                f"{run_dir.path}: the run has finished; see {run_dir.summary_path.name}. To continue it with "
+                f"a larger budget: evo resume {run_dir.path} --set budget.evaluations=NUMBER"
             )
         tasks = load_tasks(config.tasks)
         founders = reopen_founders(config, run_dir, set(config.founders))
         manifest = run_dir.read_manifest()
         now = fingerprint(config, founders, tasks)
         drift = check_changes(run_dir.path, manifest, now, accept_code=accept_drift)
-        run = _assemble(Inputs(config, founders, tasks), run_dir, manifest, past, hooks, stack)
         events = [("repair", m) for m in moved] + [("drift", d) for d in drift]
+        if extension is not None:
+            record_extension(run_dir, past, extension)
+            manifest = extension.manifest
+            budget = config.budget.model_copy(update={"evaluations": extension.evaluations})
+            config = config.model_copy(update={"budget": budget})
+            if not past.is_finished:
+                events.append(("extended", extension.detail))
+            past = read_past(run_dir)
+        run = _assemble(Inputs(config, founders, tasks), run_dir, manifest, past, hooks, stack)
         for kind, detail in (*events, ("resume", past.describe())):
-            run.writer.event(kind, detail, len(past.committed), news=True)
+            run.writer.event(kind, detail, past.generations, news=True)
         return run
 
 
@@ -178,6 +199,8 @@ def _assemble(
     tasks = [t.task for t in inputs.tasks]
     if reused.known:
         pool = ReusingPool(pool, reused.known, tasks)
+    # The journal of a run whose earlier budget was spent may have evaluations of its end.
+    stops, recorded = manifest.search.stops, past.journal.records
     evaluator = Evaluator(
         pool,
         Objective(
@@ -185,7 +208,8 @@ def _assemble(
             step_cost=traits(config.algorithm).length_penalty / max(1, start.layers),
             free_steps=start.layers,
         ),
-        past=past.records,
+        past=past.search if stops else (*past.search, *recorded),
+        known=(*past.final, *past.baselines, *(recorded if stops else ())),
         rungs=rungs_of(config.racing, tasks),
     )
     if hooks.pool is not None:  # it stays open, without jobs of this run
@@ -219,17 +243,21 @@ def _assemble(
     journal = Journal(run_dir.journal, past.journal.size)
     stack.callback(journal.close)
     evaluator.record = journal.append
-    writer = LineageWriter(run_dir.lineage, journal=journal, committed=past.committed)
+    writer = LineageWriter(
+        run_dir.lineage, journal=journal, committed=past.committed, known=past.individuals
+    )
     writers.append(writer)
     writer.event("start", f"{name}, seed {config.seed}", 0)
     for detail in manifest.notes:
         writer.event("vocabulary", detail, 0)
     for detail in reused.notes:
-        writer.event("reuse", detail, len(past.committed), news=True)
+        writer.event("reuse", detail, past.generations, news=True)
     for founder in start.founders:
         writer.individual(Candidate(founder, "founder"), 0)
     in_flight = manifest.search.in_flight
-    search = Search(algorithm, evaluator, config.budget, writer, hooks.observe, in_flight)
+    search = Search(
+        algorithm, evaluator, config.budget, writer, hooks.observe, in_flight, stops=stops
+    )
     return Run(
         config,
         run_dir,
@@ -241,6 +269,8 @@ def _assemble(
         evaluator,
         writer,
         search,
+        looks(past.committed),
+        {(r.individual, r.key[1]) for r in past.final},
         tracking,
         reused.notes,
         stack.pop_all(),

@@ -1,7 +1,8 @@
 """Recovery: what is recorded of a run that is resumed, and the repair of damaged files."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +12,19 @@ import pyarrow.parquet as pq
 from evo.errors import EvoError
 from evo.files import free_folder
 from evo.lineage.schema import SCHEMAS
-from evo.lineage.storage.commits import COMMITS, FINAL, commit_files, commits, damaged, read_commit
+from evo.lineage.storage.commits import (
+    COMMITS,
+    commit_files,
+    commits,
+    damaged,
+    is_finished,
+    read_commit,
+)
 from evo.lineage.storage.committed_tables import read_committed
 from evo.lineage.storage.journal import Journal, JournalContents, read_journal
 from evo.lineage.storage.records import Record, records_from
 from evo.run_dir import RunDir
+from fitness.splits import DEV
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,24 +32,43 @@ class Past:
     """What is recorded of a run.
 
     Attributes:
-        records: all evaluations, in the order recorded.
+        search: evaluations that the numbered commits hold, in the order recorded.
+        final: those of final commits.
+        individuals: ids that final commits hold.
+        baselines: evaluations of baselines that are searches with a lineage of their own.
         committed: the individuals that each commit evaluated, one entry a task.
         journal: what no commit holds yet.
     """
 
-    records: tuple[Record, ...] = ()
+    search: tuple[Record, ...] = ()
+    final: tuple[Record, ...] = ()
+    individuals: frozenset[str] = frozenset()
+    baselines: tuple[Record, ...] = ()
     committed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     journal: JournalContents = field(default_factory=JournalContents)
 
     @property
     def is_finished(self) -> bool:
-        """Whether the winner and the baselines are known."""
-        return FINAL in self.committed
+        """Whether the winner and the baselines are known, and no extension has begun since."""
+        return is_finished(self.committed)
+
+    @property
+    def generations(self) -> int:
+        """The number of commits of the search."""
+        return sum(name.isdigit() for name in self.committed)
+
+    def searched(self, budget: int | None) -> int:
+        """Return how many individuals the search has evaluated; ``budget`` is the most that it could."""
+        done = {r.individual for r in self.search}
+        count = len(done | {r.individual for r in self.journal.records if r.key[1] == DEV})
+        # After the search, the journal has the baselines' evaluations.
+        return count if budget is None else max(len(done), min(count, budget))
 
     def describe(self) -> str:
         """Return one line for the log."""
         found, torn = self.journal.records, self.journal.torn
-        text = f"{len(self.records)} evaluations recorded, {len(found)} of them in the journal"
+        count = len(self.search) + len(self.final) + len(found)
+        text = f"{count} evaluations recorded, {len(found)} of them in the journal"
         return text + (f"; {torn} bytes of an incomplete record dropped" if torn else "")
 
 
@@ -51,20 +79,43 @@ def read_past(run_dir: RunDir) -> Past:
         EvoError: a file is damaged; nothing is changed.
     """
     folder = run_dir.lineage
-    records: list[Record] = []
+    search: list[Record] = []
+    final: list[Record] = []
+    individuals: set[str] = set()
     committed = {}
     for entry in commits(folder):
         # All tables, though replay needs two: damage must be found before anything is written.
         tables = {name: read_committed(folder, entry, name) for name in SCHEMAS}
         found = records_from(tables["evaluations"], tables["items"])
-        records += found
+        if entry.name.isdigit():
+            search += found
+        else:
+            final += found
+            individuals.update(tables["individuals"].column("id").to_pylist())
         committed[entry.name] = tuple(r.individual for r in found for _ in r.queries)
     journal = read_journal(run_dir.journal)
     if committed and not run_dir.journal.exists():
         raise damaged(run_dir.journal, "the file is gone")
-    records += journal.records
-    _check_uncommitted(folder, records)
-    return Past(tuple(records), committed, journal)
+    _check_uncommitted(folder, [*search, *final, *journal.records])
+    return Past(
+        tuple(search),
+        tuple(final),
+        frozenset(individuals),
+        tuple(_baselines(run_dir)),
+        committed,
+        journal,
+    )
+
+
+def _baselines(run_dir: RunDir) -> Iterator[Record]:
+    """Yield the evaluations of baselines; what is damaged there is evaluated again."""
+    for folder in run_dir.baselines():
+        with suppress(EvoError):
+            for entry in commits(folder.lineage):
+                tables = [
+                    read_committed(folder.lineage, entry, t) for t in ("evaluations", "items")
+                ]
+                yield from records_from(tables[0], tables[1])
 
 
 def set_damage_aside(run_dir: RunDir) -> list[str]:
@@ -128,7 +179,7 @@ def _first_damaged(folder: Path) -> str | None:
     """Return the name of the first commit that is damaged, or missing before later ones."""
     paths = commit_files(folder)
     for number, path in enumerate(paths):
-        if path.stem not in (f"{number:06d}", FINAL):
+        if path.stem.isdigit() and path.stem != f"{number:06d}":
             return f"{number:06d}"
         try:
             entry = read_commit(path)

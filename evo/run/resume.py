@@ -1,13 +1,14 @@
 """What may differ when a run is resumed: nothing that decides its results."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from cluster.founders.checkpoints import load_founders
 from evo.config.loader import apply_override
-from evo.config.schema import PoolConfig, RunConfig
+from evo.config.schema import BudgetConfig, PoolConfig, RunConfig
 from evo.errors import EvoError
 from evo.run.autotune import with_autotuned
 from evo.run.changes import changed_keys
@@ -17,10 +18,21 @@ from evo.run_dir import RunDir
 from evo.trackers import TrackersConfig
 
 
-def settings_on_resume(
-    run_dir: Path, overrides: Sequence[str]
-) -> tuple[PoolConfig | None, TrackersConfig | None]:
-    """The run's ``pool`` and ``trackers`` with changes; None each without.
+@dataclass(frozen=True, slots=True)
+class ResumeSettings:
+    """What changes when a run is resumed; None: nothing.
+
+    Attributes:
+        evaluations: a larger budget, which extends the run.
+    """
+
+    pool: PoolConfig | None = None
+    trackers: TrackersConfig | None = None
+    evaluations: int | None = None
+
+
+def settings_on_resume(run_dir: Path, overrides: Sequence[str]) -> ResumeSettings:
+    """Return the run's settings with the changes in ``overrides``.
 
     Args:
         run_dir: a run's folder.
@@ -30,24 +42,28 @@ def settings_on_resume(
         EvoError: a key of another section, with which it would be another run; or a value that is not valid.
     """
     if not overrides:
-        return None, None
+        return ResumeSettings()
     config = RunDir(run_dir).read_config(check_files=False)
-    data = config.model_dump(mode="json", include={"pool", "trackers"})
+    data = config.model_dump(mode="json", include={"pool", "trackers", "budget"})
     for override in overrides:
         key = apply_override(data, override)
-        if key[0] not in ("pool", "trackers"):
+        if key[0] not in ("pool", "trackers") and list(key) != ["budget", "evaluations"]:
             raise EvoError(
-                f"--set {override}: only keys of pool and trackers may change when a run is resumed; "
-                "for any other start a new run"
+                f"--set {override}: only budget.evaluations and keys of pool and trackers may change when a "
+                "run is resumed; for any other start a new run"
             )
     try:
         pool = PoolConfig.model_validate(data["pool"])
-        return pool, TrackersConfig.model_validate(data["trackers"])
+        trackers = TrackersConfig.model_validate(data["trackers"])
+        evaluations = BudgetConfig.model_validate(data["budget"]).evaluations
     except ValidationError as error:
         problem = error.errors()[0]
-        section = "pool" if error.title == PoolConfig.__name__ else "trackers"
+        sections = {BudgetConfig.__name__: "budget", PoolConfig.__name__: "pool"}
+        section = sections.get(error.title, "trackers")
         name = ".".join([section, *(str(part) for part in problem["loc"])])
         raise EvoError(f"--set {name}: {problem['msg']}") from error
+    changed = evaluations != config.budget.evaluations
+    return ResumeSettings(pool, trackers, evaluations if changed else None)
 
 
 def check_same_run(config: RunConfig, run_dir: Path, path: Path) -> None:

@@ -89,6 +89,10 @@ class RunDir:
         """The directory of a baseline that is a search of its own."""
         return RunDir(self.path / "baselines" / name)
 
+    def baselines(self) -> "list[RunDir]":
+        """The directories of all such baselines that there are."""
+        return [RunDir(path) for path in sorted((self.path / "baselines").glob("*"))]
+
     @property
     def has_run(self) -> bool:
         """Whether a run has started here."""

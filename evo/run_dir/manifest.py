@@ -53,6 +53,7 @@ class SearchInputs:
         settings: all other keys of the config, but those that may change on resume.
         algorithm: class of the algorithm.
         evaluations: the budget that the algorithm was made with; an extended run keeps it.
+        stops: budgets of evaluations that were spent before the run was extended, ascending.
         in_flight: evaluations that a steady-state search keeps in flight; None for a generational one.
         influence: block influence of each layer by founder id, where it was measured.
     """
@@ -64,6 +65,7 @@ class SearchInputs:
     versions: Digests
     algorithm: str = ""
     evaluations: int | None = None
+    stops: tuple[int, ...] = ()
     in_flight: int | None = None
     influence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
@@ -98,9 +100,10 @@ class RunManifest:
             KeyError, TypeError, AttributeError: ``data`` is something else.
         """
         influence = {name: tuple(v) for name, v in data["search"]["influence"].items()}
+        search = {**data["search"], "influence": influence, "stops": tuple(data["search"]["stops"])}
         parts = {
             "scores": ScoreInputs(**data["scores"]),
-            "search": SearchInputs(**{**data["search"], "influence": influence}),
+            "search": SearchInputs(**search),
             "lower_is_better": tuple(data["lower_is_better"]),
             "notes": tuple(data["notes"]),
         }

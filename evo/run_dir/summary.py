@@ -75,7 +75,7 @@ class RunSummary:
         generations: number of the last generation; the founders are generation 0.
         stopped_by: the budget's key that ended the search, "caller", or "no new candidates".
         seconds: from the start of the process that finished the run.
-        test_looks: how many times a winner was chosen and scored on test: 1, and one more for each
+        looks_at_test: how many times a winner was chosen and scored on test: 1, and one more for each
             extension of a finished run.
     """
 
@@ -92,7 +92,7 @@ class RunSummary:
     time: TimeUse
     peak_memory_bytes: PeakMemory
     versions: Mapping[str, str]
-    test_looks: int = 1
+    looks_at_test: int = 1
 
     @property
     def winner_id(self) -> str:

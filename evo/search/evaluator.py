@@ -26,6 +26,7 @@ class Evaluator:
         objective: the tasks, and how fitness follows from their scores.
         past: the records of a run that is resumed. Their results are returned in the order recorded,
             before any job is submitted to the pool.
+        known: records whose results are returned if they are requested, and need not be.
         rungs: the parts in which candidates race. Every query on dev is then split into these parts, so
             that batches, and with them the last bits of scores, are the same for all. None: no racing.
 
@@ -42,13 +43,14 @@ class Evaluator:
         objective: Objective,
         *,
         past: Sequence[Record] = (),
+        known: Sequence[Record] = (),
         rungs: Rungs | None = None,
     ) -> None:
         self._pool = pool
         self._results: dict[Key, JobResult] = {}
         self._pending: set[Key] = set()  # submitted, without a result yet
         self._jobs: dict[int, Key] = {}  # jobs in the pool: the pool's key -> ours
-        self._recorded = RecordedResults(past)
+        self._recorded = RecordedResults(past, known)
         self.objective = objective
         self.rungs = rungs
         self.record: Callable[[JobResult], None] | None = None

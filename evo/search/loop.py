@@ -39,6 +39,8 @@ class Search:
         observe: called after each evaluation.
         in_flight: the number of evaluations that run at a time in a steady state.
         races: False: evaluate all candidates on all examples, whatever the evaluator has.
+        stops: numbers of evaluations at which earlier budgets of an extended run ended; there, what was
+            evaluated in an unfinished generation is committed, as it was the first time.
 
     Attributes:
         scored: every individual with its fitness, by id, in the order recorded.
@@ -58,6 +60,7 @@ class Search:
         observe: Callable[[Progress], None] | None = None,
         in_flight: int | None = None,
         races: bool = True,
+        stops: Sequence[int] = (),
     ) -> None:
         self._algorithm = algorithm
         self._evaluator = evaluator
@@ -66,6 +69,7 @@ class Search:
         self._observe = observe
         self._in_flight = in_flight
         self._races = races
+        self._stops = deque(stops)
         self._estimated: set[str] = set()  # ids of those with an estimated fitness
         self._improved_in = 0
         self._busy = [0.0, 0.0, 0.0]
@@ -112,15 +116,16 @@ class Search:
     def _by_generations(self) -> Iterator[Generation]:
         idle = 0
         while not self._is_over():
+            self._commit_at_stop()
             asked = self._round = self._round or self._algorithm.ask()
             new = list({c.id: c for c in asked if c.id not in self.scored}.values())
             idle = 0 if new else idle + 1
-            allowed = new[: self._left()]
+            left = self._stops[0] - self.evaluations if self._stops else self._left()
+            allowed = new[:left]
             number = self._algorithm.generation + 1
             self._evaluate(allowed, asked, number)
-            if len(allowed) < len(new):  # the budget ends within this round
-                self.reason = "evaluations"
-                break
+            if len(allowed) < len(new):  # a budget ends within this round
+                continue
             self._round = []
             self._algorithm.tell([Scored(c, self.scored[c.id].fitness) for c in asked])
             if self._algorithm.generation == number:
@@ -162,6 +167,7 @@ class Search:
                 if algorithm.generation == number:
                     self._lineage.population(algorithm.population, number)
                     yield self._finish(number, algorithm.population)
+            self._commit_at_stop()
             if idle >= IDLE_ASKS and not self.reason:
                 self.reason = "no new candidates"
             may_ask = not self.reason and not self._is_over() and len(self._pending) < in_flight
@@ -239,7 +245,7 @@ class Search:
         """
         fitness = [s.fitness for s in self._unfinished]
         if generation <= 1 and fitness and not any(map(math.isfinite, fitness)):
-            self._lineage.commit(generation)
+            self._lineage.commit()
             failed = "founder" if generation == 0 else "child of the founders"
             raise EvoError(f"every {failed} failed; the first error: {self._first_error}")
 
@@ -265,7 +271,7 @@ class Search:
 
     def _finish(self, number: int, members: Sequence[Scored]) -> Generation:
         """Commit a generation whose population is ``members``."""
-        self._lineage.commit(number)
+        self._lineage.commit()
         finite = [s.fitness for s in members if math.isfinite(s.fitness)]
         self._unfinished, self._first_error = [], ""
         self.seconds = self._evaluator.clock()
@@ -275,6 +281,14 @@ class Search:
             raise RuntimeError("a generation finished before any individual was scored")
         at_s = self._evaluator.at_s
         return Generation(number, self.best, mean, spread, self.evaluations, self.failed, at_s)
+
+    def _commit_at_stop(self) -> None:
+        """Commit the evaluations of an unfinished generation where an earlier budget ended."""
+        if self._stops and self.evaluations >= self._stops[0]:
+            self._stops.popleft()
+            if self._unfinished:
+                self._lineage.commit()
+                self._unfinished = []
 
     def _left(self) -> int | None:
         """The number of evaluations that the budget still allows; None without such a limit."""

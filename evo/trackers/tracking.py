@@ -28,7 +28,7 @@ class Logged:
     known_as: str = ""
     generation: int = -1
     evaluations: int = -1
-    finished: bool = False
+    looks: int = 0  # of the summaries that it was given, the last one's looks at test
 
 
 class Tracking:
@@ -90,7 +90,11 @@ class Tracking:
         self._generation = generation.number
         for name, callback in tuple(self._callbacks.items()):
             logged = self._logged[name]
-            if logged.generation >= generation.number:
+            # The last generation of an extended run may have been logged before it was whole.
+            if (logged.generation, logged.evaluations) >= (
+                generation.number,
+                generation.evaluations,
+            ):
                 continue
             now = replace(logged, generation=generation.number, evaluations=generation.evaluations)
             self._guarded(name, partial(callback.generation, generation), now)
@@ -99,8 +103,8 @@ class Tracking:
         """Give the outcome to those that do not have it."""
         for name, callback in tuple(self._callbacks.items()):
             logged = self._logged[name]
-            if not logged.finished:
-                now = replace(logged, finished=True)
+            if logged.looks < summary.looks_at_test:
+                now = replace(logged, looks=summary.looks_at_test)
                 self._guarded(name, partial(callback.finish, summary), now)
 
     def close(self) -> None:

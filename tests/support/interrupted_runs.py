@@ -14,7 +14,7 @@ from evo.run.pool import start_pool
 from evo.run.setup import load_tasks, open_founders
 from evo.run_dir import RunDir
 
-EVENTS_OF_RESUMES = {"resume", "repair", "drift"}
+EVENTS_OF_RESUMES = {"resume", "repair", "drift", "extended"}
 
 
 class Stop(KeyboardInterrupt):

@@ -6,13 +6,17 @@ column chunk; together they cover every byte, and one column can be checked with
 Parquet's own page checksums do not replace them: they cover neither the footer nor the page headers. Of all
 single bit flips in three small tables, page checksums with a CRC-32 of the footer found 91 to 93 %; the rest
 lie in page headers and changed no row that was read. These checks find all.
+
+Commits of the search are numbered from 0: one for each generation, and one more where a budget ended within
+a generation and was extended later. What is evaluated after the search is committed as ``final``. A finished
+run that is extended commits ``extended-2`` when it starts and ``final-2`` at its end, then ``extended-3``.
 """
 
 import hashlib
 import io
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,6 +30,7 @@ from evo.lineage.schema import SCHEMA_VERSION, check_version
 
 COMMITS = "commits"
 FINAL = "final"
+EXTENDED = "extended"
 # Columns of repeated values. Dictionary encoding costs time and saves nothing where values are unique.
 _DICTIONARY_COLUMNS = {
     "individuals": ["operator", "parents.list.element"],
@@ -55,7 +60,7 @@ class FileChecks:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit: its name (a generation's number, or ``final``) and the checks of each table's file."""
+    """One commit: its name and the checks of each table's file."""
 
     name: str
     files: Mapping[str, FileChecks]
@@ -107,8 +112,28 @@ def _span(data: bytes, start: int, length: int) -> tuple[int, int, int]:
     return start, length, zlib.crc32(memoryview(data)[start : start + length])
 
 
+def final_name(look: int) -> str:
+    """Return the name of the commit that ends a run for the n-th time, from 1."""
+    return FINAL if look == 1 else f"{FINAL}-{look}"
+
+
+def extended_name(look: int) -> str:
+    """Return the name of the commit that starts an extension, which ends with the same ``look``."""
+    return f"{EXTENDED}-{look}"
+
+
+def looks(names: Iterable[str]) -> int:
+    """Return the number of the look at test that ended the run, or that its end will be, from 1."""
+    return 1 + sum(name.startswith(EXTENDED) for name in names)
+
+
+def is_finished(names: Collection[str]) -> bool:
+    """Whether the run with these commits has finished, and was not extended since."""
+    return final_name(looks(names)) in names
+
+
 def commits(folder: Path) -> list[Commit]:
-    """All commits in order: generations by number, ``final`` last.
+    """Return all commits in order: those of the search by number, then extensions, then final ones.
 
     Raises:
         EvoError: a commit's file is damaged, missing, or of another schema version.
@@ -124,7 +149,7 @@ def check_numbers(paths: list[Path]) -> None:
     Raises:
         EvoError: a commit is missing and a later one exists.
     """
-    numbered = [p for p in paths if p.stem != FINAL]
+    numbered = [p for p in paths if p.stem.isdigit()]
     for number, path in enumerate(numbered):
         if path.stem != f"{number:06d}":
             raise damaged(
@@ -134,7 +159,7 @@ def check_numbers(paths: list[Path]) -> None:
 
 def commit_files(folder: Path) -> list[Path]:
     """The files of all commits, in order."""
-    return sorted((folder / COMMITS).glob("*.json"))
+    return sorted((folder / COMMITS).glob("*.json"), key=lambda path: path.stem)
 
 
 def read_commit(path: Path) -> Commit:

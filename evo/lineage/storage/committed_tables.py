@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from evo.lineage.schema import SCHEMAS, check_version
 from evo.lineage.storage.commits import (
     COMMITS,
-    FINAL,
     Commit,
     check_numbers,
     damaged,
@@ -143,8 +142,12 @@ class CommittedTables:
         return list(chain.from_iterable(_in_threads(some, self.entries()[since:])))
 
     def finals(self, table: str) -> int:
-        """The number of a table's rows in the final commit, which hold what was evaluated after the search."""
-        return self._lengths[table].get(FINAL, 0)
+        """The number of a table's rows in the final commits, which hold what was evaluated after the search.
+
+        These are the table's last rows.
+        """
+        lengths = self._lengths[table].items()
+        return sum(length for name, length in lengths if not name.isdigit())
 
     def take(self, table: str, columns: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
         """Some rows of a table; reads only the commits that hold them.

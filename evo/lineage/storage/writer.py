@@ -1,7 +1,7 @@
 """Lineage as it is written: jobs to the journal as they end, generations to Parquet as they finish."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class LineageWriter:
         journal: begun anew with each commit; None where another lineage's journal has all that counts.
         committed: the individuals that earlier commits of this run evaluated, by the commit's name. What
             a replay gathers for those is compared with them, and not written again.
+        known: individuals that an earlier final commit holds; they are not written again.
     """
 
     def __init__(
@@ -37,14 +38,16 @@ class LineageWriter:
         *,
         journal: Journal | None = None,
         committed: Mapping[str, Sequence[str]] | None = None,
+        known: Collection[str] = (),
     ) -> None:
         self._folder = folder
         self._journal = journal
         self._committed = dict(committed or {})
-        self._known: set[str] = set()
+        self._known = set(known)
+        self._number = 0  # of the search's next commit
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
         self._items: list[tuple[str, QueryResult]] = []
-        self._news: list[dict[str, Any]] = []  # events of this sitting, which no replay repeats
+        self._news: list[dict[str, Any]] = []  # events of this process, which no replay repeats
 
     def individual(self, candidate: Candidate, generation: int) -> None:
         """Record an individual, the first time that it is met."""
@@ -87,14 +90,17 @@ class LineageWriter:
             {"time": datetime.now(UTC), "generation": generation, "kind": kind, "detail": detail}
         )
 
-    def commit(self, name: str | int) -> None:
+    def commit(self, name: str = "") -> None:
         """Write all rows gathered as ``<table>/<name>.parquet``; they count all at once, or not at all.
+
+        Without a name it is the next numbered commit of the search.
 
         Raises:
             EvoError: the run committed this before, and other individuals than now.
             OSError: it can't be written; then what was committed and the journal stay as they are.
         """
-        stem = f"{name:06d}" if isinstance(name, int) else name
+        stem = name or f"{self._number:06d}"
+        self._number += not name
         rows, items = self._rows, self._items
         self._rows, self._items = {table: [] for table in SCHEMAS}, []
         if stem in self._committed:
@@ -142,9 +148,9 @@ def _compare(name: str, then: Sequence[str], now: Sequence[str]) -> None:
         return
     at = next((i for i, (a, b) in enumerate(zip(then, now, strict=False)) if a != b), None)
     at = min(len(then), len(now)) if at is None else at
-    was, is_ = (ids[at][:12] if at < len(ids) else "nobody" for ids in (then, now))
+    was, is_ = (ids[at][:12] if at < len(ids) else "no individual" for ids in (then, now))
     raise EvoError(
-        f"generation {name}: evaluation {at} was of {was} when the run was made, and now the algorithm asks "
-        f"for {is_}. What decides the search has changed (this package, numpy, cmaes): go on with the "
-        "versions in manifest.json, or begin a new run"
+        f"commit {name}: evaluation {at} was of {was} when it was written, and the algorithm now asks for "
+        f"{is_}. What decides the search has changed (this package, numpy, cmaes): resume with the versions "
+        "in manifest.json, or start a new run"
     )

@@ -14,7 +14,12 @@ import pyarrow as pa
 from evo.errors import EvoError
 from evo.lineage.read.lineage import Lineage
 from evo.lineage.schema import SCHEMAS
-from evo.lineage.storage.commits import FINAL, commit_files, read_commit
+from evo.lineage.storage.commits import (
+    commit_files,
+    is_finished,
+    looks,
+    read_commit,
+)
 from evo.lineage.storage.committed_tables import read_committed
 from evo.report.data.run_data import RunData
 from evo.run_dir import RunDir
@@ -56,6 +61,8 @@ def read(lineage: Lineage) -> RunData:
     except EvoError as error:
         problems.append(f"{error}. The report shows what was recorded before")
         names, tables = _undamaged(folder.lineage)
+    if looks(names) > 1 and not is_finished(names):
+        summary = None  # of the end before the extension that is running
     if folder.is_starting:
         problems.clear()  # the missing files are not written yet
     return RunData(
@@ -78,7 +85,7 @@ def _undamaged(folder: Path) -> tuple[list[str], dict[str, pa.Table]]:
         name: [SCHEMAS[name].empty_table().select(columns)] for name, columns in TABLES.items()
     }
     for number, path in enumerate(commit_files(folder)):
-        if path.stem not in (f"{number:06d}", FINAL):
+        if path.stem.isdigit() and path.stem != f"{number:06d}":
             break
         try:
             entry = read_commit(path)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from evo.errors import EvoError
 from evo.lineage.schema import SCHEMAS
-from evo.lineage.storage.commits import COMMITS, FINAL, read_commit
+from evo.lineage.storage.commits import COMMITS, FINAL, is_finished, read_commit
 from evo.lineage.storage.committed_tables import read_committed
 from evo.lineage.storage.journal import read_journal
 from evo.lineage.storage.records import Record
@@ -103,6 +103,17 @@ class RunData:
         entry = read_commit(folder / COMMITS / f"{commit}.json")
         return read_committed(folder, entry, table, columns)
 
+    def commits_of(self, generation: int) -> list[str]:
+        """The names of the commits that may hold rows of a generation: several if the run was extended."""
+        numbered = [name for name in self.commits if name.isdigit()]
+        stops = len(numbered) if self.manifest is None else len(self.manifest.search.stops)
+        return numbered[generation : generation + 1 + stops]
+
+    @property
+    def final_commits(self) -> list[str]:
+        """The names of the commits that hold what was evaluated after the search."""
+        return [name for name in self.commits if name.startswith(FINAL)]
+
     def recipes(self, individuals: Collection[str]) -> dict[str, Recipe]:
         """Their recipes by id, from the files of the generations that they are of.
 
@@ -113,7 +124,8 @@ class RunData:
         rows = [self.place[i] for i in individuals if i in self.place]
         names = pa.array(list(individuals), pa.string())
         found: dict[str, Recipe] = {}
-        for commit in sorted({f"{generation[row].as_py():06d}" for row in rows} | {FINAL}):
+        commits = {c for row in rows for c in self.commits_of(generation[row].as_py())}
+        for commit in sorted(commits.union(self.final_commits)):
             table = self.rows_in(commit, "individuals", ["id", "recipe"])
             for row in table.filter(pc.is_in(table.column("id"), value_set=names)).to_pylist():
                 recipe = found[row["id"]] = from_json(row["recipe"])
@@ -172,11 +184,13 @@ class RunData:
     @property
     def generations(self) -> int:
         """How many are committed, the founders' included."""
-        return sum(name != FINAL for name in self.commits)
+        last = [pc.max(t.column("generation")).as_py() for t in (self.population, self.evaluations)]
+        return 1 + max((number for number in last if number is not None), default=-1)
 
     @property
     def finished(self) -> bool:
-        return FINAL in self.commits
+        """Whether the run has finished, and was not extended since."""
+        return is_finished(self.commits)
 
     @cached_property
     def founders(self) -> dict[str, str]:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from evo.report.contract import DiversityFacts
 from evo.report.data.run_data import Floats, RunData
-from evo.report.sections.examples import commit_of
 from fitness.splits import DEV
 
 GENERATIONS = 100
@@ -81,19 +80,20 @@ def _cost(data: RunData, members: dict[int, list[str]]) -> int:
 
 
 def _matrices(data: RunData, members: dict[int, list[str]]) -> Iterator[tuple[int, Floats]]:
-    """(members, examples) of each generation, with no more in memory than whoever is still needed."""
+    """(members, examples) of each generation; only members of later generations are kept in memory."""
     last: dict[str, int] = {}
     for number, group in members.items():
         last |= dict.fromkeys(group, number)
-    wanted = {commit_of(data, i, DEV) for i in last}
+    evaluated = data.dev_scores
+    wanted = {int(evaluated.generation[evaluated.place[i]]) for i in last if i in evaluated.place}
     held: dict[str, Floats] = {}
     for number, group in sorted(members.items()):
-        name = f"{number:06d}"
-        for commit in sorted(c for c in wanted if c <= name):
-            wanted.discard(commit)
-            rows = data.rows_in(commit, "items", ["individual", "split", "value"])
-            if rows.num_rows:
-                held |= {i: v for i, v in values_of(rows).items() if i in last}
+        for generation in sorted(g for g in wanted if g <= number):
+            wanted.discard(generation)
+            for commit in data.commits_of(generation):
+                rows = data.rows_in(commit, "items", ["individual", "split", "value"])
+                if rows.num_rows:
+                    held |= {i: v for i, v in values_of(rows).items() if i in last}
         known = [held[i] for i in group if i in held]
         if known:
             # A function of the user's own may score another number of examples for each model.

@@ -7,19 +7,18 @@ import pyarrow.compute as pc
 
 from evo.lineage.read.comparison import Comparison, compared
 from evo.lineage.schema import SCHEMAS
-from evo.lineage.storage.commits import FINAL
 from evo.report.data.run_data import RunData
 from fitness.splits import DEV
 
 _KEYS = ["task", "split", "example"]
 
 
-def commit_of(data: RunData, individual: str, split: str) -> str:
-    """The name of the commit that has an individual's examples of a split."""
+def commits_of(data: RunData, individual: str, split: str) -> list[str]:
+    """The names of the commits that may have an individual's examples of a split."""
     at = data.dev_scores.place.get(individual)
     if split != DEV or at is None:
-        return FINAL
-    return f"{data.dev_scores.generation[at]:06d}"
+        return data.final_commits
+    return data.commits_of(data.dev_scores.generation[at])
 
 
 def items_of(data: RunData, individuals: Collection[str], split: str) -> pa.Table:
@@ -30,11 +29,12 @@ def items_of(data: RunData, individuals: Collection[str], split: str) -> pa.Tabl
     """
     names = pa.array(list(individuals), pa.string())
     parts = []
-    for commit in sorted({commit_of(data, i, split) for i in individuals}):
+    for commit in sorted({c for i in individuals for c in commits_of(data, i, split)}):
         rows = data.rows_in(commit, "items", SCHEMAS["items"].names)
         mine = pc.is_in(rows.column("individual"), value_set=names)
         parts.append(rows.filter(pc.and_(mine, pc.equal(rows.column("split"), split))))
-    return pa.concat_tables(parts).sort_by([(key, "ascending") for key in _KEYS])
+    empty = SCHEMAS["items"].empty_table()
+    return pa.concat_tables(parts or [empty]).sort_by([(key, "ascending") for key in _KEYS])
 
 
 def comparison(data: RunData, a: str, b: str, split: str) -> Comparison | None:

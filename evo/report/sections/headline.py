@@ -60,6 +60,11 @@ def _note(data: RunData, split: str, found: Comparison | None, difference: float
             "Scores are on dev, which drives the search: the winner's is optimistic, and only a test "
             "split says how good it is."
         )
+    if split == TEST and data.summary is not None and data.summary.looks_at_test > 1:
+        said.append(
+            f"This is look {data.summary.looks_at_test} at test: the run was extended after it had finished. "
+            "A choice that depends on an earlier look makes the test score optimistic."
+        )
     if split == SELECT:
         said.append(
             "Scores are on select, which chose the winner among the finalists: a little optimistic."

@@ -426,3 +426,17 @@ def test_others_reuse_no_part_of_a_race(raced, world, tmp_path):
     ]
     assert values[0].equals(values[1])
     assert all(r["host"] != "reused" for r in dev_rows(tmp_path / "run"))
+
+
+def test_an_extended_race_keeps_what_was_committed(world, tmp_path):
+    config, folder = config_for(world, budget={"evaluations": 20}), tmp_path / "run"
+    run(config, folder)
+    before = evo.lineage.open(folder).table("evaluations").to_pylist()
+    with Evolution.extend(folder, evaluations=50) as evolution:
+        for _ in evolution:
+            pass
+        assert evolution.finish().evaluations == 50
+    after = evo.lineage.open(folder).table("evaluations").to_pylist()
+    keys = [(r["individual"], r["task"], r["split"]) for r in after]
+    assert len(keys) == len(set(keys))
+    assert all(row in after for row in before)
