@@ -1,5 +1,6 @@
 """A Ray cluster as people start one: `ray start` in processes of their own, with a token."""
 
+import contextlib
 import os
 import secrets
 import signal
@@ -102,7 +103,8 @@ class ClusterProcesses:
                 node.send_signal(signal.SIGTERM)
             _, alive = psutil.wait_procs(family, timeout=10)
             for process in alive:
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                    process.kill()
             node.wait()
         subprocess.run(["rm", "-rf", str(self._ray_folder)], check=False)
 

@@ -433,7 +433,7 @@ def test_the_token_goes_only_to_a_dashboard_that_asks_for_it(monkeypatch, status
         if status == 200:
             assert open_dashboard(address).token is None
         else:
-            with pytest.raises(PoolError, match="no Ray dashboard"):
+            with pytest.raises(PoolError, match="not a Ray dashboard"):
                 open_dashboard(address)
     finally:
         server.shutdown()

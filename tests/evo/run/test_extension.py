@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from evo.run.status import read_status
 from interrupted_runs import Stop, config_for, pool_for
 from toy_runs import rows, run
 from warm_evo import evo as evo_command
@@ -12,6 +11,7 @@ import evo.lineage
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.report.facts import facts
+from evo.report.status import read_status
 from evo.run_dir import RunDir
 
 STEADY = {"loop": {"kind": "steady_state", "in_flight": 3}}
