@@ -238,7 +238,7 @@ def test_a_run_that_was_stopped_in_a_race_ends_as_one_that_was_not(after, raced,
     again = pool_for(config, tmp_path / "again", 10_000)
     summary = resume(tmp_path / "run", pool=again)
     assert recorded_in(tmp_path / "run") == recorded_in(raced[1])
-    assert summary.examples == raced[0]["examples"]
+    assert summary.examples == raced[0].examples
     whole = pool_for(config, tmp_path / "whole", 10_000)
     run(config, tmp_path / "whole", pool=whole)
     assert again.taken == whole.taken - after  # no rung is run twice

@@ -18,7 +18,7 @@ from evo.config.loader import load_config
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.report.write import write_report
-from evo.trackers import TRACKERS
+from evo.trackers import TRACKERS, make_trackers
 from evo.trackers.protocol import final_scores
 
 CLI = (sys.executable, "-c", "from evo.cli import main; main()")
@@ -336,7 +336,7 @@ def test_a_folder_called_like_a_package_is_not_the_package(founders, tmp_path, m
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     (tmp_path / "wandb").mkdir()
     with pytest.raises(EvoError, match=r"wandb is not installed: pip install"):
-        Evolution(toy_config(founders, trackers={"wandb": {}}), tmp_path / "run")
+        make_trackers(toy_config(founders, trackers={"wandb": {}}).trackers, on_ray=False)
 
 
 def test_prometheus_without_ray_is_refused(founders, tmp_path):
