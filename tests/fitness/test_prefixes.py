@@ -93,7 +93,7 @@ def plainly(path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> HFEn
     engine = HFEngine(path, **options)
     monkeypatch.setattr(
         fitness.engines.hf.engine,
-        "grow",
+        "token_trees",
         lambda rows, *_, **__: [t for r in rows for t in chains([r])],
     )
     return engine

@@ -350,7 +350,7 @@ def test_a_job_is_followed_again_stopped_and_submitted_again(cluster, evo, undis
     out, err = follow.communicate(timeout=20)
     job = out.strip()
     assert follow.returncode == 130
-    assert f"{job} goes on" in err
+    assert f"{job} is still running" in err
     assert f"evo submit --stop {job}" in err
 
     again = subprocess.Popen(

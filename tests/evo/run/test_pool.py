@@ -83,6 +83,6 @@ def test_a_pool_can_be_made_for_a_run_to_resume_and_closes_twice(founders, tmp_p
 
 
 def test_a_pool_of_ones_own_needs_a_number_of_batch_tokens(founders, tmp_path):
-    engine = {"kind": "module", "build": "toys:build", "batch_tokens": "auto"}
+    engine = {"kind": "hf", "batch_tokens": "auto"}
     with pytest.raises(EvoError, match=r"engine\.batch_tokens: .* a number"):
         evo.make_pool(toy_config(founders, engine=engine), tmp_path / "run")
