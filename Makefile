@@ -20,8 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## train the demo zoo, evolve it on a local Ray, print the table (demo/)
 	$(BIN)/evo demo --dir demo
 
-# Three files at a time on two processors: tests of processes and of Ray often wait for one to start.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Two files at a time; ARCHITECTURE.md says what else keeps the run short.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup ## run all tests
 	$(PYTEST)

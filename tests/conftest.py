@@ -13,6 +13,9 @@ ROOM_GIB = (
     8.0  # of free memory: a run of all tests leaves less than one, and Ray keeps objects there too
 )
 
+# Ray's workers begin at niceness 15: beside the tests of another worker they would hardly run, and be called lost.
+os.environ |= {"RAY_worker_niceness": "0"}
+
 # Processes started by tests import the toys, as Ray's workers must before they get our sys.path.
 _OURS = [str(SUPPORT), str(ROOT)]
 os.environ["PYTHONPATH"] = os.pathsep.join([*_OURS, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from patience import PATIENCE_S
 from safetensors.torch import save_file
 from toy_pools import fault_spec, jobs_for
 
@@ -45,7 +46,9 @@ def _heal(request) -> None:
         pool.events()
 
 
-def work_until(pool: Pool, spec: PoolSpec, done: Callable[[], object], timeout_s=30) -> None:
+def work_until(
+    pool: Pool, spec: PoolSpec, done: Callable[[], object], timeout_s=PATIENCE_S
+) -> None:
     """Run small jobs, so that the pool checks its hosts, until ``done``."""
     until = time.monotonic() + timeout_s
     while not done():
@@ -205,7 +208,7 @@ def test_hosts_that_can_no_longer_start_end_the_run_only_when_none_is_left(ray_s
         first, second = pool.host_pids.values()
         os.kill(first, signal.SIGKILL)
         events: list[PoolEvent] = []
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE_S
         while "host not started" not in kinds(tuple(events)):
             assert time.monotonic() < until
             assert all(r.ok for r in run_all(pool, many(spec, "naps", 3)))

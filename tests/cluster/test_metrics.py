@@ -10,6 +10,7 @@ import time
 import urllib.request
 
 import pytest
+from patience import PATIENCE_S
 from toy_runs import task
 from toys import toy_config
 
@@ -52,7 +53,7 @@ def test_a_node_serves_the_numbers_of_a_run(tmp_path):
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + PATIENCE_S
             while found.get(("evo_evaluations_total", None), 0) < 20 or len(found) < 8:
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, (found, log.read_text())
@@ -62,7 +63,7 @@ def test_a_node_serves_the_numbers_of_a_run(tmp_path):
                     found = scrape(record["prometheus"]["known_as"])
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE_S)
     assert 0.0 < found["evo_best_fitness", None] <= 1.0
     assert found["evo_retries_total", None] == 1.0
     assert found["evo_hosts", None] in (0.0, 1.0)  # none while it was replaced
@@ -93,7 +94,7 @@ def test_the_best_is_served_through_generations_that_take_long(tmp_path):
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:
-            deadline, found = time.monotonic() + 60, {}
+            deadline, found = time.monotonic() + PATIENCE_S, {}
             while best not in found:
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, (found, log.read_text())
@@ -109,4 +110,4 @@ def test_the_best_is_served_through_generations_that_take_long(tmp_path):
             assert told["prometheus"]["generation"] == 0  # it was set once
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE_S)

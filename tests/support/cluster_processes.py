@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import psutil
+from patience import PATIENCE_S
 from places import BIN, ROOT
 
 RAY = (sys.executable, "-m", "ray.scripts.scripts")  # `ray`, of the Python that runs this
-START_S = 60.0
 
 
 def free_port() -> int:
@@ -34,6 +34,7 @@ def environment(**more: str) -> dict[str, str]:
         "PATH": os.pathsep.join(path),
         "PYTHONPATH": os.pathsep.join(modules),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # as in conftest.py
         "OMP_NUM_THREADS": "1",
         **more,
     }
@@ -129,7 +130,7 @@ class ClusterProcesses:
         self._await(lambda: b"Ray runtime started" in Path(log.name).read_bytes())
 
     def _await(self, condition) -> None:
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + PATIENCE_S
         while not condition():
             if time.monotonic() > deadline or self.nodes[-1].poll() is not None:
                 logs = [

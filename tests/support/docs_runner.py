@@ -29,6 +29,7 @@ from typing import Any
 
 import yaml
 from cluster_processes import environment
+from patience import PATIENCE_S
 from places import ROOT, SUPPORT
 
 from evo.config.loader import load_config
@@ -46,7 +47,6 @@ SMALL = " ".join(
     )
 )
 PACKAGES = ("evo", "operators", "fitness", "cluster", "tests")
-LIMIT_S = 120
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class Page:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
-            timeout=LIMIT_S,
+            timeout=PATIENCE_S,
             check=False,
         )
         self.printed = done.stdout
@@ -223,7 +223,7 @@ class Page:
             input=block.text,
             text=True,
             check=True,
-            timeout=LIMIT_S,
+            timeout=PATIENCE_S,
         )
 
     def _copy_sources(self) -> None:

@@ -19,10 +19,11 @@ os.environ |= {
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     "RAY_health_check_initial_delay_ms": "300",
     "RAY_health_check_period_ms": "300",
-    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_timeout_ms": "10000",  # a dead one refuses at once; a busy one is not dead
     "RAY_health_check_failure_threshold": "2",
 }
 
+from patience import PATIENCE_S
 from ray.cluster_utils import Cluster
 from toy_pools import fault_spec, jobs_for
 
@@ -74,7 +75,7 @@ class Driver:
 
     def work(self, done: Callable[[], object]) -> list[JobResult]:
         """Keep the pool busy until ``done``, then to its end."""
-        results, until = [], time.monotonic() + 40
+        results, until = [], time.monotonic() + PATIENCE_S / 2
         while not done():
             if time.monotonic() > until:
                 raise TimeoutError(f"{len(results)} results; events: {self.pool.events()}")

@@ -222,7 +222,9 @@ def test_a_founder_that_changed_since_leaves_no_export(checkpoints, tmp_path):
     tensors = load_file(changed)
     tensors["model.norm.weight"][0] += 1e-3
     save_file(tensors, changed, {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"in/b: the tensors of founder 'b' have changed since"):
+    with pytest.raises(
+        CheckpointError, match=r"in/b: the tensors of founder 'b' have changed since"
+    ):
         export(recipe, founders, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 

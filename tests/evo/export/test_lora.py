@@ -168,7 +168,9 @@ def test_an_adapter_that_changed_since_the_run_began_is_named(bases, adapters, t
     files = load_founders(bases["llama"], {"x": copy}).all_files()
     config = json.loads((copy / CONFIG).read_text())
     (copy / CONFIG).write_text(json.dumps(config | {"lora_alpha": 7}))
-    with pytest.raises(CheckpointError, match="copy: the tensors of founder .x. have changed since"):
+    with pytest.raises(
+        CheckpointError, match=r"copy: the tensors of founder .x. have changed since"
+    ):
         map_founders(files)
 
 

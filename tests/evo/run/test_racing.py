@@ -11,6 +11,7 @@ from docs_world import SIZES, build_world
 from hypothesis import given
 from hypothesis import strategies as st
 from interrupted_runs import CLI, Stop, environment, pool_for, recorded_in, resume, stopped_run
+from patience import PATIENCE_S
 from pydantic import ValidationError
 from toy_runs import run, task
 from toys import toy_config
@@ -275,7 +276,7 @@ def test_a_killed_command_goes_on_with_its_race(raced, world, tmp_path):
     while not (run_dir / "lineage" / "commits" / "000002.json").exists():
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    process.wait(timeout=PATIENCE_S)
     assert read_status(run_dir).state == "stopped"
     done = evo_command("resume", run_dir)
     assert done.returncode == 0, done.stderr

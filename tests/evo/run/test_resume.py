@@ -28,6 +28,7 @@ from interrupted_runs import (
     stopped_run,
 )
 from manifests import change_manifest, made_manifest
+from patience import PATIENCE_S
 from places import SUPPORT
 from safetensors.torch import save_file
 from toy_runs import NAMES, rows, run, task
@@ -489,7 +490,9 @@ def child(code: str, *arguments: str, **options) -> subprocess.CompletedProcess[
         "PYTHONPATH": f"{SUPPORT}:{os.environ.get('PYTHONPATH', '')}",
     }
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, **options)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=env, timeout=PATIENCE_S, **options
+    )
 
 
 RESUME = """
@@ -530,7 +533,9 @@ def test_a_read_only_folder_is_a_clear_error(stopped, tmp_path):
     mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && echo mounted && exec "$@"'
     resume = [sys.executable, "-c", RESUME, str(run_dir), str(SUPPORT)]
     command = ["unshare", "-rm", "sh", "-c", mount, str(run_dir), *resume]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment(), timeout=PATIENCE_S
+    )
     if "mounted" not in done.stdout:
         pytest.skip(f"no mounts here: {done.stderr}")
     assert done.returncode == 2, done.stderr
@@ -557,7 +562,7 @@ def test_a_killed_command_goes_on(way, founders, tmp_path):
     while not (run_dir / "lineage" / "commits" / "000002.json").exists():
         assert process.poll() is None
     process.send_signal(way)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     expected = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[way]
     if process.returncode != 0:  # it may have ended before the signal came
         assert process.returncode == expected, errors

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from patience import PATIENCE_S
 from toy_runs import task
 from toys import toy_config
 
@@ -203,7 +204,7 @@ def test_a_killed_and_resumed_run_logs_each_generation_once(founders, tmp_path):
     run_dir, stores = tmp_path / "run", (tmp_path / "run", tmp_path / "mlruns")
     process = begin(config, tmp_path / "toy.json", run_dir)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while logged(run_dir, "mlflow") < 3:
             assert process.poll() is None, process.stderr.read().decode()
             assert time.monotonic() < deadline

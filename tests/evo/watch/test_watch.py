@@ -18,6 +18,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 from rich.console import Console
 from toy_runs import run, task
 from toys import toy_config
@@ -34,7 +35,6 @@ from evo.watch.terminal import picture, snapshots, sparkline
 
 CHROMIUM = shutil.which("chromium")
 CLI = (sys.executable, "-c", "from evo.cli import main; main()")
-PATIENCE_S = 60
 
 
 @pytest.fixture(scope="module")
