@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 500  # characters of a parameter that every version of the server takes
 _BATCH = 100  # parameters in one call, the server's limit
-# Its own patience with a server that is gone is some minutes, for each call.
+# By default, each call waits some minutes for a server that does not answer.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
@@ -25,11 +25,11 @@ class MlflowTracker:
         self._settings = settings
         self._client: Any = None
         self._id = ""
-        self._there: dict[str, int] = {}  # last step that a killed sitting left, by metric
+        self._logged: dict[str, int] = {}  # last step that a killed session logged, by metric
         self._last = 0
 
     def start(self, run: TrackedRun) -> str:
-        """Make a run, or go on with the one that an earlier sitting made."""
+        """Create a run, or continue that of an earlier session."""
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
         from mlflow.entities import Param
@@ -38,17 +38,17 @@ class MlflowTracker:
 
         self._run_dir = run.run_dir
         self._client = MlflowClient(self._settings.uri)
-        if run.known_as:
+        if run.tracker_id:
             try:
-                self._client.get_run(run.known_as)
+                self._client.get_run(run.tracker_id)
             except MlflowException as error:
                 if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     raise
             else:
-                self._id = run.known_as
+                self._id = run.tracker_id
                 self._client.update_run(self._id, status="RUNNING")
                 self._last = max(0, run.evaluations)
-                self._there = self._left_by_a_kill(run.evaluations)
+                self._logged = self._left_by_a_kill(run.evaluations)
                 return self._id
         name = self._settings.experiment
         experiment = self._client.get_experiment_by_name(name)
@@ -67,7 +67,7 @@ class MlflowTracker:
         self._log(metrics_of(generation))
 
     def finish(self, summary: RunSummary) -> None:
-        """Log the final scores, and say that the run has finished."""
+        """Log the final scores, and mark the run as finished."""
         self._log(final_scores(summary))
         self._client.set_tag(self._id, "evo.winner", summary.winner_id)
         if report := report_path(self._run_dir):
@@ -76,7 +76,7 @@ class MlflowTracker:
         self._client = None
 
     def close(self) -> None:
-        """A run that has not finished is one that was stopped, in MLflow's words killed."""
+        """Mark a run that has not finished as stopped; MLflow's word is killed."""
         client, self._client = self._client, None
         if client is not None and self._id:
             client.set_terminated(self._id, "KILLED")
@@ -88,16 +88,16 @@ class MlflowTracker:
         new = [
             Metric(key, value, now, self._last)
             for key, value in values.items()
-            if self._last > self._there.get(key, -1)
+            if self._last > self._logged.get(key, -1)
         ]
         if new:
             self._client.log_batch(self._id, metrics=new)
 
     def _left_by_a_kill(self, evaluations: int) -> dict[str, int]:
         """Metrics with steps after the last that was recorded, and final ones: logged before a kill."""
-        there = {}
+        logged = {}
         for key in self._client.get_run(self._id).data.metrics:
             last = max(m.step for m in self._client.get_metric_history(self._id, key))
             if last > evaluations or key.startswith("test"):
-                there[key] = last
-        return there
+                logged[key] = last
+        return logged

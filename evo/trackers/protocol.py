@@ -1,4 +1,4 @@
-"""What a tracker is to a run, and what of a run is worth tracking. Pure: no tracker's package is needed."""
+"""The interface of trackers, and the numbers of a run that they log. Pure: no tracker's package is needed."""
 
 import math
 import re
@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """What a tracker is told at the start of each sitting of a run.
+    """What a tracker gets when a session begins: a run is started once and may be resumed many times.
 
-    ``config`` is the run's, as JSON, without its trackers. ``known_as`` is what the tracker called the
-    run in an earlier sitting ("" if there was none), and ``evaluations`` how many the last generation
-    had that was logged then (-1 for none).
+    Attributes:
+        run_dir: the run directory.
+        config: the run's config as JSON, without its trackers.
+        algorithm: the algorithm's name.
+        tracker_id: the tracker's id of the run, as `Callback.start` returned it in an earlier session; "" if none.
+        evaluations: evaluations up to the last generation that the tracker has logged; -1 if none.
     """
 
     run_dir: Path
     config: Mapping[str, Any]
     algorithm: str
-    known_as: str = ""
+    tracker_id: str = ""
     evaluations: int = -1
 
     @property
@@ -35,22 +38,22 @@ class TrackedRun:
 
 
 class Callback(Protocol):
-    """Follows a run: a tracker of TRACKERS, or something of your own in ``Evolution(callbacks=[...])``.
+    """Follows a run: a tracker of TRACKERS, or a class of yours in ``Evolution(callbacks=[...])``.
 
-    Whatever :meth:`start` raises refuses the run. Later the run goes on without a callback that raises,
-    and the lineage has an event that says why. Each generation is given once, over all sittings.
+    Each generation is passed once, over all sessions. An exception in `start` stops the run before it begins. Later,
+    a callback that raises is removed: the run continues without it, and an event in the lineage has the reason.
     """
 
     def start(self, run: TrackedRun) -> str:
-        """Begin, or go on; gives the name by which a later sitting finds the run again.
+        """Begin or continue; return the id by which a later session finds the run again.
 
-        Another name than ``run.known_as`` means that nothing was logged yet: then all generations
-        are given, those of earlier sittings too.
+        An id that differs from ``run.tracker_id`` means that nothing is logged yet: then all generations are
+        passed, those of earlier sessions too.
         """
         ...
 
     def generation(self, generation: "Generation") -> None:
-        """A generation has finished and is committed; when this returns, it counts as logged."""
+        """A generation is complete and committed; it counts as logged when this returns."""
         ...
 
     def finish(self, summary: "RunSummary") -> None:
@@ -58,7 +61,7 @@ class Callback(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of everything, whether the run has finished or not. Harmless the second time."""
+        """Release all resources, whether the run has finished or not. A second call does nothing."""
         ...
 
 

@@ -19,8 +19,8 @@ FOLDER = "tensorboard"
 class TensorboardTracker:
     """Writes scalars by evaluations as step, and the config and the outcome as text.
 
-    Each sitting is a file of its own, which begins with TensorBoard's mark for a restart: readers then
-    drop what a killed sitting wrote after its last recorded generation.
+    Each session has a file of its own, which begins with TensorBoard's restart record: readers then drop what a
+    killed session wrote after its last recorded generation.
     """
 
     def __init__(self, settings: TensorboardSettings) -> None:
@@ -34,29 +34,29 @@ class TensorboardTracker:
 
         folder = run.run_dir / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        # Readers take files in the order of their names: a later sitting's must sort after an earlier's.
+        # Readers take files in the order of their names: a later session's must sort after an earlier's.
         stamp = f"{time.time():017.6f}"
         path = folder / f"events.out.tfevents.{stamp}.{socket.gethostname()}.{os.getpid()}"
-        goes_on = bool(run.known_as) and (folder / run.known_as).is_file()
+        continues = bool(run.tracker_id) and (folder / run.tracker_id).is_file()
         self._run_dir = run.run_dir
-        self._last = max(0, run.evaluations) if goes_on else 0
+        self._last = max(0, run.evaluations) if continues else 0
         self._file = path.open("xb")
         self._records = RecordWriter(self._file)
         restart = SessionLog(status=SessionLog.START)
         self._write(Event(file_version="brain.Event:2"))
-        self._write(Event(step=run.evaluations + 1 if goes_on else 0, session_log=restart))
-        if not goes_on:
+        self._write(Event(step=run.evaluations + 1 if continues else 0, session_log=restart))
+        if not continues:
             self._text("config", parameters(run.config), 0)
         self._flush()
-        return run.known_as if goes_on else path.name
+        return run.tracker_id if continues else path.name
 
     def generation(self, generation: "Generation") -> None:
-        """Write the scalars, and see that they are in the file."""
+        """Write the scalars and flush the file."""
         self._last = generation.evaluations
         self._scalars(metrics_of(generation))
 
     def finish(self, summary: RunSummary) -> None:
-        """Write the final scores, and who won."""
+        """Write the final scores and the winner's id."""
         winner = {"winner": summary.winner_id}
         if report := report_path(self._run_dir):
             winner["report"] = report

@@ -1,7 +1,7 @@
-"""Tracking: each generation goes to each callback once, over all sittings, and none can end the run.
+"""Tracking: each generation goes to each callback once, over all sessions, and no callback can end the run.
 
-``trackers.json`` keeps, for every callback, what it calls the run and the last generation that it has
-logged. A replay gives all generations again, and those are what is compared with it.
+``trackers.json`` has, for each callback, its id of the run and the last generation that it has logged. A resumed
+run replays its generations; those that were logged are skipped.
 """
 
 import json
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """How far one callback has come; -1 where it has logged no generation."""
+    """What one callback has logged: its last generation, or -1."""
 
-    known_as: str = ""
+    tracker_id: str = ""
     generation: int = -1
     evaluations: int = -1
-    looks: int = 0  # of the summaries that it was given, the last one's looks at test
+    looks: int = 0  # ``looks_at_test`` of the last summary that it got
 
 
 class Tracking:
-    """The callbacks of one sitting of a run.
+    """The callbacks of one session of a run.
 
     Args:
         run_dir: where ``trackers.json`` is.
         named: the callbacks by name.
-        own: more of them, which go by their class.
-        note: takes an event's text and generation, when a callback is left off.
+        own: further ones, named after their classes.
+        note: records an event, by text and generation, when a callback is removed.
     """
 
     def __init__(
@@ -64,29 +64,29 @@ class Tracking:
         """Start all callbacks.
 
         Raises:
-            EvoError: one of them can't be; the others are closed again.
+            EvoError: one raised an exception; the others are closed again.
         """
         if not self._callbacks:
             return
         self._logged = self._read()
         for name, callback in self._callbacks.items():
             before = self._logged.get(name, Logged())
-            told = replace(run, known_as=before.known_as, evaluations=before.evaluations)
+            session = replace(run, tracker_id=before.tracker_id, evaluations=before.evaluations)
             try:
-                known_as = callback.start(told)
+                tracker_id = callback.start(session)
             # Other people's packages: they may raise anything.
             except Exception as error:
                 self.close()
                 raise EvoError(
-                    f"trackers.{name}: could not start: {_line(error)}. Set it right, or leave it out"
+                    f"trackers.{name}: could not start: {_line(error)}. Correct its settings, or remove it"
                 ) from error
-            if known_as != before.known_as:
-                before = Logged(known_as)
+            if tracker_id != before.tracker_id:
+                before = Logged(tracker_id)
             self._logged[name] = before
             self._write()
 
     def generation(self, generation: "Generation") -> None:
-        """Give a generation to those that have not logged it."""
+        """Pass a generation to the callbacks that have not logged it."""
         self._generation = generation.number
         for name, callback in tuple(self._callbacks.items()):
             logged = self._logged[name]
@@ -100,7 +100,7 @@ class Tracking:
             self._guarded(name, partial(callback.generation, generation), now)
 
     def finish(self, summary: RunSummary) -> None:
-        """Give the outcome to those that do not have it."""
+        """Pass the summary to the callbacks that do not have it."""
         for name, callback in tuple(self._callbacks.items()):
             logged = self._logged[name]
             if logged.looks < summary.looks_at_test:
@@ -108,7 +108,7 @@ class Tracking:
                 self._guarded(name, partial(callback.finish, summary), now)
 
     def close(self) -> None:
-        """Close all callbacks. Harmless the second time."""
+        """Close all callbacks. A second call does nothing."""
         callbacks, self._callbacks = self._callbacks, {}
         for name, callback in callbacks.items():
             try:
@@ -123,7 +123,7 @@ class Tracking:
             self._write()
         except Exception as error:
             callback = self._callbacks.pop(name)
-            text = f"{name}: left off, it failed: {_line(error)}"
+            text = f"{name}: removed after an error: {_line(error)}"
             self._note(text, self._generation)
             _warn(text)
             try:
@@ -139,8 +139,8 @@ class Tracking:
             return {}
         except (ValueError, TypeError, AttributeError) as error:
             raise EvoError(
-                f"{self._path}: damaged ({error}). Without the file, trackers begin new runs and are told "
-                "everything again"
+                f"{self._path}: damaged ({error}). If you delete the file, trackers begin new runs and "
+                "log everything again"
             ) from error
 
     def _write(self) -> None:
@@ -149,7 +149,7 @@ class Tracking:
 
 
 def _line(error: Exception) -> str:
-    """The first line of what it says, with its type where that is all it says."""
+    """The first line of its message, or its type if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class WandbTracker:
     """Logs metrics by evaluations as step, the config, and the outcome as the run's summary.
 
-    What a killed sitting logged twice is dropped by the server, which takes no step again. Offline,
-    each sitting is a folder of its own with the same run's id, and `wandb sync` puts them together.
+    What is logged twice after a kill is dropped by the server, which accepts each step once. Offline, each
+    session has a folder of its own with the same run's id, and `wandb sync` joins them.
     """
 
     def __init__(self, settings: WandbSettings) -> None:
@@ -23,11 +23,11 @@ class WandbTracker:
         self._run: Any = None
 
     def start(self, run: TrackedRun) -> str:
-        """Make a run, or go on with the one that an earlier sitting made in the same project."""
+        """Create a run, or continue that of an earlier session in the same project."""
         import wandb
 
         project = f"{self._settings.entity or ''}/{self._settings.project}"
-        before, _, name = run.known_as.rpartition("/")
+        before, _, name = run.tracker_id.rpartition("/")
         name = name if name and before == project else secrets.token_hex(4)
         self._run_dir = run.run_dir
         self._run = wandb.init(
@@ -39,7 +39,7 @@ class WandbTracker:
             name=run.name,
             config={"algorithm_name": run.algorithm, **run.config},
             dir=str(run.run_dir),
-            # The terminal is the run's own, and a server that can't be reached is told at once.
+            # The terminal is the run's own, and a server that can't be reached is reported soon.
             settings=wandb.Settings(console="off", silent=True, init_timeout=30),
         )
         return f"{project}/{name}"

@@ -60,7 +60,7 @@ def test_a_node_serves_the_numbers_of_a_run(tmp_path):
                 time.sleep(0.1)
                 if (run_dir / "trackers.json").exists():
                     record = json.loads((run_dir / "trackers.json").read_text())
-                    found = scrape(record["prometheus"]["known_as"])
+                    found = scrape(record["prometheus"]["tracker_id"])
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=PATIENCE_S)
@@ -101,10 +101,10 @@ def test_the_best_is_served_through_generations_that_take_long(tmp_path):
                 time.sleep(0.1)
                 if (run_dir / "trackers.json").exists():
                     record = json.loads((run_dir / "trackers.json").read_text())
-                    found = scrape(record["prometheus"]["known_as"])
+                    found = scrape(record["prometheus"]["tracker_id"])
             end = time.monotonic() + 6
             while time.monotonic() < end:
-                assert best in scrape(record["prometheus"]["known_as"])
+                assert best in scrape(record["prometheus"]["tracker_id"])
                 time.sleep(0.2)
             told = json.loads((run_dir / "trackers.json").read_text())
             assert told["prometheus"]["generation"] == 0  # it was set once

@@ -1,4 +1,4 @@
-"""Trackers are told each generation once, through kills and resumes; the real packages read it back."""
+"""Trackers get each generation once, through kills and resumes; the real packages read it back."""
 
 import json
 import shutil
@@ -89,7 +89,7 @@ def mlflow_run(run_dir):
 
 
 def wandb_records(run_dir):
-    """Every record of every sitting's file, by the layout of LevelDB's log that W&B writes."""
+    """Every record of every session's file, by the layout of LevelDB's log that W&B writes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     for path in sorted((run_dir / "wandb").glob("offline-run-*/*.wandb")):
@@ -280,12 +280,12 @@ def test_callbacks_of_ones_own_hear_of_each_generation_once_over_all_sittings(fo
         summary = evolution.finish()
     heard = [g.number for listener in (first, second) for g in listener.heard]
     assert heard == numbers
-    assert (first.told.known_as, second.told.known_as) == ("", "mine")
+    assert (first.told.tracker_id, second.told.tracker_id) == ("", "mine")
     assert (first.summary, second.summary) == (None, summary)
     assert first.closed == second.closed == 1
 
 
-def test_a_callback_that_fails_is_left_off_and_the_run_goes_on(founders, tmp_path, caplog):
+def test_a_callback_that_fails_is_removed_and_the_run_goes_on(founders, tmp_path, caplog):
     bad, good, run_dir = Listener(fails_at=2), Listener(), tmp_path / "run"
     with Evolution(toy_config(founders), run_dir, callbacks=[bad, good]) as evolution:
         generations = list(evolution)
@@ -295,7 +295,7 @@ def test_a_callback_that_fails_is_left_off_and_the_run_goes_on(founders, tmp_pat
     assert bad.summary is None
     assert good.heard == generations
     (event,) = [e for e in evolution.lineage.events.to_pylist() if e["kind"] == "tracker"]
-    assert event["detail"].startswith("Listener: left off, it failed: ")
+    assert event["detail"].startswith("Listener: removed after an error: ")
     assert "No space left on device" in event["detail"]
     assert event["generation"] == 2
     assert "No space left on device" in caplog.text
@@ -310,7 +310,7 @@ def test_a_store_that_goes_away_does_not_end_the_run(founders, tmp_path):
                 shutil.rmtree(tmp_path / "mlruns")
         evolution.finish()
     (event,) = [e for e in evolution.lineage.events.to_pylist() if e["kind"] == "tracker"]
-    assert event["detail"].startswith("mlflow: left off")
+    assert event["detail"].startswith("mlflow: removed after an error")
     assert len(tensorboard_scalars(run_dir)[0]["best"]) == generation.number + 1
 
 
