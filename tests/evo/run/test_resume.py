@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from interrupted_runs import (
     CLI,
     Stop,
-    StoppingPool,
     config_for,
     environment,
     pool_for,
@@ -30,6 +29,7 @@ from interrupted_runs import (
 from manifests import change_manifest, made_manifest
 from patience import PATIENCE_S
 from places import SUPPORT
+from reordered_pools import ReorderedPool
 from safetensors.torch import save_file
 from toy_runs import NAMES, rows, run, task
 from toys import toy_config
@@ -163,13 +163,9 @@ def test_budgets_of_time_and_patience_end_where_they_would_have(algorithm, found
     assert summary.evaluations == counted
 
 
-class LateFirstPool(StoppingPool):
-    """What was asked last ends first, and each takes a while."""
-
-    def wait(self, keys=None):
-        self.inner._queue.rotate(1)
-        time.sleep(0.02)
-        return super().wait(keys)
+def last_after_a_while(keys):
+    time.sleep(0.02)
+    return keys[-1]
 
 
 def test_a_budget_of_time_counts_who_ended_last_and_not_who_was_asked_last(founders, tmp_path):
@@ -178,7 +174,7 @@ def test_a_budget_of_time_counts_who_ended_last_and_not_who_was_asked_last(found
         config = toy_config(founders, algorithm=name, budget=budget, seed=number)
         run_dir = tmp_path / f"{number}"
         inner = pool_for(config, run_dir, 0).inner
-        with Evolution(config, run_dir, pool=LateFirstPool(inner, 10**6)) as evolution:
+        with Evolution(config, run_dir, pool=ReorderedPool(inner, last_after_a_while)) as evolution:
             counted = [g.evaluations for g in evolution][-1]
         assert resume(run_dir).evaluations == counted
 

@@ -4,6 +4,7 @@ import random
 
 import pytest
 from interrupted_runs import Stop, results, resume
+from reordered_pools import ReorderedPool
 from toy_runs import NAMES, rows, run
 from toys import toy_config
 
@@ -16,25 +17,21 @@ from evo.run.setup import load_tasks, open_founders
 from evo.run_dir import RunDir
 
 
-class ShufflingPool:
-    """A LocalPool whose jobs end in an order of their own; interrupted at the n-th, if asked to be."""
+class ShufflingPool(ReorderedPool):
+    """Its jobs end in an order of their own; interrupted at the n-th, if asked to be."""
 
     def __init__(self, inner: LocalPool, seed: int, after: int = 10**9) -> None:
-        self.inner, self.random, self.left = inner, random.Random(seed), after
+        super().__init__(inner, random.Random(seed).choice)
+        self.left = after
         self.hosts = 4
         self.most = 0
-
-    def __getattr__(self, name):
-        return getattr(self.inner, name)
 
     def wait(self, keys=None):
         if self.left == 0:
             raise Stop
         self.left -= 1
-        queue = self.inner._queue
-        self.most = max(self.most, len(queue))
-        queue.rotate(self.random.randrange(len(queue)))
-        return self.inner.wait(keys)
+        self.most = max(self.most, len(self.keys))
+        return super().wait(keys)
 
 
 def pool_for(config, run_dir, seed, after=10**9):
