@@ -145,6 +145,7 @@ class Evolution:
         self._run, self._started = run, started
         self._generation = 0
         self._winner: Candidate | None = None
+        self._closed = False
         self._startup_s = perf_counter() - started
 
     @property
@@ -173,6 +174,17 @@ class Evolution:
         self.close()
 
     def __iter__(self) -> Iterator[Generation]:
+        """Search on, generation by generation.
+
+        Raises:
+            EvoError: the run has finished, or it is closed.
+        """
+        self._check_open()
+        if self._winner is not None:
+            raise EvoError(
+                f"{self.run_dir}: the run has finished, and its winner is scored on test. To continue it with a "
+                "larger budget: Evolution.extend"
+            )
         for generation in self._run.search:
             self._generation = generation.number
             self._run.tracking.generation(generation)
@@ -231,8 +243,9 @@ class Evolution:
         """Choose the winner on select, score it and the baselines on test, and write the summary.
 
         Raises:
-            EvoError: nothing has been evaluated yet, or every finalist failed.
+            EvoError: nothing has been evaluated yet, every finalist failed, or the run is closed.
         """
+        self._check_open()
         run, final_started = self._run, perf_counter()
         run.search.leave()
         scorer = FinalScorer(run.evaluator, run.writer, self._generation, run.scored_before)
@@ -269,7 +282,15 @@ class Evolution:
 
     def close(self) -> None:
         """Close hosts, files and trackers, and unlock the folder. All evaluations are recorded."""
+        self._closed = True
         self._run.resources.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EvoError(
+                f"{self.run_dir}: this run is closed, and another process may work on it. To continue it: "
+                "Evolution.resume"
+            )
 
     def _recipe(self, individual: str) -> Recipe:
         return self.best.recipe if individual == "best" else self.lineage.recipe(individual)

@@ -25,6 +25,8 @@ from evo.config.schema import (
 from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.files import write_whole
+from evo.lineage import Lineage
+from evo.report.status import read_status
 from evo.run_dir import RunDir
 from evo.run_dir.summary import RunSummary
 from fitness.functions import name_of
@@ -84,7 +86,8 @@ def evolve(
     """Evolve models that are in memory, in this process; return the winner and its run.
 
     The founders are written into ``run_dir/models``, so that the run's lineage holds and any individual can
-    be rebuilt from that folder alone. The same call again resumes a run that was interrupted.
+    be rebuilt from that folder alone. The same call again resumes a run that was interrupted, and returns the
+    result of one that has finished.
 
     Examples:
         >>> found = evo.evolve(net, {"a": sd_a, "b": sd_b}, score, evaluations=200, run_dir="r")
@@ -104,7 +107,8 @@ def evolve(
         threads: of torch, while a model is built and run.
 
     Raises:
-        EvoError: founders that don't fit ``net``, or a run of other founders in ``run_dir``.
+        EvoError: founders that don't fit ``net``, or a run of other models, settings or another fitness in
+            ``run_dir``.
     """
     folder = RunDir(Path(run_dir))
     models = {BASE: net if base is None else base, **founders}
@@ -125,16 +129,40 @@ def evolve(
         baselines=BaselinesConfig(),
         seed=seed,
     )
-    run = Evolution.resume(folder.path) if folder.has_run else Evolution(config, folder.path)
-    with run:
-        for _ in run:
-            pass
-        summary = run.finish()
-        winner = run.best.recipe
+    summary = _finished(config, folder)
+    if summary is None:
+        run = Evolution.resume(folder.path) if folder.has_run else Evolution(config, folder.path)
+        with run:
+            for _ in run:
+                pass
+            summary = run.finish()
+    winner = Lineage(folder.path).recipe(summary.winner_id)
     opened = open_founders({n: p for n, p in paths.items() if n != BASE}, base=paths[BASE])
     best = copy.deepcopy(net)
     best.load_state_dict(best.state_dict() | build(winner, opened))
     return Evolved(best, summary, folder.path)
+
+
+def _finished(config: RunConfig, folder: RunDir) -> RunSummary | None:
+    """The summary of a run that has finished in ``folder``, which must be a run of ``config``; None if it has not."""
+    if not folder.has_run:
+        return None
+    old = folder.read_config(check_files=False)
+    same = {
+        "net": old.engine.build == config.engine.build,
+        "founders": old.founders.keys() == config.founders.keys(),
+        "fitness": old.tasks == config.tasks,
+        "algorithm": old.algorithm == config.algorithm,
+        "evaluations": old.budget == config.budget,
+        "seed": old.seed == config.seed,
+        "threads": old.engine.threads == config.engine.threads,
+    }
+    if differing := [name for name, equal in same.items() if not equal]:
+        raise EvoError(
+            f"{folder.path}: holds a run with other arguments than these: {', '.join(differing)} differ. "
+            "Choose another run_dir, or give the arguments of that run"
+        )
+    return folder.read_summary() if read_status(folder.path).state == "finished" else None
 
 
 def _task(fitness: Callable[..., Score]) -> TaskConfig:

@@ -32,8 +32,12 @@ def extension_of(run_dir: RunDir, past: Past, evaluations: int) -> Extension:
 
     Raises:
         EvoError: the run has as many evaluations already, or it ended for another reason than its budget of
-            evaluations.
+            evaluations; or ``evaluations`` is no whole number.
     """
+    if type(evaluations) is not int:
+        raise EvoError(
+            f"{run_dir.path}: budget.evaluations: expected a whole number, got {evaluations!r}"
+        )
     manifest = run_dir.read_manifest()
     before = run_dir.read_config(check_files=False).budget.evaluations
     done = past.searched(before)

@@ -61,22 +61,46 @@ def test_a_function_of_the_split_scores_test_too(tmp_path):
     assert found.summary.winner.test == pytest.approx(by_split(found.net, "test").mean().item())
 
 
-def test_the_same_call_resumes_a_run_that_was_interrupted(tmp_path):
+CALLS = {"left": 0}
+
+
+def interrupted(net: nn.Module) -> float:
+    CALLS["left"] -= 1
+    if CALLS["left"] == 0:
+        raise KeyboardInterrupt
+    return nearness(net)
+
+
+def test_the_same_call_resumes_a_run_that_was_interrupted_and_returns_one_that_has_finished(
+    tmp_path,
+):
     whole = evolve(tmp_path / "whole")
-    left = 30
-
-    def interrupted(net: nn.Module) -> float:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise KeyboardInterrupt
-        return nearness(net)
-
+    CALLS["left"] = 30
     with pytest.raises(KeyboardInterrupt):
         evolve(tmp_path / "r", interrupted)
     resumed = evolve(tmp_path / "r", interrupted)
     assert resumed.summary.winner == whole.summary.winner
-    assert left < 0
+    calls = CALLS["left"]
+    assert calls < 0
+    again = evolve(tmp_path / "r", interrupted)
+    assert again.summary == resumed.summary
+    assert torch.equal(again.net.weight, resumed.net.weight)
+    assert CALLS["left"] == calls  # nothing is evaluated again
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 9}, "seed"),
+        ({"evaluations": 50}, "evaluations"),
+        ({"algorithm": "genome"}, "algorithm"),
+        ({"fitness": lambda net: 1.0}, "fitness"),
+    ],
+)
+def test_other_arguments_in_the_same_directory_are_refused(tmp_path, change, named):
+    evolve(tmp_path / "r")
+    with pytest.raises(evo.EvoError, match=f"other arguments than these: {named} differ"):
+        evolve(tmp_path / "r", **change)
 
 
 def test_other_models_in_the_same_directory_are_refused(tmp_path):

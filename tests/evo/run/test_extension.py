@@ -239,3 +239,12 @@ def test_resume_extends_on_the_command_line(founders, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["evaluations"], summary["looks_at_test"]) == (40, 2)
     assert RunDir(folder).read_config(check_files=False).budget.evaluations == 40
+
+
+@pytest.mark.parametrize("evaluations", [50.5, "50", True])
+def test_a_budget_that_is_no_whole_number_changes_nothing(evaluations, founders, tmp_path):
+    run(config(founders, "genome_plus", 30), tmp_path / "run")
+    before = RunDir(tmp_path / "run").config_path.read_bytes()
+    with pytest.raises(EvoError, match=r"budget\.evaluations: expected a whole number"):
+        extend(tmp_path / "run", evaluations)
+    assert RunDir(tmp_path / "run").config_path.read_bytes() == before

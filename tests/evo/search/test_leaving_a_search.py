@@ -5,6 +5,7 @@ from toy_runs import NAMES, rows, run, tables
 from toys import toy_config
 
 import evo.lineage
+from evo.errors import EvoError
 from evo.evolution import Evolution
 from evo.run.pool import start_pool
 from evo.run.setup import load_tasks, open_founders
@@ -101,3 +102,18 @@ def test_two_runs_that_take_turns_on_one_pool_are_as_on_pools_of_their_own(
     for number, config in enumerate(configs):
         run(config, tmp_path / f"alone-{number}")
         assert tables(tmp_path / str(number)) == tables(tmp_path / f"alone-{number}")
+
+
+def test_what_has_finished_or_is_closed_does_nothing_more(founders, tmp_path):
+    config = config_for(founders, "genome", "generational")
+    with Evolution(config, tmp_path / "run") as evolution:
+        next(iter(evolution))
+        evolution.finish()
+        with pytest.raises(EvoError, match=r"has finished, .* Evolution\.extend"):
+            next(iter(evolution))
+    before = tables(tmp_path / "run")
+    with pytest.raises(EvoError, match=r"is closed, .* Evolution\.resume"):
+        evolution.finish()
+    with pytest.raises(EvoError, match=r"is closed, .* Evolution\.resume"):
+        next(iter(evolution))
+    assert tables(tmp_path / "run") == before
