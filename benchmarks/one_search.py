@@ -154,7 +154,7 @@ def main() -> None:
         "evaluations": found.evaluations,
         "best": found.best.fitness if found.best else None,
         "hosts": hosts,
-        "startup_s": evolution.startup_s,
+        "startup_s": evolution._startup_s,
         "search_s": found.seconds,
         "build_s": found.busy.build_s,
         "model_s": found.busy.model_s,
