@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## train the demo zoo, evolve it on a local Ray, print the table (demo/)
 	$(BIN)/evo demo --dir demo
 
-# Two files at a time; ARCHITECTURE.md says what else keeps the run short.
+# Two files at a time: on two processors, a third makes the tests that start Ray wait for each other.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup ## run all tests
